@@ -1,0 +1,23 @@
+"""One way to write a value down, so that equal values have equal bytes and equal hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys, no spaces, UTF-8 and finite numbers only.
+
+    Raises:
+        ValueError: for NaN and infinities.
+        TypeError: for what JSON cannot hold.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def digest(value: Any) -> str:
+    """The sha256 of the canonical form, in hex."""
+    return hashlib.sha256(canonical(value)).hexdigest()

@@ -1,0 +1,184 @@
+"""From a subject to a network with weights: trained here, resumed, reused, or given by the user."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from harness import __version__, atomic, weights
+from harness.canonical import digest
+from harness.data import LoadedDataset
+from harness.errors import CheckpointError, PluginError
+from harness.names import plain
+from harness.oracle import tensors_sha256
+from harness.registry import Registry
+from harness.seeds import derive
+from harness.training import SavedState, TrainContext, fit, group
+from harness.types import Architecture, Defense, Recipe, Subject
+
+CARD_SCHEMA = 1
+Reporter = Any
+
+
+@dataclass(slots=True, kw_only=True)
+class Checkpoint:
+    """A network ready to be attacked, the sha256 over its tensors, and how it came about."""
+
+    model: nn.Module
+    sha256: str
+    origin: Literal["trained", "resumed", "reused", "given", "loaded"]
+    path: Path | None = None
+
+
+def obtain(
+    subject: Subject, registry: Registry, data: LoadedDataset, folder: Path, device: torch.device, reporter: Reporter
+) -> Checkpoint:
+    """Reuse the checkpoint that matches the subject, or train it, going on where a killed training stopped.
+
+    Raises:
+        CheckpointError: for weights that are damaged or do not fit.
+        PluginError: for a defense that cannot be trained this way.
+    """
+    defense = registry.get(Defense, _bare(subject.defense)).spec
+    params = {name: plain(value) for name, value in subject.defense_params.items()}
+    if subject.weights:
+        model = build(subject, registry, data)
+        weights.put(model, weights.read(Path(subject.weights)), subject.weights)
+        return _ready(model, defense, params, "given", Path(subject.weights), device)
+    if defense.load is not None:
+        return _ready(defense.load(data=data, **params), defense, params, "loaded", None, device)
+    if subject.recipe is None:
+        raise PluginError(f"defense '{defense.name}' has no recipe for dataset '{data.name}': give --recipe or --weights")
+    identity = identify(subject, defense, data)
+    home = folder / f"{_file_name(subject.defense)}-{_file_name(data.name)}-{digest(identity)[:12]}"
+    origin: Literal["trained", "resumed", "reused"] = "reused"
+    if not (home / "card.json").exists():
+        origin = _train(subject, registry, defense, data, home, identity, device, reporter)
+    chosen = home / f"{subject.recipe.selection}.safetensors"
+    card = json.loads((home / "card.json").read_bytes())
+    tensors = weights.read(chosen)
+    if tensors_sha256(tensors) != card["tensors_sha256"][subject.recipe.selection]:
+        raise CheckpointError(f"weights {chosen}: the bytes are not those of its card. Remove {home} to train again")
+    model = build(subject, registry, data)
+    weights.put(model, tensors, str(chosen))
+    return _ready(model, defense, params, origin, chosen, device)
+
+
+def identify(subject: Subject, defense: Defense, data: LoadedDataset) -> dict[str, Any]:
+    """Everything that decides what a training gives: the checkpoint's key, and the head of its card."""
+    recipe = subject.recipe
+    if recipe is None:
+        raise PluginError(f"defense '{defense.name}' is not trained here")
+    return {
+        "schema": CARD_SCHEMA,
+        "defense": subject.defense,
+        "defense_params": {name: plain(value) for name, value in subject.defense_params.items()},
+        "defense_revision": defense.revision,
+        "arch": subject.arch,
+        "dataset": data.name,
+        "data_sha256": {part: data.part(part).sha256 for part in ("train", "validation")},
+        "recipe": json.loads(json.dumps(dataclasses.asdict(recipe), default=str)),
+        **{name: str(value) for name, value in zip(("eps", "step"), budget(recipe, data), strict=True)},
+        "train_seed": subject.train_seed,
+    }
+
+
+def budget(recipe: Recipe, data: LoadedDataset) -> tuple[Any, Any]:
+    """The inner attack's eps and step: the recipe's, otherwise the dataset's."""
+    eps = recipe.inner.eps if recipe.inner.eps is not None else data.spec.budgets["linf"]
+    return eps, recipe.inner.step if recipe.inner.step is not None else eps * data.spec.step
+
+
+def build(subject: Subject, registry: Registry, data: LoadedDataset) -> nn.Module:
+    """A freshly initialised network, the same for the same train seed."""
+    arch = registry.get(Architecture, _bare(subject.arch)).spec
+    with torch.random.fork_rng():
+        torch.manual_seed(derive("init", subject.train_seed))
+        network: nn.Module = arch.build(data.shape, data.classes, **subject.arch_params)
+    return network
+
+
+def _train(
+    subject: Subject, registry: Registry, defense: Defense, data: LoadedDataset, home: Path,
+    identity: dict[str, Any], device: torch.device, reporter: Reporter,
+) -> Literal["trained", "resumed"]:  # fmt: skip
+    recipe = subject.recipe
+    if recipe is None:
+        raise PluginError(f"defense '{defense.name}' is not trained here")
+    state_file = home / "training.safetensors"
+    saved = _saved(state_file)
+    if saved is not None:
+        reporter.note(f"resuming {subject.defense} after epoch {saved.epochs} of {recipe.epochs}")
+
+    def save(state: SavedState) -> None:
+        weights.write(state_file, state.tensors, {"epochs": state.epochs, "history": state.history})
+        final.append(state)
+
+    final: list[SavedState] = [saved] if saved else []
+    eps, step = budget(recipe, data)
+    ctx = TrainContext(
+        recipe=recipe, seed=subject.train_seed, train=data.part("train"), validation=data.part("validation"),
+        eps=float(eps), step=float(step), device=device, saved=saved, save_state=save,
+        on_batch=reporter.train_batch, on_epoch=reporter.train_epoch,
+    )  # fmt: skip
+    model = build(subject, registry, data).to(device)
+    params = {name: plain(value) for name, value in subject.defense_params.items()}
+    reporter.train_start(subject, saved.epochs if saved else 0)
+    with torch.random.fork_rng():
+        if defense.train is not None:
+            defense.train(model, ctx, **params)
+        elif defense.step is not None:
+            fit(model, defense.step, ctx, params)
+        else:
+            raise PluginError(f"defense '{defense.name}' offers none of step, train and load")
+    reporter.train_end()
+    if not final:
+        raise PluginError(f"defense '{defense.name}' trained without saving a state: call ctx.save_state every epoch")
+    last = group(final[-1].tensors, "model")
+    best = group(final[-1].tensors, "best") or last
+    hashes = {name: weights.write(home / f"{name}.safetensors", t) for name, t in (("last", last), ("best", best))}
+    card = {
+        **identity,
+        "selection": recipe.selection,
+        "tensors_sha256": hashes,
+        "history": final[-1].history,
+        "versions": {"harness": __version__, "torch": torch.__version__},
+    }
+    atomic.replace(home / "card.json", json.dumps(card, indent=1, sort_keys=True).encode() + b"\n")
+    state_file.unlink(missing_ok=True)
+    return "resumed" if saved else "trained"
+
+
+def _saved(path: Path) -> SavedState | None:
+    if not path.exists():
+        return None
+    note = weights.read_note(path)
+    if not isinstance(note, dict):
+        raise CheckpointError(f"{path} is no training state of the harness; remove it to train from the start")
+    return SavedState(epochs=note["epochs"], history=note["history"], tensors=weights.read(path))
+
+
+def _ready(
+    model: nn.Module, defense: Defense, params: dict[str, Any], origin: Any, path: Path | None, device: torch.device
+) -> Checkpoint:
+    sha256 = tensors_sha256(model.state_dict())
+    deployed = defense.wrap(model, **params) if defense.wrap is not None else model
+    return Checkpoint(model=deployed.to(device).eval(), sha256=sha256, origin=origin, path=path)
+
+
+def _bare(name: str) -> str:
+    return name.partition("[")[0]
+
+
+def _file_name(text: str) -> str:
+    """A name that is safe in every file system; two that collide still differ in the key that follows."""
+    safe = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-.")[:60]
+    return safe or hashlib.sha256(text.encode()).hexdigest()[:12]

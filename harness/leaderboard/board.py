@@ -1,0 +1,75 @@
+"""A board: a folder with committed records and the tables that follow from them, byte for byte."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness import atomic
+from harness.errors import BoardMismatch, StoreError
+from harness.leaderboard.rows import rows
+from harness.leaderboard.tables import tidy, wide
+from harness.records import Record, compact, read_compacted
+from harness.store import expected
+
+RECORDS = "records.jsonl"
+
+
+def build(board: Path, runs: Sequence[Path] = ()) -> list[Path]:
+    """Add the records of complete runs to a board and write its tables anew; returns the files written.
+
+    Raises:
+        StoreError: where a run is incomplete, or two records of one key differ.
+    """
+    kept: dict[str, Record] = {}
+    if (board / RECORDS).exists():
+        kept = {str(record["key"]): record for record in read_compacted(board / RECORDS)}
+    for run in runs:
+        for record in _complete(run):
+            key = str(record["key"])
+            if kept.setdefault(key, record) != record:
+                raise StoreError(f"{run}: record {key[:12]} differs from the one on {board}; both cannot be right")
+    if not kept:
+        raise StoreError(f"{board} has no records yet: name finished runs with --add results/RUN_ID")
+    atomic.replace(board / RECORDS, compact(kept.values()))
+    tables = _tables(board, list(kept.values()))
+    for path, text in tables.items():
+        atomic.replace(path, text.encode())
+    return [board / RECORDS, *tables]
+
+
+def check(board: Path) -> int:
+    """Rebuild a board's tables in memory and compare; returns how many records they rest on.
+
+    Raises:
+        BoardMismatch: with the first lines that differ.
+    """
+    records = read_compacted(board / RECORDS)
+    if compact(records) != (board / RECORDS).read_bytes():
+        raise BoardMismatch(f"{board / RECORDS} is not sorted by key: harness leaderboard build {board}")
+    for path, text in _tables(board, records).items():
+        found = path.read_text() if path.exists() else ""
+        if found != text:
+            changes = difflib.unified_diff(found.splitlines(), text.splitlines(), "committed", "from records", lineterm="")
+            head = "\n".join(list(changes)[:8])
+            raise BoardMismatch(f"{path} does not follow from its records: harness leaderboard build {board}\n{head}")
+    return len(records)
+
+
+def _tables(board: Path, records: list[Record]) -> dict[Path, str]:
+    found = rows(records)
+    return {board / "table.csv": tidy(found), board / "table.md": wide(found)}
+
+
+def _complete(run: Path) -> list[Record]:
+    _, keys = expected(run)
+    path = run / RECORDS
+    records = read_compacted(path) if path.exists() else []
+    missing = len(set(keys) - {str(record["key"]) for record in records})
+    if missing:
+        raise StoreError(
+            f"{run} is incomplete: {missing} of {len(keys)} records are missing. Run its command again to finish it"
+        )
+    return records
+

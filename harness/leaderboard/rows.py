@@ -1,0 +1,136 @@
+"""Records -> rows: shards joined, readings and worst cases derived image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.records import Record
+
+ROW_FIELDS = ("dataset", "data_sha256", "defense", "arch", "recipe", "train_seed", "weights_sha256")
+
+
+@dataclass(slots=True, kw_only=True)
+class CellResult:
+    """One attack on one row: bits of all its images in the fixed order, and what it cost."""
+
+    attack: str
+    threat: str
+    params: dict[str, Any]
+    seed: int
+    knowledge: str
+    attack_revision: int
+    split_size: int
+    clean: str
+    raw: str
+    last: str
+    any: str
+    forwards: int
+    backwards: int
+    flags: dict[str, float]
+
+    @property
+    def n(self) -> int:
+        """How many images."""
+        return len(self.clean)
+
+    @property
+    def robust(self) -> str:
+        """Right on the clean image, and not broken by any reported image inside the threat model."""
+        return _both(self.clean, self.any)
+
+    @property
+    def robust_last(self) -> str:
+        """Right on the clean image, and not broken by the final image: the reading of the papers' tables."""
+        return _both(self.clean, self.last)
+
+    @property
+    def cost(self) -> tuple[float, float]:
+        """Forwards and backwards for each image."""
+        return self.forwards / self.n, self.backwards / self.n
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """One subject with all its cells, keyed by (attack, threat, seed), cheapest first."""
+
+    dataset: str
+    data_sha256: str
+    defense: str
+    arch: str
+    recipe: str
+    train_seed: int
+    weights_sha256: str
+    mandatory: tuple[str, ...] = ()
+    cells: dict[tuple[str, str, int], CellResult] = field(default_factory=dict)
+
+    @property
+    def clean(self) -> str:
+        """Right on the clean image, over as many images as any cell has."""
+        return max((cell.clean for cell in self.cells.values()), key=len)
+
+    def threats(self) -> list[str]:
+        """The threat models its attacks ran under."""
+        return sorted({cell.threat for cell in self.cells.values()} - {"none"})
+
+    def worst(self, threat: str) -> str:
+        """Image by image, whether it stood against every attack of one threat model, over their common images."""
+        together = [cell.robust for cell in self.cells.values() if cell.threat == threat]
+        n = min(len(bits) for bits in together)
+        return "".join("1" if all(bits[i] == "1" for bits in together) else "0" for i in range(n))
+
+
+def rows(records: Iterable[Record]) -> list[Row]:
+    """Join records into rows, sorted by worst case (best first), then by name."""
+    grouped: dict[tuple[Any, ...], dict[tuple[str, str, int], list[Record]]] = {}
+    for record in records:
+        head = record["identity"]
+        subject = tuple(head[name] for name in ROW_FIELDS)
+        cell = (head["attack"], head["threat"], head["seed"])
+        grouped.setdefault(subject, {}).setdefault(cell, []).append(record)
+    found = []
+    for subject, cells in grouped.items():
+        row = Row(**dict(zip(ROW_FIELDS, subject, strict=True)))
+        joined = {cell: result for cell, parts in cells.items() if (result := _join(parts)) is not None}
+        row.cells = dict(sorted(joined.items(), key=lambda item: (item[1].threat, sum(item[1].cost), item[0])))
+        row.mandatory = tuple(next(iter(cells.values()))[0]["identity"]["mandatory"])
+        if row.cells:
+            found.append(row)
+    return sorted(found, key=lambda row: (row.dataset, -_headline(row), row.defense, row.weights_sha256))
+
+
+def _headline(row: Row) -> float:
+    shares = [row.worst(threat).count("1") / len(row.worst(threat)) for threat in row.threats()]
+    return min(shares, default=row.clean.count("1") / len(row.clean))
+
+
+def _join(parts: list[Record]) -> CellResult | None:
+    """Put shards end to end from position 0, taking the longest where a limited run overlaps a full one."""
+    chosen: list[Record] = []
+    position = 0
+    while True:
+        here = [record for record in parts if record["identity"]["start"] == position]
+        if not here:
+            break
+        chosen.append(max(here, key=lambda record: int(record["identity"]["stop"])))
+        position = chosen[-1]["identity"]["stop"]
+    if not chosen:
+        return None
+    head = chosen[0]["identity"]
+    outcomes = [record["outcome"] for record in chosen]
+    flags: dict[str, float] = {}
+    for outcome in outcomes:
+        for name, value in outcome["flags"].items():
+            flags[name] = flags.get(name, 0) + value
+    return CellResult(
+        **{name: head[name] for name in ("attack", "threat", "params", "seed", "knowledge", "attack_revision")},
+        **{name: "".join(outcome[name] for outcome in outcomes) for name in ("clean", "raw", "last", "any")},
+        **{name: sum(outcome[name] for outcome in outcomes) for name in ("forwards", "backwards")},
+        split_size=head["split_size"],
+        flags=flags,
+    )
+
+
+def _both(clean: str, broken: str) -> str:
+    return "".join("1" if right == "1" and hit == "0" else "0" for right, hit in zip(clean, broken, strict=True))

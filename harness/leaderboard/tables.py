@@ -1,0 +1,140 @@
+"""Rows -> a tidy CSV (one line for each cell, the machine's file) and a wide Markdown table (the reader's file)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness import audit
+from harness.leaderboard.rows import CellResult, Row
+from harness.names import format_value
+from harness.stats import wilson
+
+States = Mapping[tuple[str, str, str], tuple[str, str]]
+"""(defense, attack, threat) -> (state, reason) of cells without a number."""
+
+COLUMNS = (
+    "dataset", "defense", "arch", "recipe", "train_seed", "threat", "attack", "params", "knowledge", "seed", "state", "n",
+    "split_size", "clean", "robust", "robust_low", "robust_high", "last", "raw", "forwards", "backwards", "flags",
+    "attack_revision", "weights_sha256", "data_sha256", "reason",
+)  # fmt: skip
+
+
+def percent(bits: str) -> str:
+    """The share of ones with its 95 % Wilson interval and n: `59.4 [55.0, 63.6] n=500`."""
+    low, high = wilson(bits.count("1"), len(bits))
+    return f"{100 * bits.count('1') / len(bits):.1f} [{100 * low:.1f}, {100 * high:.1f}] n={len(bits)}"
+
+
+def tidy(rows: Sequence[Row], states: States | None = None) -> str:
+    """The CSV: a line for each cell, then one worst case for each threat model; accuracies in per cent."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        flags = audit.flags(row)
+        subject = {name: getattr(row, name) for name in COLUMNS if hasattr(row, name) and name not in ("clean", "flags")}
+        for cell in row.cells.values():
+            writer.writerow({**subject, **_line(cell)})
+        for threat in row.threats():
+            bits = row.worst(threat)
+            note = "; ".join(f"{name}: {evidence}" for name, evidence in flags.items())
+            head = {"threat": threat, "attack": "worst case", "state": "done", "flags": note}
+            writer.writerow({**subject, **head, **_accuracy(bits), "clean": _share(row.clean)})
+    for (defense, attack, threat), (state, reason) in sorted((states or {}).items()):
+        writer.writerow({"defense": defense, "attack": attack, "threat": threat, "state": state, "reason": reason})
+    return buffer.getvalue()
+
+
+def wide(rows: Sequence[Row], states: States | None = None) -> str:
+    """The Markdown table for each dataset and threat model: one line for each row, one column for each attack."""
+    parts = []
+    for dataset in sorted({row.dataset for row in rows}):
+        here = [row for row in rows if row.dataset == dataset]
+        for threat in sorted({threat for row in here for threat in row.threats()} or {"none"}):
+            parts.append(_section(dataset, threat, here, states or {}))
+    return "\n".join(parts)
+
+
+def attack_columns(rows: Sequence[Row], threat: str, states: States) -> list[str]:
+    """The attacks of one threat model, cheapest first, then those without any number."""
+    costs: dict[str, float] = {}
+    for row in rows:
+        for cell in row.cells.values():
+            if cell.threat == threat:
+                costs[cell.attack] = max(costs.get(cell.attack, 0.0), sum(cell.cost))
+    stateless = sorted({attack for _, attack, under in states if under == threat} - costs.keys())
+    return sorted(costs, key=lambda attack: (costs[attack], attack)) + stateless
+
+
+def cell_text(row: Row, attack: str, threat: str, states: States) -> str:
+    """What a table shows for one cell: the number of the first seed, or its state in words."""
+    found = [cell for (name, under, _), cell in row.cells.items() if (name, under) == (attack, threat)]
+    state = states.get((row.defense, attack, threat), ("not run", ""))[0]
+    return percent(found[0].robust) if found and state == "not run" else state
+
+
+def flag_notes(rows: Sequence[Row]) -> list[str]:
+    """One line for each flag of each row: who, which, the evidence, what it means."""
+    return [
+        f"{row.defense}: {name} ({evidence}) - {audit.MEANING[name]}"
+        for row in rows
+        for name, evidence in audit.flags(row).items()
+    ]
+
+
+def _section(dataset: str, threat: str, rows: Sequence[Row], states: States) -> str:
+    attacks = attack_columns(rows, threat, states)
+    header = ["Defense", "Network", "Recipe", "Clean", f"Worst case ({threat})", *attacks, "Flags"]
+    lines = [f"## {dataset}, {threat}", "", _joined(header), _joined(["---"] * len(header))]
+    for row in rows:
+        worst = f"**{percent(row.worst(threat))}**" if threat in row.threats() else "not run"
+        cells = [cell_text(row, attack, threat, states) for attack in attacks]
+        names = ", ".join(audit.flags(row)) or "none"
+        lines.append(_joined([row.defense, row.arch, row.recipe, percent(row.clean), worst, *cells, names]))
+    lines += ["", "Per cent of images that are classified correctly and stand against any image the attack reported"]
+    lines += ["(reading `robust`), with the 95 % Wilson interval. Worst case: image by image over the attacks shown.", ""]
+    lines += [f"- {note}" for note in flag_notes(rows)]
+    reasons = sorted({f"{a} on {d}: {state}, {why}" for (d, a, t), (state, why) in states.items() if t == threat and why})
+    lines += [f"- {reason}" for reason in reasons]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _line(cell: CellResult) -> dict[str, Any]:
+    return {
+        "threat": cell.threat,
+        "attack": cell.attack,
+        "params": " ".join(f"{key}={format_value(value)}" for key, value in sorted(cell.params.items())),
+        "knowledge": cell.knowledge,
+        "seed": cell.seed,
+        "state": "done",
+        "split_size": cell.split_size,
+        "clean": _share(cell.clean),
+        "last": _share(cell.robust_last),
+        "raw": _share(cell.raw),
+        "forwards": f"{cell.cost[0]:g}",
+        "backwards": f"{cell.cost[1]:g}",
+        "flags": " ".join(f"{name}={value:g}" for name, value in sorted(cell.flags.items())),
+        "attack_revision": cell.attack_revision,
+        **_accuracy(cell.robust),
+    }
+
+
+def _accuracy(bits: str) -> dict[str, Any]:
+    low, high = wilson(bits.count("1"), len(bits))
+    return {
+        "n": len(bits),
+        "robust": _share(bits),
+        "robust_low": f"{100 * low:.2f}",
+        "robust_high": f"{100 * high:.2f}",
+    }
+
+
+def _share(bits: str) -> str:
+    return f"{100 * bits.count('1') / len(bits):.2f}"
+
+
+def _joined(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

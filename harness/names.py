@@ -1,0 +1,108 @@
+"""Names as users type them: `aalp[version=1]`, `pgd-10,fgsm`, `pgd-*`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+
+from harness.errors import UsageError
+from harness.types import FROM_DATASET, Defaults, OneOf, Value
+
+_PARAMETER = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*([^=,\[\]]+?)\s*")
+
+
+def split_names(texts: Iterable[str]) -> list[str]:
+    """Split repeated options at commas and spaces outside brackets; drop what is doubled, keep the order."""
+    names = [name for text in texts for name in re.findall(r"(?:[^,\s\[]|\[[^\]]*\]?)+", text)]
+    return list(dict.fromkeys(names))
+
+
+def parse_name(text: str) -> tuple[str, dict[str, Value]]:
+    """Split `name[parameter=value,...]` into the name and the values.
+
+    Raises:
+        UsageError: where the brackets cannot be read.
+    """
+    name, bracket, rest = text.partition("[")
+    if not bracket:
+        return name, {}
+    matches = [_PARAMETER.fullmatch(part) for part in rest.removesuffix("]").split(",")]
+    if not rest.endswith("]") or not all(matches) or not name:
+        raise UsageError(f"'{text}' cannot be read: write name[parameter=value,...], as in aalp[version=1]")
+    return name, {match[1]: _value(match[2]) for match in matches if match}
+
+
+def format_name(name: str, overrides: Mapping[str, Value]) -> str:
+    """Write a name with the parameters that differ from their defaults, sorted."""
+    inside = ",".join(f"{key}={format_value(value)}" for key, value in sorted(overrides.items()))
+    return f"{name}[{inside}]" if inside else name
+
+
+def format_value(value: Value) -> str:
+    """Write a parameter so that `parse_name` reads it back."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "none" if value is None else str(value)
+
+
+def resolve(noun: str, name: str, defaults: Defaults, given: Mapping[str, Value]) -> dict[str, Value]:
+    """Fill in the defaults.
+
+    Raises:
+        UsageError: for a parameter that `name` does not have, or a value of another kind than its default.
+    """
+    resolved = {key: default_value(default) for key, default in defaults.items()}
+    for key, value in given.items():
+        if key not in defaults:
+            offered = ", ".join(f"{k}={format_value(v)}" for k, v in resolved.items()) or "none"
+            raise UsageError(f"{noun} '{name}' has no parameter '{key}'. Its parameters: {offered}")
+        default = defaults[key]
+        if isinstance(default, OneOf):
+            if value not in default.values:
+                choices = ", ".join(format_value(choice) for choice in default.values)
+                raise UsageError(f"{noun} '{name}': {key}={format_value(value)} must be one of {choices}")
+        elif not _same_kind(default, value):
+            raise UsageError(f"{noun} '{name}': {key}={format_value(value)} is not of the kind of {format_value(default)}")
+        resolved[key] = value
+    return resolved
+
+
+def default_value(default: Value | OneOf) -> Value:
+    """The value a parameter has when nothing is given."""
+    return default.values[0] if isinstance(default, OneOf) else default
+
+
+def overrides(defaults: Defaults, resolved: Mapping[str, Value]) -> dict[str, Value]:
+    """The resolved values that differ from their defaults."""
+    return {key: value for key, value in resolved.items() if value != default_value(defaults[key])}
+
+
+def _same_kind(default: Value, value: Value) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, int):
+        return isinstance(value, int)
+    if isinstance(default, float | Fraction) or default == FROM_DATASET:
+        return isinstance(value, int | float | Fraction)
+    return True
+
+
+def plain(value: Value) -> bool | int | float | str | None:
+    """A parameter as JSON takes it: fractions and infinities become text."""
+    if isinstance(value, Fraction) or (isinstance(value, float) and not math.isfinite(value)):
+        return str(value)
+    return value
+
+
+def _value(text: str) -> Value:
+    words: dict[str, Value] = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for read in (int, Fraction):
+        try:
+            return read(text)
+        except (ValueError, ZeroDivisionError):
+            continue
+    return float(text) if text in ("inf", "-inf") else text

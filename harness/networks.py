@@ -1,0 +1,72 @@
+"""The contract between network architectures and everything that looks inside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from harness.types import Images, Logits
+
+__all__ = ["Classifier", "frozen", "parameter_count"]
+
+
+class Classifier(nn.Module):
+    """A network whose prediction is one linear layer on penultimate features.
+
+    Subclasses set `head` and `stage_names` and implement `features`. Input is [0, 1]; a network that wants
+    normalised input normalises inside `features`.
+    """
+
+    head: nn.Linear
+    stage_names: tuple[str, ...]
+
+    def features(self, x: Images) -> torch.Tensor:
+        """Penultimate features (n, d): what the head sees."""
+        raise NotImplementedError(f"{type(self).__name__} must implement features")
+
+    def forward(self, x: Images) -> Logits:
+        """Logits (n, k)."""
+        logits: Logits = self.head(self.features(x))
+        return logits
+
+    def stages(self, x: Images) -> dict[str, torch.Tensor]:
+        """The outputs of the named stages for one batch, shallow to deep."""
+        found: dict[str, torch.Tensor] = {}
+        handles = [
+            self.get_submodule(name).register_forward_hook(
+                lambda _module, _inputs, output, name=name: found.__setitem__(name, output)
+            )
+            for name in self.stage_names
+        ]
+        try:
+            self.features(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
+
+
+def parameter_count(model: nn.Module) -> int:
+    """How many numbers training may change."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@contextmanager
+def frozen(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Hold every submodule in one mode with parameters frozen; restore both exactly afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    needed = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.train(training)
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, requires in needed:
+            parameter.requires_grad_(requires)

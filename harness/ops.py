@@ -1,0 +1,80 @@
+"""Tensor functions for attacks and defenses. No state, no global random numbers.
+
+Images are float32 (n, c, h, w) in [0, 1]; `eps` and `step` are on that scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from harness.types import Flags, Images, Labels, Logits
+
+__all__ = ["ascend", "cross_entropy", "margin", "misclassified", "norm", "project_linf", "rows"]
+
+
+def rows(mask: Flags, where_true: Images, where_false: Images) -> Images:
+    """Take whole examples: `where_true` where the mask (n,) is set, `where_false` elsewhere."""
+    return torch.where(mask.view(-1, *[1] * (where_true.dim() - 1)), where_true, where_false)
+
+
+def misclassified(logits: Logits, y: Labels) -> Flags:
+    """Whether the predicted class is not `y`. Logits that are not finite count as misclassified by nobody: False."""
+    return (logits.argmax(dim=1) != y) & torch.isfinite(logits).all(dim=1)
+
+
+def cross_entropy(logits: Logits, y: Labels) -> torch.Tensor:
+    """Cross-entropy (n,) of each example."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def margin(logits: Logits, y: Labels) -> torch.Tensor:
+    """Margin (n,): the logit of `y` minus the largest other one; negative means misclassified.
+
+    The true class is masked with -inf, so adding a constant to all logits changes nothing.
+    """
+    true = logits.gather(1, y.unsqueeze(1)).squeeze(1)
+    others = logits.scatter(1, y.unsqueeze(1), float("-inf"))
+    return true - others.amax(dim=1)
+
+
+def project_linf(x: Images, eps: float) -> Callable[[Images], Images]:
+    """Make the projection on the linf ball around `x`, then on [0, 1]."""
+
+    def project(point: Images) -> Images:
+        return (x + (point - x).clamp(-eps, eps)).clamp(0.0, 1.0)
+
+    return project
+
+
+def ascend(
+    loss: Callable[[Images], torch.Tensor],
+    start: Images,
+    step: float,
+    project: Callable[[Images], Images],
+    steps: int,
+    observe: Callable[[int, Images], None] | None = None,
+) -> Images:
+    """Climb by the sign of the gradient: the one loop behind FGSM, BIM, PGD and training's inner attack.
+
+    Args:
+        loss: images -> values (n,), to be increased; one evaluation per step.
+        observe: called after each update with the number of updates so far and the point.
+    """
+    point = start.detach()
+    for done in range(1, steps + 1):
+        point.requires_grad_(True)
+        (gradient,) = torch.autograd.grad(loss(point).sum(), point)
+        point = project(point.detach() + step * gradient.sign())
+        if observe is not None:
+            observe(done, point)
+    return point
+
+
+def norm(difference: torch.Tensor, p: float) -> torch.Tensor:
+    """The p-norm (n,) of each example's difference in float64, p in {0, 1, 2, inf}."""
+    return torch.linalg.vector_norm(difference.double().flatten(1), ord=p, dim=1)

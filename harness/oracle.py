@@ -1,0 +1,97 @@
+"""The model as an attack sees it: counted, limited to the declared access, and checked for tampering."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from harness.types import Access, Images, Logits
+
+
+class AccessDenied(HarnessError):
+    """An attack asked the model for more than it declared."""
+
+
+class Oracle(nn.Module):
+    """A model that counts: every image that goes forward, and every image whose logits send a gradient back.
+
+    `gradient` access answers logits with a graph, and the weights are readable; `score` answers logits without one;
+    `decision` answers one-hot rows. The parameters take no gradient, and the network is a copy that no verdict uses.
+    """
+
+    def __init__(self, model: nn.Module, access: Access) -> None:
+        super().__init__()
+        self.access = access
+        self.forwards = 0
+        self.backwards = 0
+        working = copy.deepcopy(model).eval().requires_grad_(False)
+        if access == "gradient":
+            self.model = working
+        else:
+            # Held outside the module tree: an attack without gradient access finds no parameters here.
+            object.__setattr__(self, "_hidden", (working,))
+        self.training = False
+
+    def _network(self) -> nn.Module:
+        if self.access == "gradient":
+            return self.model
+        hidden: tuple[nn.Module] = self.__dict__["_hidden"]
+        return hidden[0]
+
+    def forward(self, x: Images) -> Logits:
+        """Answer as far as the access allows. Counts `len(x)` forwards, and as many backwards when one passes."""
+        self.forwards += len(x)
+        network = self._network()
+        if self.access == "gradient":
+            logits: Logits = network(x)
+            if logits.requires_grad:
+                logits.register_hook(self._count_backward)
+            return logits
+        if x.requires_grad:
+            raise AccessDenied(f"an attack with {self.access} access asked for a gradient")
+        with torch.no_grad():
+            logits = network(x)
+        if self.access == "score":
+            return logits
+        return nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits.dtype)
+
+    def _count_backward(self, gradient: torch.Tensor) -> None:
+        self.backwards += len(gradient)
+
+    def fingerprint(self) -> dict[str, str]:
+        """What must be equal before and after an attack (see `fingerprint`)."""
+        return fingerprint(self._network())
+
+
+def fingerprint(model: nn.Module) -> dict[str, str]:
+    """Digest the parts of a model that an attack could change: weights, modes, gradient flags and hooks."""
+    modules = list(model.named_modules())
+    hooks = [
+        (name, len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks), "forward" in vars(m))
+        for name, m in modules
+    ]
+    parts = {
+        "weights": tensors_sha256(model.state_dict()),
+        "train mode": repr([name for name, module in modules if module.training]),
+        "gradient flags": repr([(n, p.requires_grad, p.grad is None) for n, p in model.named_parameters()]),
+        "hooks": repr(hooks),
+        "structure": repr([(name, type(module).__qualname__) for name, module in modules]),
+    }
+    return {part: hashlib.sha256(text.encode()).hexdigest() for part, text in parts.items()}
+
+
+def tensors_sha256(tensors: dict[str, torch.Tensor]) -> str:
+    """The sha256 over names, dtypes, shapes and bytes of tensors, in order of their names."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return total.hexdigest()

@@ -1,0 +1,228 @@
+"""From a request to the cells of the matrix. Every name and compatibility error happens here, before any work.
+
+Sees no torch and no disk: names, numbers and the registry only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+from harness.errors import NothingSelected, UsageError
+from harness.names import format_name, overrides, parse_name, resolve, split_names
+from harness.registry import Entry, Registry
+from harness.types import (
+    FROM_DATASET,
+    Architecture,
+    Attack,
+    Cell,
+    Dataset,
+    Defense,
+    Recipe,
+    Skip,
+    Subject,
+    ThreatKind,
+    ThreatModel,
+    Value,
+)
+
+EVERY_ATTACK = "extended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a user asks for, as typed. `limit`: the first n test images, or a share of them below 1."""
+
+    defenses: Sequence[str]
+    attacks: Sequence[str] = ("all",)
+    dataset: str = "digits"
+    threats: Sequence[str] = ()
+    arch: str = ""
+    recipe: str = ""
+    weights: str = ""
+    limit: float | None = None
+    seed: int = 0
+    train_seed: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """What will be done: subjects, their cells in groups that share one attack run, and what does not apply."""
+
+    dataset: Dataset
+    dataset_name: str
+    location: str
+    subjects: list[Subject]
+    groups: list[tuple[Cell, ...]]
+    skips: list[Skip]
+    limit: float | None = None
+    seed: int = 0
+    kinds: dict[str, Entry[ThreatKind]] = field(default_factory=dict)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every cell, in the order in which they run."""
+        return [cell for group in self.groups for cell in group]
+
+
+def plan(request: Request, registry: Registry) -> Plan:
+    """Resolve every name and check that it all fits together.
+
+    Raises:
+        UsageError: for names, parameters or budgets that cannot be used.
+        NothingSelected: where no cell is left.
+    """
+    dataset, dataset_name, location = find_dataset(request.dataset, registry)
+    subjects = [subject for name in split_names(request.defenses) for subject in _subjects(name, dataset, request, registry)]
+    if request.weights and len(subjects) > 1:
+        raise UsageError(f"--weights goes with one defense, not with {len(subjects)}")
+    if request.limit is not None and (request.limit <= 0 or (request.limit > 1 and request.limit % 1)):
+        raise UsageError(f"--limit {request.limit}: give a number of images, or a share between 0 and 1")
+    threats = [_threat(text, dataset, registry) for text in split_names(request.threats)]
+    chosen = _attacks(request.attacks, registry)
+    result = Plan(
+        dataset=dataset, dataset_name=dataset_name, location=location, subjects=subjects, groups=[], skips=[],
+        limit=request.limit, seed=request.seed,
+    )  # fmt: skip
+    for subject in subjects:
+        cells = []
+        for attack, given in chosen:
+            found = _cells(subject, attack, given, dataset, threats, request.seed)
+            if isinstance(found, Skip):
+                result.skips.append(found)
+            else:
+                cells.extend(found)
+        result.groups.extend(_grouped(cells, registry))
+    if not result.groups:
+        reasons = "".join(f"\n  {skip.attack}: {skip.reason}" for skip in result.skips)
+        raise NothingSelected(f"nothing selected: no attack applies{reasons}")
+    result.kinds = {cell.threat.kind: registry.get(ThreatKind, cell.threat.kind) for cell in result.cells}
+    return result
+
+
+def find_dataset(text: str, registry: Registry) -> tuple[Dataset, str, str]:
+    """Look `name` or `name:location` up; the name that records show holds the location's last part only."""
+    name, colon, location = text.partition(":")
+    dataset = registry.get(Dataset, name).spec
+    if bool(colon and location) != dataset.located:
+        wanted = f"{name}:PATH" if dataset.located else name
+        raise UsageError(f"dataset '{text}': write --dataset {wanted}")
+    return dataset, f"{name}:{Path(location).stem}" if location else name, location
+
+
+def find_recipe(name: str, defense: Defense, dataset: Dataset) -> Recipe | None:
+    """The named recipe, or the first: the defense's own for this dataset before the dataset's.
+
+    Raises:
+        UsageError: where there is no recipe of that name.
+    """
+    offered = [*defense.recipes.get(dataset.name, ()), *dataset.recipes]
+    for recipe in offered:
+        if name in ("", recipe.name):
+            return recipe
+    if not name:
+        return None
+    names = ", ".join(recipe.name for recipe in offered) or "none"
+    raise UsageError(f"no recipe '{name}' for {defense.name} on {dataset.name}; there are: {names}")
+
+
+def _subjects(text: str, dataset: Dataset, request: Request, registry: Registry) -> list[Subject]:
+    name, given = parse_name(text)
+    subjects = []
+    for entry in registry.match(Defense, name):
+        defense = entry.spec
+        params = resolve("defense", defense.name, defense.params, given)
+        recipe = None if defense.load is not None or request.weights else find_recipe(request.recipe, defense, dataset)
+        template = recipe or find_recipe("", defense, dataset)
+        arch_text = request.arch or (template.arch if template else "")
+        if not arch_text and defense.load is None:
+            raise UsageError(f"no network is known for {defense.name} on {dataset.name}: give --arch")
+        arch_name, arch_given = parse_name(arch_text or "own")
+        arch_params: dict[str, Value] = {}
+        if defense.load is None:
+            arch = registry.get(Architecture, arch_name).spec
+            arch_params = resolve("architecture", arch.name, arch.params, arch_given)
+            arch_text = format_name(arch.name, overrides(arch.params, arch_params))
+        subjects.append(
+            Subject(
+                defense=format_name(defense.name, overrides(defense.params, params)),
+                defense_params=params,
+                arch=arch_text or "own",
+                arch_params=arch_params,
+                recipe=recipe,
+                train_seed=request.train_seed,
+                weights=request.weights,
+            )
+        )
+    return subjects
+
+
+def _attacks(texts: Sequence[str], registry: Registry) -> list[tuple[Attack, dict[str, Value]]]:
+    """Names, globs and groups -> attacks with the parameters given in brackets, doubles dropped."""
+    chosen: dict[str, tuple[Attack, dict[str, Value]]] = {}
+    entries = registry.entries(Attack)
+    groups = {group for entry in entries for group in entry.spec.groups} | {EVERY_ATTACK}
+    for text in split_names(texts):
+        name, given = parse_name(text)
+        if name in groups:
+            found = [entry for entry in entries if name in entry.spec.groups or name == EVERY_ATTACK]
+        else:
+            found = registry.match(Attack, name)
+        for entry in found:
+            resolved = resolve("attack", entry.spec.name, entry.spec.params, given)
+            chosen.setdefault(format_name(entry.spec.name, overrides(entry.spec.params, resolved)), (entry.spec, resolved))
+    return list(chosen.values())
+
+
+def _threat(text: str, dataset: Dataset, registry: Registry) -> ThreatModel:
+    threat = ThreatModel.parse(text)
+    kind = registry.get(ThreatKind, threat.kind).spec
+    if threat.eps is None and threat.kind in dataset.budgets:
+        return ThreatModel(kind=threat.kind, eps=dataset.budgets[threat.kind])
+    if threat.eps is None and kind.bounded and threat.kind != "none":
+        raise UsageError(f"--threat {text}: dataset '{dataset.name}' has no {text} budget; write {text}:EPS")
+    if threat.kind == "linf" and threat.eps is not None and threat.eps > 1:
+        raise UsageError(f"--threat {text}: eps is on the [0, 1] pixel scale; did you mean {threat.kind}:{threat.eps}/255?")
+    return threat
+
+
+def _cells(
+    subject: Subject, attack: Attack, params: dict[str, Value], dataset: Dataset, threats: list[ThreatModel], seed: int
+) -> list[Cell] | Skip:
+    name = format_name(attack.name, overrides(attack.params, params))
+    if dataset.classes is not None and dataset.classes < attack.min_classes:
+        reason = f"needs {attack.min_classes} classes, {dataset.name} has {dataset.classes}"
+        return Skip(defense=subject.defense, attack=name, reason=reason)
+    wanted = [threat for threat in threats if threat.kind in attack.threats]
+    if not wanted:
+        own = [kind for kind in attack.threats if kind in dataset.budgets or kind in ("none", "unbounded")]
+        default = next(iter(dataset.budgets))
+        first = default if default in own else next(iter(own), None)
+        if first is None:
+            reason = f"{dataset.name} has no budget for {' or '.join(attack.threats)}; give one with --threat"
+            return Skip(defense=subject.defense, attack=name, reason=reason)
+        wanted = [ThreatModel(kind=first, eps=dataset.budgets.get(first))]
+    return [
+        Cell(subject=subject, attack=name, params=_with_step(params, threat, dataset.step), threat=threat, seed=seed)
+        for threat in wanted
+    ]
+
+
+def _with_step(params: dict[str, Value], threat: ThreatModel, share: Fraction) -> dict[str, Value]:
+    """Put the dataset's step in, where the attack leaves it open."""
+    step = threat.eps * share if threat.eps is not None else None
+    return {key: step if value == FROM_DATASET else value for key, value in params.items()}
+
+
+def _grouped(cells: list[Cell], registry: Registry) -> list[tuple[Cell, ...]]:
+    """Put cells together whose runs are prefixes of the longest of them."""
+    groups: dict[object, list[Cell]] = {}
+    for cell in cells:
+        attack = registry.get(Attack, parse_name(cell.attack)[0]).spec
+        rest = tuple(sorted((key, str(value)) for key, value in cell.params.items() if key != attack.prefix))
+        shared = attack.prefix is not None and attack.prefix in cell.params
+        key = (attack.run, attack.revision, attack.access, str(cell.threat), rest) if shared else cell.attack, str(cell.threat)
+        groups.setdefault(key, []).append(cell)
+    return [tuple(group) for group in groups.values()]

@@ -1,0 +1,131 @@
+"""What is written down about one cell on one shard, and how it is named.
+
+A record is `identity` (everything that decides the result), `key` (the sha256 of the identity) and `outcome` (what
+was observed, one bit for each image). Time, host, versions, batch size and device are in the attempt log instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from harness.canonical import canonical, digest
+from harness.errors import StoreError
+from harness.names import plain
+from harness.types import Attack, Cell, Defense
+
+SCHEMA = 1
+Record = dict[str, Any]
+
+
+def identity(
+    cell: Cell, attack: Attack, defense: Defense, *, judge_revision: int, weights_sha256: str, dataset: str,
+    data_sha256: str, split_size: int, start: int, stop: int,
+) -> Record:  # fmt: skip
+    """The deterministic head of a record; its digest is the record's key."""
+    subject = cell.subject
+    return {
+        "schema": SCHEMA,
+        "kind": "cell",
+        "judge": judge_revision,
+        "dataset": dataset,
+        "data_sha256": data_sha256,
+        "split": "test",
+        "split_size": split_size,
+        "start": start,
+        "stop": stop,
+        "defense": subject.defense,
+        "defense_params": {name: plain(value) for name, value in subject.defense_params.items()},
+        "defense_revision": defense.revision,
+        "mandatory": list(defense.mandatory),
+        "arch": subject.arch,
+        "recipe": subject.recipe.name if subject.recipe else "given weights" if subject.weights else "own",
+        "train_seed": subject.train_seed,
+        "weights_sha256": weights_sha256,
+        "attack": cell.attack,
+        "attack_revision": attack.revision,
+        "params": {name: plain(value) for name, value in cell.params.items()},
+        "threat": str(cell.threat),
+        "knowledge": "static",
+        "minimal": attack.minimal,
+        "seed": cell.seed,
+        "precision": "float32",
+    }
+
+
+def record(head: Record, outcome: Record) -> Record:
+    """Put identity and outcome together under the key."""
+    return {"key": digest(head), "identity": head, "outcome": outcome}
+
+
+def seal(value: Record) -> bytes:
+    """The bytes of a record file: one canonical line, and its sha256."""
+    body = canonical(value)
+    return body + b"\nsha256:" + _sha256(body).encode() + b"\n"
+
+
+def unseal(data: bytes, origin: str) -> Record:
+    """Read a record file back.
+
+    Raises:
+        StoreError: where a byte is wrong, missing or left over, or the key is not that of the identity.
+    """
+    body, _, tail = data.partition(b"\n")
+    if tail != b"sha256:" + _sha256(body).encode() + b"\n":
+        raise StoreError(f"{origin}: damaged, its checksum does not match. Remove it and run the same command again")
+    return check(_parse(body, origin), origin)
+
+
+def check(value: Any, origin: str) -> Record:
+    """Compare a record with its own key and with what every record must have.
+
+    Raises:
+        StoreError: naming what is wrong.
+    """
+    try:
+        head, outcome = value["identity"], value["outcome"]
+        if head["schema"] > SCHEMA:
+            raise StoreError(f"{origin}: schema {head['schema']} is newer than this harness ({SCHEMA}); upgrade")
+        if value["key"] != digest(head):
+            raise StoreError(f"{origin}: its key is not that of its identity; it was edited or mixed up")
+        n = head["stop"] - head["start"]
+        bits = [outcome[name] for name in ("clean", "raw", "last", "any")]
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{origin}: not a record ({type(error).__name__}: {error})") from error
+    if outcome.get("n") != n or any(not isinstance(b, str) or len(b) != n or set(b) - {"0", "1"} for b in bits):
+        raise StoreError(f"{origin}: does not hold one bit for each of its {n} images")
+    return value  # type: ignore[no-any-return]
+
+
+def compact(values: Iterable[Record]) -> bytes:
+    """Records as sorted JSON lines: the form that is committed."""
+    return b"".join(canonical(value) + b"\n" for value in sorted(values, key=lambda value: str(value["key"])))
+
+
+def read_compacted(path: Path) -> list[Record]:
+    """Read sorted JSON lines back.
+
+    Raises:
+        StoreError: where the file is missing, or a line is no record.
+    """
+    if not path.is_file():
+        raise StoreError(f"{path}: no such file")
+    lines = path.read_bytes().splitlines()
+    return [check(_parse(line, f"{path}:{i}"), f"{path}:{i}") for i, line in enumerate(lines, 1)]
+
+
+def _parse(body: bytes, origin: str) -> Any:
+    try:
+        value = json.loads(body)
+        if canonical(value) != body:
+            raise ValueError("not in canonical form")
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{origin}: not a record ({error})") from error
+    return value
+
+
+def _sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()

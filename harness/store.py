@@ -1,0 +1,119 @@
+"""Runs on disk. The record file is the only proof that a shard is done.
+
+    results/<run_id>/run.json                      the frozen plan; run_id is the head of its sha256
+    results/<run_id>/environment.json              where and with what it ran
+    results/<run_id>/records/<xx>/<key>.json       one checksummed, deterministic record for each shard of a cell
+    results/<run_id>/attempts/<key>.<uuid>.json    when, how long, how it ended
+    results/<run_id>/refused/<key>.<uuid>.json     shards that failed verification, with the reasons
+    results/<run_id>/records.jsonl                 every record, compacted and sorted
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from harness import atomic
+from harness.canonical import digest
+from harness.errors import StoreError
+from harness.records import Record, compact, seal, unseal
+
+STALE_SECONDS = 3600.0
+
+
+class RunStore:
+    """One run under a results folder. Records of sibling runs with the same key are reused."""
+
+    def __init__(self, results: Path, document: Record) -> None:
+        self.results = results
+        self.run_id = digest(document)[:16]
+        self.path = results / self.run_id
+        self.document = document
+        self.damaged: list[str] = []
+
+    def open(self) -> None:
+        """Write the plan down, which also proves that the folder can be written, and sweep stale temporary files."""
+        body = json.dumps(self.document, indent=1, sort_keys=True).encode() + b"\n"
+        atomic.replace(self.path / "run.json", body)
+        atomic.sweep(self.path / "tmp", time.time() - STALE_SECONDS)
+
+    def note_environment(self, stamp: Record) -> None:
+        """Keep the stamp of the machine that ran last."""
+        atomic.replace(self.path / "environment.json", json.dumps(stamp, indent=1, sort_keys=True).encode() + b"\n")
+
+    def find(self, key: str) -> Record | None:
+        """The record of that key: of this run, or copied from a sibling run after its checksum was verified.
+
+        A damaged file is put aside (in a sibling run: left alone), noted in `damaged`, and counts as missing.
+        """
+        own = self._file(key)
+        for path in [own, *sorted(self.results.glob(f"*/records/{key[:2]}/{key}.json"))]:
+            if not path.exists():
+                continue
+            data = path.read_bytes()
+            try:
+                found = unseal(data, str(path))
+            except StoreError as error:
+                self.damaged.append(str(error))
+                if path == own:
+                    self._put_aside(path)
+                continue
+            if path != own:
+                atomic.create(own, data, self.path / "tmp")
+            return found
+        return None
+
+    def commit(self, value: Record) -> None:
+        """Publish a finished record."""
+        atomic.create(self._file(value["key"]), seal(value), self.path / "tmp")
+
+    def attempt(self, key: str, log: Record) -> None:
+        """Log how an attempt at a shard went."""
+        self._log("attempts", key, log)
+
+    def refuse(self, key: str, log: Record) -> None:
+        """Keep what failed verification, apart from the records."""
+        self._log("refused", key, log)
+
+    def records(self, keys: Iterable[str]) -> Iterator[Record]:
+        """The records of this run that exist, among the expected keys."""
+        for key in keys:
+            path = self._file(key)
+            if path.exists():
+                yield unseal(path.read_bytes(), str(path))
+
+    def compact(self, keys: Iterable[str]) -> list[Record]:
+        """Write the finished records into one sorted file; return them."""
+        found = list(self.records(keys))
+        atomic.replace(self.path / "records.jsonl", compact(found))
+        return found
+
+    def _file(self, key: str) -> Path:
+        return self.path / "records" / key[:2] / f"{key}.json"
+
+    def _put_aside(self, path: Path) -> None:
+        aside = self.path / "refused" / f"{path.stem}.{uuid.uuid4().hex}.damaged"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(aside)
+
+    def _log(self, folder: str, key: str, log: Record) -> None:
+        body = json.dumps(log, indent=1, sort_keys=True, default=str).encode() + b"\n"
+        atomic.replace(self.path / folder / f"{key}.{uuid.uuid4().hex}.json", body)
+
+
+def expected(run: Path) -> tuple[Record, list[str]]:
+    """The plan of a run folder and the keys of all the records it promises.
+
+    Raises:
+        StoreError: where the folder is no run.
+    """
+    path = run / "run.json"
+    try:
+        document: dict[str, Any] = json.loads(path.read_bytes())
+        return document, list(document["expected"])
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(f"{run} is no run folder of the harness: {path} cannot be read ({error})") from error

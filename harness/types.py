@@ -1,0 +1,281 @@
+"""The nouns: frozen values that plugins describe themselves with and that the harness passes along.
+
+Standard library only, so that describing what is installed imports neither torch nor numpy. Tensors appear in
+annotations only: `Images` (n, c, h, w) float32 in [0, 1], `Labels` (n,) int64, `Logits` (n, k), `Flags` (n,) bool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    Images: TypeAlias = torch.Tensor
+    Labels: TypeAlias = torch.Tensor
+    Logits: TypeAlias = torch.Tensor
+    Flags: TypeAlias = torch.Tensor
+
+Value: TypeAlias = bool | int | float | Fraction | str | None
+Defaults: TypeAlias = "Mapping[str, Value | OneOf]"
+Access: TypeAlias = Literal["gradient", "score", "decision"]
+Knowledge: TypeAlias = Literal["static", "transfer", "adaptive", "blackbox"]
+
+FROM_DATASET = "dataset"
+"""As the default of an attack's `step` parameter: the planner puts in the dataset's step for the budget in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """As the default of a parameter: the values it may take, the default first. Others are refused when planning."""
+
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreatModel:
+    """What an attacker may do: a kind and an exact budget, written `linf:8/255`.
+
+    `eps` is on the [0, 1] pixel scale for norms. 8/255 and 0.031 are two different budgets. `none` and `unbounded`
+    carry no budget.
+    """
+
+    kind: str
+    eps: Fraction | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ThreatModel:
+        """Read `kind:eps` with a fraction or a decimal number, or a bare kind.
+
+        Raises:
+            UsageError: where the budget is no positive number.
+        """
+        kind, colon, budget = text.strip().partition(":")
+        if not colon:
+            return cls(kind=kind)
+        try:
+            eps = Fraction(budget)
+        except (ValueError, ZeroDivisionError):
+            raise UsageError(f"'{text}' is no threat model: write kind:eps, as in linf:8/255 or linf:0.03") from None
+        if eps < 0:
+            raise UsageError(f"'{text}': a budget cannot be negative")
+        return cls(kind=kind, eps=eps)
+
+    def __str__(self) -> str:
+        return self.kind if self.eps is None else f"{self.kind}:{self.eps}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreatKind:
+    """A family of threat models and the code that checks membership.
+
+    `distance(x, x_adv, evidence)` gives float64 (n,), in the unit of `eps`. `verify(x, x_adv, eps, evidence)` gives
+    Flags; it computes in float64, is true only for images proven inside, and treats what is not finite as outside.
+    """
+
+    name: str
+    distance: Callable[..., torch.Tensor]
+    verify: Callable[..., Flags]
+    bounded: bool = True
+    summary: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Result:
+    """What an attack hands back. The harness judges `last` and `any` itself.
+
+    `last`: the final images. `any`: for each example the first point found inside the threat model that is
+    misclassified, the clean image where there is none. `evidence`: what the threat model's verifier needs.
+    `snapshots`: for attacks with a prefix parameter, its value -> Result.
+    """
+
+    last: Images
+    any: Images | None = None
+    evidence: Any = None
+    snapshots: Mapping[int, Result] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attack:
+    """One attack: `run(model, x, y, threat, *, ctx, **params)` returns images or a `Result`.
+
+    Args:
+        name: as users type it, for example `pgd-10`.
+        run: a function, or `lazy("package.module:function")`. It must not keep state, print or change its inputs.
+        threats: the kinds it can keep to, preferred first; `none` for attacks that do not perturb.
+        access: what it may learn from the model; the oracle enforces it.
+        params: parameter -> default (a number, text or `OneOf`). `FROM_DATASET` for `step` is filled in when planning.
+        prefix: the parameter in which shorter runs are prefixes of longer ones; needs `Result.snapshots`.
+        minimal: seeks the smallest perturbation and ignores `eps`.
+        min_classes: it is not applicable to datasets with fewer classes.
+        groups: suites that include it, besides `extended`.
+        revision: raised whenever its results change.
+        paper: where the algorithm is published.
+    """
+
+    name: str
+    run: Callable[..., Any]
+    threats: tuple[str, ...]
+    access: Access = "gradient"
+    params: Defaults = field(default_factory=dict)
+    prefix: str | None = None
+    minimal: bool = False
+    min_classes: int = 2
+    groups: tuple[str, ...] = ()
+    revision: int = 1
+    paper: str = ""
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InnerAttack:
+    """The PGD that training runs on every batch (linf).
+
+    `eps` and `step` default to the dataset's. `start`: `uniform` in the ball, `normal` (0.001 * N(0, 1)) or `none`.
+    `mode`: whether the network is in `eval` or `train` mode while it is attacked. `ramp_epochs`: both `eps` and
+    `step` grow linearly from 0 over that many epochs.
+    """
+
+    steps: int
+    eps: Fraction | None = None
+    step: Fraction | None = None
+    start: Literal["uniform", "normal", "none"] = "uniform"
+    mode: Literal["eval", "train"] = "eval"
+    ramp_epochs: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How to train: network, optimiser, schedule, length, batch and inner attack.
+
+    `schedule`: `constant`, `cosine` (to zero, per epoch) or `steps` (times `decay` at each of `milestones`, epochs).
+    `augment`: `none` or `crop-flip` (pad 4, random crop, horizontal flip). `selection`: which checkpoint is
+    attacked, `last` or `best` (by robust accuracy on the validation slice). `source`: where the settings come from.
+    """
+
+    name: str
+    arch: str
+    epochs: int
+    batch: int
+    lr: float
+    optimizer: Literal["adam", "sgd"] = "adam"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "steps"] = "constant"
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.1
+    augment: Literal["none", "crop-flip"] = "none"
+    inner: InnerAttack = InnerAttack(steps=10)
+    selection: Literal["last", "best"] = "last"
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defense:
+    """One defense: how its network is trained or loaded, and what is deployed.
+
+    Give one of `step(model, x, y, ctx, **params)` (the loss of one batch; the harness owns the epoch loop),
+    `train(model, ctx, **params)` (its own loop; it calls `ctx.save_state` every epoch) and `load(ctx, **params)` (returns a
+    network with weights). `wrap(model, **params)` returns what is deployed; what is deployed is what is attacked.
+
+    Args:
+        recipes: dataset -> its own recipes, the default first; otherwise the dataset's recipes are used.
+        mandatory: attacks without which its numbers carry the flag `weak_protocol`.
+        stochastic: its predictions are random by design.
+        revision: raised whenever what it trains changes.
+    """
+
+    name: str
+    step: Callable[..., torch.Tensor] | None = None
+    train: Callable[..., None] | None = None
+    load: Callable[..., torch.nn.Module] | None = None
+    wrap: Callable[..., torch.nn.Module] | None = None
+    params: Defaults = field(default_factory=dict)
+    recipes: Mapping[str, tuple[Recipe, ...]] = field(default_factory=dict)
+    mandatory: tuple[str, ...] = ()
+    stochastic: bool = False
+    revision: int = 1
+    paper: str = ""
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """One part of a dataset: pixels uint8 (n, c, h, w) with value / `levels` in [0, 1], labels int64 (n,)."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    levels: int = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """One dataset: `load(part, root=..., location=...)` returns the `Split` `train`, `validation` or `test`.
+
+    `validation` is cut from the training images, never from the test images. `root` is the user's `--data-root`;
+    `location` is what follows the colon of a name such as `folder:PATH`, and only `located` datasets take one.
+    `budgets`: threat kind -> eps, the default kind first. `step`: the attack step as a share of eps.
+    `classes` and `shape` (c, h, w) are None where only loading tells.
+    """
+
+    name: str
+    load: Callable[..., Split]
+    classes: int | None
+    shape: tuple[int, int, int] | None
+    budgets: Mapping[str, Fraction]
+    step: Fraction = Fraction(1, 4)
+    recipes: tuple[Recipe, ...] = ()
+    located: bool = False
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """One network: `build(shape, classes, **params)` returns a `harness.networks.Classifier`, freshly initialised."""
+
+    name: str
+    build: Callable[..., torch.nn.Module]
+    params: Defaults = field(default_factory=dict)
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """One model to be attacked: a defense with its parameters, trained in one way on one dataset.
+
+    `defense` and `arch` are ids such as `aalp[version=1]`; `weights` is a file given by the user, or empty.
+    """
+
+    defense: str
+    defense_params: Mapping[str, Value]
+    arch: str
+    arch_params: Mapping[str, Value]
+    recipe: Recipe | None
+    train_seed: int = 0
+    weights: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One attack on one subject under one threat model: names and numbers only."""
+
+    subject: Subject
+    attack: str
+    params: Mapping[str, Value]
+    threat: ThreatModel
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """A cell that was asked for and does not apply, with the reason."""
+
+    defense: str
+    attack: str
+    reason: str

@@ -1,0 +1,109 @@
+"""Weights on disk: safetensors only, hashed over the tensors, compared with the network before anything is copied."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from harness import atomic
+from harness.errors import CheckpointError
+from harness.oracle import tensors_sha256
+
+Tensors = dict[str, torch.Tensor]
+
+
+def write(path: Path, tensors: Tensors, note: object = None) -> str:
+    """Store tensors, with a JSON note in the header; return their sha256."""
+    # One metadata key only: the header's order of several is not fixed, and equal weights must be equal bytes.
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"note": json.dumps(note, sort_keys=True)} if note is not None else None
+    atomic.replace(path, safetensors.torch.save(stored, metadata))
+    return tensors_sha256(stored)
+
+
+def read(path: Path) -> Tensors:
+    """Read a safetensors file.
+
+    Raises:
+        CheckpointError: where it is missing, damaged, or of another format; nothing else is ever unpickled.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"weights {path}: no such file")
+    if path.suffix != ".safetensors":
+        raise CheckpointError(
+            f"weights {path}: only .safetensors files are loaded. Convert a state dict once: "
+            f"harness weights convert {path} --sha256 HEX"
+        )
+    data = path.read_bytes()
+    if data.lstrip()[:1] == b"<":
+        raise CheckpointError(f"weights {path}: this is a web page ({len(data)} bytes), not weights; download it again")
+    try:
+        return safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"weights {path}: damaged ({error}); fetch or train them again") from error
+
+
+def read_note(path: Path) -> object:
+    """The JSON note of a file that `write` wrote, or None."""
+    with safetensors.safe_open(str(path), framework="pt") as opened:
+        metadata = opened.metadata() or {}
+    return json.loads(metadata["note"]) if "note" in metadata else None
+
+
+def put(model: nn.Module, tensors: Tensors, origin: str) -> None:
+    """Copy tensors into a network whose names and shapes they match.
+
+    Raises:
+        CheckpointError: naming what is missing, left over or of another shape, or not finite.
+    """
+    wanted = model.state_dict()
+    missing = sorted(wanted.keys() - tensors.keys())
+    extra = sorted(tensors.keys() - wanted.keys())
+    shapes = [
+        f"{name} is {tuple(tensors[name].shape)}, the network has {tuple(wanted[name].shape)}"
+        for name in sorted(wanted.keys() & tensors.keys())
+        if tensors[name].shape != wanted[name].shape
+    ]
+    problems = [f"missing {', '.join(missing[:4])}"] * bool(missing) + [f"unknown {', '.join(extra[:4])}"] * bool(extra)
+    if problems or shapes:
+        raise CheckpointError(
+            f"weights {origin} do not fit {type(model).__name__}: {'; '.join(problems + shapes[:4])}. Is --arch right?"
+        )
+    if broken := [name for name, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
+        raise CheckpointError(f"weights {origin}: {broken[0]} holds values that are not finite")
+    model.load_state_dict(tensors)
+
+
+def convert(source: Path, target: Path, sha256: str) -> str:
+    """Turn a foreign torch state dict into safetensors; returns the sha256 over the tensors.
+
+    Loads with `weights_only=True`, never otherwise, and only a file whose bytes have the expected sha256.
+
+    Raises:
+        CheckpointError: where the hash differs, the file needs unpickling, or holds no flat state dict.
+    """
+    if not source.is_file():
+        raise CheckpointError(f"weights {source}: no such file")
+    found = hashlib.sha256(source.read_bytes()).hexdigest()
+    if found != sha256.lower():
+        raise CheckpointError(
+            f"weights {source}: the file's sha256 is {found}. Compare it with what its publisher states, "
+            f"then convert with --sha256 {found}"
+        )
+    try:
+        loaded = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises several kinds for foreign bytes; all mean the same to the user
+        raise CheckpointError(
+            f"weights {source}: not a plain state dict ({type(error).__name__}); it would run code to load, "
+            "which the harness never does. Ask its publisher for a state dict"
+        ) from error
+    tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+        raise CheckpointError(f"weights {source}: holds no dictionary of tensors")
+    return write(target, {name.removeprefix("module."): tensor for name, tensor in tensors.items()})

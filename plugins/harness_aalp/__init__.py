@@ -1,0 +1,44 @@
+"""Adaptive adversarial logit pairing (AALP), both arXiv versions, and its ablations."""
+
+from collections.abc import Iterable
+
+from harness.api import Defense, OneOf, hookimpl, lazy
+
+PAPER = "Wu et al., Adaptive Adversarial Logit Pairing, arXiv:2005.11904"
+
+PARAMETERS = {
+    "version": OneOf((2, 1)),
+    "alpha": 1.0,
+    "beta": 0.6,
+    "gd": True,
+    "sw": True,
+    "reduction": OneOf(("mean", "sum")),
+    "classification": OneOf(("mean", "sum")),
+    "gd_rows": OneOf(("both", "clean", "adv")),
+    "gd_per": OneOf(("batch", "sample")),
+    "gd_ties": OneOf(("rank", "half")),
+    "gd_scale": 1.0,
+    "gd_of": OneOf(("loss", "logit")),
+}
+"""version 1 adds Matching ALP (weight `beta`) to sample weighting. `gd`: Guided Dropout; `sw`: sample weighting.
+`reduction`: mean or sum over the logits of a pair. `classification`: mean over clean and adversarial rows, or the sum
+of their two means. `gd_rows`: whose contribution counts (both, clean, adv). `gd_per`: one mask for a batch or for each
+sample. `gd_ties`: keep exactly half by rank, or half the weight at the median. `gd_of`: the gradient of the loss or of
+the true logit."""
+
+
+@hookimpl
+def harness_defenses() -> Iterable[Defense]:
+    for name, parts, summary in (
+        ("aalp", {}, "logit pairing weighted by confidence, with Guided Dropout"),
+        ("aalp_gd", {"sw": False}, "ablation: logit pairing with Guided Dropout, unweighted"),
+        ("aalp_sw", {"gd": False}, "ablation: logit pairing weighted by confidence, no Guided Dropout"),
+    ):
+        yield Defense(
+            name=name,
+            step=lazy("harness_aalp.step:step"),
+            params=PARAMETERS | parts,
+            mandatory=("pgd-100[restarts=10]", "cw_inf-100[restarts=10]", "apgd_t", "square"),
+            paper=PAPER,
+            summary=summary,
+        )

@@ -1,0 +1,39 @@
+"""Guided Dropout: drop the penultimate features that contribute least to the loss of this batch."""
+
+import torch
+
+
+@torch.no_grad()
+def contribution(
+    features: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, *, of: str = "loss"
+) -> torch.Tensor:
+    """|gradient * feature| (n, d), in closed form for a linear head: no pass through the backbone.
+
+    `of="loss"`: mean cross-entropy, whose gradient at the features is (softmax - one-hot) W / n. `of="logit"`: the
+    logit of the true class, whose gradient is its row of W.
+    """
+    if of == "logit":
+        return (weight[labels] * features).abs()
+    residual = logits.softmax(dim=1)
+    residual[torch.arange(len(labels), device=labels.device), labels] -= 1
+    return ((residual @ weight) / len(labels) * features).abs()
+
+
+@torch.no_grad()
+def keep_mask(scores: torch.Tensor, *, rows: str = "both", per: str = "batch", ties: str = "rank") -> torch.Tensor:
+    """Which features stay: the half with the largest contribution. Shape (1, d), or (n, d) with one for each sample.
+
+    `rows`: the contributions that count (both, clean, adv); the first half of the rows is clean, the second
+    adversarial. `ties="half"` is version 1's formula: half the weight for what equals the (lower) median.
+    """
+    clean, adversarial = scores.chunk(2)
+    if per == "batch":
+        ranked = {"both": scores, "clean": clean, "adv": adversarial}[rows].mean(dim=0, keepdim=True)
+    else:
+        # Both branches of a pair drop the same features, or pairing would compare two different networks.
+        ranked = {"both": (clean + adversarial) / 2, "clean": clean, "adv": adversarial}[rows].repeat(2, 1)
+    if ties == "half":
+        return (torch.sign(ranked - ranked.median(dim=1, keepdim=True).values) + 1) / 2
+    kept = (ranked.shape[1] + 1) // 2
+    order = ranked.argsort(dim=1, descending=True, stable=True)
+    return torch.zeros_like(ranked).scatter(1, order[:, :kept], 1.0)

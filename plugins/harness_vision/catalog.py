@@ -1,0 +1,74 @@
+"""What each dataset is: size, budgets, attack step, and recipes. Numbers only; loading is elsewhere."""
+
+from fractions import Fraction
+
+from harness.api import Dataset, InnerAttack, Recipe, lazy
+
+AALP = "printed settings of AALP, arXiv:2005.11904, section 4.1; length, batch and augmentation are ours (none stated)"
+
+DIGITS_QUICK = Recipe(
+    name="quick", arch="digits_net", epochs=30, batch=64, lr=2e-3, schedule="cosine", inner=InnerAttack(steps=7,
+    step=Fraction(1, 20)), source="ours: under a minute for each defense on two CPU cores",
+)  # fmt: skip
+MNIST_CPU = Recipe(
+    name="mnist-cpu", arch="lenet5", epochs=10, batch=128, lr=1e-3,
+    inner=InnerAttack(steps=10, step=Fraction(3, 40), ramp_epochs=3), source="ours: minutes on two CPU cores",
+)  # fmt: skip
+MNIST_PAPER = Recipe(
+    name="paper", arch="madry_mnist", epochs=100, batch=128, lr=1e-4, inner=InnerAttack(steps=40), source=AALP
+)
+SVHN_PAPER = Recipe(
+    name="paper", arch="resnet18", epochs=100, batch=128, lr=1e-4, inner=InnerAttack(steps=10),
+    source=f"{AALP}; the paper's ResNet9 comes with the other architectures, until then ResNet-18",
+)  # fmt: skip
+CIFAR_PAPER = Recipe(
+    name="paper", arch="resnet18", epochs=200, batch=128, lr=1e-5, augment="crop-flip", inner=InnerAttack(steps=7),
+    source=f"{AALP}; the paper's ResNet32 comes with the other architectures, until then ResNet-18",
+)  # fmt: skip
+CIFAR_MODERN = Recipe(
+    name="modern", arch="resnet18", epochs=200, batch=128, lr=1e-3, schedule="cosine", augment="crop-flip",
+    inner=InnerAttack(steps=7), source="ours: Adam 1e-3 with a cosine, as 1e-5 from scratch hardly learns",
+)  # fmt: skip
+
+CIFAR_BUDGETS = {
+    "linf": Fraction(8, 255), "l2": Fraction(1, 2), "wasserstein": Fraction(1, 200), "flow": Fraction(4, 5),
+}  # fmt: skip
+MNIST_BUDGETS = {
+    "linf": Fraction(3, 10), "l2": Fraction(2), "wasserstein": Fraction(1, 2), "flow": Fraction(1, 2),
+}  # fmt: skip
+
+DATASETS = (
+    Dataset(
+        name="digits", load=lazy("harness_vision.datasets:digits"), classes=10, shape=(1, 8, 8),
+        budgets={"linf": Fraction(1, 5), "l2": Fraction(1), "wasserstein": Fraction(1, 4), "flow": Fraction(1, 2)},
+        step=Fraction(1, 10), recipes=(DIGITS_QUICK,),
+        summary="scikit-learn's 1,797 handwritten digits, 8x8, bundled: no download; 1,097 / 200 / 500",
+    ),
+    Dataset(
+        name="mnist", load=lazy("harness_vision.datasets:mnist"), classes=10, shape=(1, 28, 28), budgets=MNIST_BUDGETS,
+        step=Fraction(1, 30), recipes=(MNIST_CPU, MNIST_PAPER), summary="MNIST; 1,000 training images validate",
+    ),
+    Dataset(
+        name="fashion-mnist", load=lazy("harness_vision.datasets:fashion_mnist"), classes=10, shape=(1, 28, 28),
+        budgets={**MNIST_BUDGETS, "linf": Fraction(1, 10)}, step=Fraction(1, 30), recipes=(MNIST_CPU,),
+        summary="Fashion-MNIST; budgets ours",
+    ),
+    Dataset(
+        name="svhn", load=lazy("harness_vision.datasets:svhn"), classes=10, shape=(3, 32, 32),
+        budgets={"linf": Fraction(12, 255), "l2": Fraction(1, 2), "wasserstein": Fraction(1, 200), "flow": Fraction(1, 2)},
+        recipes=(SVHN_PAPER,), summary="Street View House Numbers, train and test only",
+    ),
+    Dataset(
+        name="cifar10", load=lazy("harness_vision.datasets:cifar10"), classes=10, shape=(3, 32, 32),
+        budgets=CIFAR_BUDGETS, recipes=(CIFAR_PAPER, CIFAR_MODERN), summary="CIFAR-10",
+    ),
+    Dataset(
+        name="cifar100", load=lazy("harness_vision.datasets:cifar100"), classes=100, shape=(3, 32, 32),
+        budgets=CIFAR_BUDGETS, recipes=(CIFAR_PAPER, CIFAR_MODERN), summary="CIFAR-100",
+    ),
+    Dataset(
+        name="folder", load=lazy("harness_vision.folder:folder"), classes=None, shape=None, budgets=CIFAR_BUDGETS,
+        located=True, recipes=(CIFAR_MODERN,),
+        summary="folder:PATH, a folder of class folders (or of train/ and test/ with them), or a zip of one",
+    ),
+)  # fmt: skip

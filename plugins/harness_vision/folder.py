@@ -1,0 +1,86 @@
+"""`folder:PATH`: a folder of class folders, or of train/ and test/ with class folders, or a zip of either.
+
+A zip is read in place, never unpacked. All images must have one size; grey ones and colours are kept apart by the first.
+"""
+
+import io
+import zipfile
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from harness.api import DataError, Split
+from harness_vision.datasets import cut, stratified
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm"}
+TEST_SHARE = 5
+VALIDATION_SHARE = 10
+
+Reader = Callable[[], bytes]
+
+
+def folder(part: str, *, root: Path, location: str) -> Split:
+    found = _read(Path(location))
+    if "test" in found:
+        whole = found["test" if part == "test" else "train"]
+        return whole if part == "test" else cut(whole, part, len(whole.labels) // VALIDATION_SHARE)
+    whole = found["train"]
+    held = len(whole.labels) // TEST_SHARE
+    indices = stratified(whole.labels, {"train": len(whole.labels) - held, "test": held}, seed=0)
+    chosen = indices["test" if part == "test" else "train"]
+    split = Split(pixels=whole.pixels[chosen], labels=whole.labels[chosen])
+    return split if part == "test" else cut(split, part, len(chosen) // VALIDATION_SHARE)
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path) -> dict[str, Split]:
+    """Decode everything: `train` alone, or `train` and `test` where the folder is divided so."""
+    files = _listed(path)
+    divided = {name.parts[0] for name, _ in files} == {"train", "test"} and all(len(n.parts) == 3 for n, _ in files)
+    if not divided and not all(len(name.parts) == 2 for name, _ in files):
+        raise DataError(f"folder:{path}: images must lie in CLASS/ or in train/CLASS/ and test/CLASS/")
+    classes = sorted({name.parts[-2] for name, _ in files})
+    sides = {"train": [f for f in files if f[0].parts[0] != "test" or not divided]}
+    if divided:
+        sides["test"] = [f for f in files if f[0].parts[0] == "test"]
+    return {side: _decoded(path, listed, classes) for side, listed in sides.items()}
+
+
+def _listed(path: Path) -> list[tuple[PurePosixPath, Reader]]:
+    """Relative name and reader of every image, sorted by name; a single common top folder is dropped."""
+    if zipfile.is_zipfile(path):
+        archive = zipfile.ZipFile(path)
+        found = [(PurePosixPath(i.filename), (lambda i=i: archive.read(i))) for i in archive.infolist() if not i.is_dir()]
+    elif path.is_dir():
+        found = [(PurePosixPath(p.relative_to(path).as_posix()), p.read_bytes) for p in path.rglob("*") if p.is_file()]
+    else:
+        raise DataError(f"folder:{path}: no such folder or zip file")
+    found = [(name, read) for name, read in found if name.suffix.lower() in SUFFIXES]
+    if not found:
+        raise DataError(f"folder:{path}: holds no images ({', '.join(sorted(SUFFIXES))})")
+    if len({name.parts[0] for name, _ in found}) == 1 and min(len(name.parts) for name, _ in found) > 2:
+        found = [(PurePosixPath(*name.parts[1:]), read) for name, read in found]
+    return sorted(found, key=lambda item: item[0])
+
+
+def _decoded(path: Path, files: list[tuple[PurePosixPath, Reader]], classes: list[str]) -> Split:
+    from PIL import Image, UnidentifiedImageError
+
+    images = []
+    for name, read in files:
+        try:
+            with Image.open(io.BytesIO(read())) as image:
+                images.append(np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"), dtype=np.uint8))
+        except (UnidentifiedImageError, OSError) as error:
+            raise DataError(f"folder:{path}: {name} cannot be decoded ({error}); remove or replace it") from error
+        if images[-1].shape != images[0].shape:
+            raise DataError(
+                f"folder:{path}: {name} is {images[-1].shape}, {files[0][0]} is {images[0].shape}; "
+                "all images must have one size and kind, convert them first"
+            )
+    pixels = np.stack(images)
+    pixels = pixels[:, None] if pixels.ndim == 3 else np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    labels = np.array([classes.index(name.parts[-2]) for name, _ in files], dtype=np.int64)
+    return Split(pixels=pixels, labels=labels)
