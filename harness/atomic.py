@@ -31,7 +31,9 @@ def create(path: Path, data: bytes, scratch: Path) -> bool:
                 return True
             if path.read_bytes() == data:
                 return False
-            raise StoreError(f"{path} exists with other content; both cannot be right. Move it away or use -o") from None
+            raise StoreError(
+                f"{path} exists with other content; both cannot be right. Move it away or use -o"
+            ) from None
         finally:
             os.unlink(temporary)  # noqa: PTH108
             _sync_folder(path.parent)

@@ -5,6 +5,7 @@ Accuracies are in points (per cent). Flags never change a number.
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,9 @@ def _single_step(attacks: list[CellResult]) -> dict[str, str]:
         if single and several:
             best, other = min(single, key=_accuracy), min(several, key=_accuracy)
             if _accuracy(best) < _accuracy(other) - SINGLE_STEP_SLACK:
-                return {"single_step_wins": f"{best.attack} {_accuracy(best):.1f}, {other.attack} {_accuracy(other):.1f}"}
+                return {
+                    "single_step_wins": f"{best.attack} {_accuracy(best):.1f}, {other.attack} {_accuracy(other):.1f}"
+                }
     return {}
 
 
@@ -69,7 +72,7 @@ def _monotone(attacks: list[CellResult]) -> dict[str, str]:
             families.setdefault(f"{cell.attack.partition('-')[0]} {cell.threat} {rest}", []).append(cell)
     for family in families.values():
         ordered = sorted(family, key=lambda cell: int(cell.params["steps"]))
-        for fewer, more in zip(ordered, ordered[1:], strict=False):
+        for fewer, more in itertools.pairwise(ordered):
             rise = fewer.last.count("1") - more.last.count("1")
             if fewer.n == more.n and rise >= MONOTONE_IMAGES and _points(rise, more.n) > MONOTONE_SLACK:
                 return {"not_monotone_steps": f"{more.attack} leaves {rise} more images standing than {fewer.attack}"}

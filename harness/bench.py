@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from harness import __version__, checkpoints, records
+from harness import checkpoints, records
+from harness.canonical import digest
 from harness.data import LoadedDataset, shards
 from harness.engine.inline import attempt
-from harness.errors import CheckpointError, HarnessError
+from harness.errors import CheckpointError
 from harness.evaluate import JUDGE_REVISION, Judge, Measurement, Refused, Shard, evaluate
+from harness.machine import environment, make_reproducible, pick_device
 from harness.names import parse_name
 from harness.plan import Plan
 from harness.registry import Registry
@@ -34,16 +34,20 @@ class Settings:
     """How to run, none of which may change a verdict."""
 
     output: Path = Path("results")
-    checkpoints: Path = Path("results/checkpoints")
     data_root: Path = Path("data")
     device: str = "auto"
     batch_size: int = 250
     fail_fast: bool = False
 
+    @property
+    def checkpoints(self) -> Path:
+        """Where trained weights are kept."""
+        return self.output / "checkpoints"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A cell without a number, and why."""
+    """A cell without a number, and why: `failed`, or `refused` where verification said no."""
 
     defense: str
     attack: str
@@ -57,7 +61,6 @@ class Outcome:
     """What a run came to: its folder, every finished record, and what failed."""
 
     run: Path | None = None
-    n: int = 0
     records: list[records.Record] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     reused: int = 0
@@ -67,7 +70,7 @@ class Outcome:
 
 @dataclass(slots=True, kw_only=True)
 class _Ready:
-    """A subject whose network is there, with the specs that its records name."""
+    """A subject whose network is there."""
 
     judge: Judge
     sha256: str
@@ -75,55 +78,164 @@ class _Ready:
     stochastic: bool | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One attack run on one subject, and the identities of the records it owes for each shard."""
+
+    cells: tuple[Cell, ...]
+    attack: Attack
+    ready: _Ready
+    heads: dict[tuple[int, int], list[records.Record]]
+
+
 def bench(plan: Plan, registry: Registry, settings: Settings, reporter: Reporter) -> Outcome:
     """Run the plan. Re-running continues: trainings after their last epoch, attacks after their last shard."""
-    device = pick_device(settings.device)
     make_reproducible()
-    data = LoadedDataset(plan.dataset, plan.dataset_name, settings.data_root, plan.location)
-    n = _limit(plan.limit, len(data.part("test")))
-    outcome = Outcome(n=n)
-    ready: dict[int, _Ready] = {}
+    run = _Run(plan, registry, settings, reporter)
     try:
-        for number, subject in enumerate(plan.subjects):
-            found = _obtain(subject, registry, data, settings, device, reporter, outcome, plan)
-            if found is not None:
-                ready[number] = found
-        _attack(plan, registry, data, settings, device, reporter, outcome, ready)
+        run.obtain()
+        run.attack()
     except KeyboardInterrupt:
-        outcome.interrupted = True
-    return outcome
+        run.outcome.interrupted = True
+    return run.outcome
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` takes a GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise HarnessError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return device
+class _Run:
+    """The state of one call of `bench`."""
 
+    def __init__(self, plan: Plan, registry: Registry, settings: Settings, reporter: Reporter) -> None:
+        self.plan, self.registry, self.settings, self.reporter = plan, registry, settings, reporter
+        self.device = pick_device(settings.device)
+        self.data = LoadedDataset(plan.dataset, plan.dataset_name, settings.data_root, plan.location)
+        self.test = self.data.part("test")
+        self.n = _limit(plan.limit, len(self.test))
+        self.outcome = Outcome()
+        self.ready: list[_Ready | None] = []
 
-def make_reproducible() -> None:
-    """Choose exact arithmetic over fast: no TF32, no autotuned kernels."""
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    def obtain(self) -> None:
+        """Get the network of every subject; one that cannot be had fails its own cells only."""
+        for subject in self.plan.subjects:
+            self.ready.append(self._obtain(subject))
 
+    def _obtain(self, subject: Subject) -> _Ready | None:
+        folder = self.settings.checkpoints
+        tried = attempt(
+            lambda: checkpoints.obtain(subject, self.registry, self.data, folder, self.device, self.reporter),
+            but=(CheckpointError,) if subject.weights else (),
+        )
+        if tried.value is None:
+            self.reporter.warn(f"{subject.defense}: {tried.error}")
+            self.outcome.failures += [_failed(c, tried.error) for c in self.plan.cells if c.subject == subject]
+            return None
+        found = tried.value
+        seconds = f" in {tried.seconds:.0f} s" if found.origin in ("trained", "resumed") else ""
+        where = f" ({found.path})" if found.path else ""
+        self.reporter.note(f"{subject.defense}: weights {found.origin}{seconds}, sha256 {found.sha256[:12]}{where}")
+        defense = self.registry.get(Defense, parse_name(subject.defense)[0]).spec
+        return _Ready(judge=Judge(found.model, self.data.classes), sha256=found.sha256, defense=defense)
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """The stamp of this machine and its libraries."""
-    return {
-        "harness": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-    }
+    def attack(self) -> None:
+        """Do every job shard by shard, then write the finished records into one file."""
+        jobs = list(self._jobs())
+        keys = [digest(head) for job in jobs for heads in job.heads.values() for head in heads]
+        if not keys:
+            return
+        store = RunStore(self.settings.output, _document(self.plan, self.data, self.n, keys))
+        store.open()
+        store.note_environment(environment(self.device))
+        self.outcome.run = store.path
+        try:
+            for job in jobs:
+                self._do(job, store)
+                if self.settings.fail_fast and self.outcome.failures:
+                    break
+        finally:
+            for line in store.damaged:
+                self.reporter.warn(f"{line} (put aside, computed again)")
+            self.outcome.records = store.compact(keys)
+
+    def _jobs(self) -> Iterator[_Job]:
+        for cells in self.plan.groups:
+            ready = self.ready[self.plan.subjects.index(cells[0].subject)]
+            if ready is None:
+                continue
+            specs = [self.registry.get(Attack, parse_name(cell.attack)[0]).spec for cell in cells]
+            heads = {
+                (start, stop): [
+                    records.identity(
+                        cell, attack, ready.defense, judge_revision=JUDGE_REVISION, weights_sha256=ready.sha256,
+                        dataset=self.data.name, data_sha256=self.test.sha256, split_size=len(self.test),
+                        start=start, stop=stop,
+                    )
+                    for cell, attack in zip(cells, specs, strict=True)
+                ]
+                for start, stop in shards(self.n)
+            }  # fmt: skip
+            yield _Job(cells=cells, attack=specs[0], ready=ready, heads=heads)
+
+    def _do(self, job: _Job, store: RunStore) -> None:
+        self.reporter.attack_start(job.cells, len(job.heads))
+        for done, (span, heads) in enumerate(job.heads.items(), 1):
+            if not self._shard(job, span, heads, store):
+                break
+            self.reporter.shard_done(job.cells, done, len(job.heads), span[1])
+        self.reporter.attack_end(job.cells)
+
+    def _shard(self, job: _Job, span: tuple[int, int], heads: list[records.Record], store: RunStore) -> bool:
+        """Do what is missing of one shard; whether every cell has its record then."""
+        missing = [index for index, head in enumerate(heads) if store.find(digest(head)) is None]
+        self.outcome.reused += len(heads) - len(missing)
+        if not missing:
+            return True
+        cells = [job.cells[index] for index in missing]
+        log = {"started": time.time(), "batch_size": self.settings.batch_size, "host": platform.node()}
+        log |= environment(self.device)
+        tried = attempt(lambda: self._measure(job, span, cells))
+        log["seconds"] = tried.seconds
+        if tried.value is None:
+            for index in missing:
+                store.attempt(digest(heads[index]), {**log, "outcome": tried.error, "trace": tried.trace})
+            self.outcome.failures += [_failed(cell, tried.error) for cell in cells]
+            return False
+        measured, printed = tried.value
+        log |= {"outcome": "done", "printed": printed[-2000:]}
+        kept = [
+            self._keep(heads[index], job, result, store, log) for index, result in zip(missing, measured, strict=True)
+        ]
+        for cell, result in zip(cells, measured, strict=True):
+            if isinstance(result, Refused):
+                self.outcome.failures.append(_failed(cell, str(result), "refused"))
+        return all(kept)
+
+    def _measure(self, job: _Job, span: tuple[int, int], cells: list[Cell]) -> tuple[list[Measurement | Refused], str]:
+        examples = self.data.order()[span[0] : span[1]]
+        x, y = self.test.batch(examples, self.device)
+        shard = Shard(
+            start=span[0], stop=span[1], examples=tuple(int(i) for i in examples), x=x, y=y,
+            data_sha256=self.test.sha256,
+        )  # fmt: skip
+        if job.ready.stochastic is None:
+            job.ready.stochastic = job.ready.judge.is_random(x[:32])
+        kind = self.plan.kinds[cells[0].threat.kind].spec
+        return evaluate(job.ready.judge, shard, job.attack, cells, kind, self.settings.batch_size)
+
+    def _keep(
+        self, head: records.Record, job: _Job, result: Measurement | Refused, store: RunStore, log: dict[str, Any]
+    ) -> bool:
+        key = digest(head)
+        if isinstance(result, Refused):
+            store.refuse(key, {**log, "outcome": "refused", "identity": head, "reasons": result.reasons})
+            return False
+        observed = {name: value for name, value in dataclasses.asdict(result).items() if value is not None}
+        if job.ready.stochastic:
+            observed["flags"]["stochastic"] = 1
+        value = records.record(head, observed)
+        store.commit(value)
+        store.attempt(key, log)
+        self.outcome.computed += 1
+        for line in self.registry.observe(value):
+            self.reporter.warn(line)
+        return True
 
 
 def _limit(limit: float | None, size: int) -> int:
@@ -132,134 +244,7 @@ def _limit(limit: float | None, size: int) -> int:
     return min(size, max(1, round(limit * size)) if limit < 1 else int(limit))
 
 
-def _obtain(
-    subject: Subject, registry: Registry, data: LoadedDataset, settings: Settings, device: torch.device,
-    reporter: Reporter, outcome: Outcome, plan: Plan,
-) -> _Ready | None:  # fmt: skip
-    tried = attempt(lambda: checkpoints.obtain(subject, registry, data, settings.checkpoints, device, reporter))
-    checkpoint = tried.value
-    if checkpoint is None:
-        if "CheckpointError" in tried.error and subject.weights:
-            raise CheckpointError(tried.error.partition(": ")[2])
-        reporter.warn(f"{subject.defense}: {tried.error}")
-        state = "failed"
-        outcome.failures += [
-            Failure(defense=subject.defense, attack=c.attack, threat=str(c.threat), state=state, reason=tried.error)
-            for c in plan.cells
-            if c.subject == subject
-        ]
-        return None
-    seconds = f" in {tried.seconds:.0f} s" if checkpoint.origin in ("trained", "resumed") else ""
-    where = f" ({checkpoint.path})" if checkpoint.path else ""
-    reporter.note(f"{subject.defense}: weights {checkpoint.origin}{seconds}, sha256 {checkpoint.sha256[:12]}{where}")
-    defense = registry.get(Defense, parse_name(subject.defense)[0]).spec
-    return _Ready(judge=Judge(checkpoint.model, data.classes), sha256=checkpoint.sha256, defense=defense)
-
-
-def _attack(
-    plan: Plan, registry: Registry, data: LoadedDataset, settings: Settings, device: torch.device,
-    reporter: Reporter, outcome: Outcome, ready: dict[int, _Ready],
-) -> None:  # fmt: skip
-    heads: dict[tuple[int, int], dict[int, records.Record]] = {}
-    spans = shards(outcome.n)
-    test = data.part("test")
-    jobs = []
-    for number, cells in enumerate(plan.groups):
-        subject = ready.get(plan.subjects.index(cells[0].subject))
-        if subject is None:
-            continue
-        attack = registry.get(Attack, parse_name(cells[0].attack)[0]).spec
-        jobs.append((number, cells, subject, attack))
-        for shard, (start, stop) in enumerate(spans):
-            heads[number, shard] = {
-                index: records.identity(
-                    cell, registry.get(Attack, parse_name(cell.attack)[0]).spec, subject.defense,
-                    judge_revision=JUDGE_REVISION, weights_sha256=subject.sha256, dataset=data.name,
-                    data_sha256=test.sha256, split_size=len(test), start=start, stop=stop,
-                )
-                for index, cell in enumerate(cells)
-            }  # fmt: skip
-    keys = [records.digest(head) for group in heads.values() for head in group.values()]
-    if not keys:
-        return
-    store = RunStore(settings.output, _document(plan, data, outcome.n, keys))
-    store.open()
-    store.note_environment(environment(device))
-    outcome.run = store.path
-    order = data.order()
-    try:
-        for number, cells, subject, attack in jobs:
-            reporter.attack_start(cells, len(spans))
-            for shard, (start, stop) in enumerate(spans):
-                examples = order[start:stop]
-                x, y = test.batch(examples, device)
-                piece = Shard(
-                    start=start, stop=stop, examples=tuple(int(i) for i in examples), x=x, y=y, data_sha256=test.sha256
-                )
-                failed = _shard(store, subject, attack, cells, heads[number, shard], piece, plan, settings, registry,
-                                reporter, outcome)  # fmt: skip
-                if failed:
-                    break
-                reporter.shard_done(cells, shard + 1, len(spans), stop)
-            reporter.attack_end(cells)
-            if settings.fail_fast and outcome.failures:
-                break
-    finally:
-        for line in store.damaged:
-            reporter.warn(f"{line} (put aside, computed again)")
-        outcome.records = store.compact(keys)
-
-
-def _shard(
-    store: RunStore, subject: _Ready, attack: Attack, cells: Sequence[Cell], heads: dict[int, records.Record],
-    shard: Shard, plan: Plan, settings: Settings, registry: Registry, reporter: Reporter, outcome: Outcome,
-) -> bool:  # fmt: skip
-    """Do what is missing of one shard; whether any cell failed."""
-    missing = {index: head for index, head in heads.items() if store.find(records.digest(head)) is None}
-    outcome.reused += len(heads) - len(missing)
-    if not missing:
-        return False
-    wanted = [cells[index] for index in missing]
-    kind = plan.kinds[cells[0].threat.kind].spec
-    start = time.time()
-
-    def work() -> tuple[dict[int, Measurement | Refused], str]:
-        if subject.stochastic is None:
-            subject.stochastic = subject.judge.is_random(shard.x[:32])
-        return evaluate(subject.judge, shard, attack, wanted, kind, settings.batch_size)
-
-    tried = attempt(work)
-    log = {"started": start, "seconds": tried.seconds, "batch_size": settings.batch_size, "host": platform.node()}
-    log |= environment(shard.x.device)
-    if tried.value is None:
-        for head in missing.values():
-            store.attempt(records.digest(head), {**log, "outcome": "error", "reason": tried.error, "trace": tried.trace})
-        outcome.failures += [_failure(cell, tried.error) for cell in wanted]
-        return True
-    measured, printed = tried.value
-    failed = False
-    for (_, head), cell, (_, result) in zip(missing.items(), wanted, sorted(measured.items()), strict=True):
-        key = records.digest(head)
-        if isinstance(result, Refused):
-            store.refuse(key, {**log, "identity": head, "reasons": result.reasons})
-            outcome.failures.append(_failure(cell, str(result), "refused"))
-            failed = True
-            continue
-        observed = dataclasses.asdict(result)
-        if subject.stochastic:
-            observed["flags"]["stochastic"] = 1
-        if observed["distances"] is None:
-            del observed["distances"]
-        value = records.record(head, observed)
-        store.commit(value)
-        store.attempt(key, {**log, "outcome": "done", "printed": printed[-2000:]})
-        outcome.computed += 1
-        for line in registry.observe(value):
-            reporter.warn(line)
-    return failed
-
-
-def _failure(cell: Cell, reason: str, state: str = "failed") -> Failure:
+def _failed(cell: Cell, reason: str, state: str = "failed") -> Failure:
     return Failure(
         defense=cell.subject.defense, attack=cell.attack, threat=str(cell.threat), state=state, reason=reason
     )

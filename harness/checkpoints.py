@@ -56,7 +56,9 @@ def obtain(
     if defense.load is not None:
         return _ready(defense.load(data=data, **params), defense, params, "loaded", None, device)
     if subject.recipe is None:
-        raise PluginError(f"defense '{defense.name}' has no recipe for dataset '{data.name}': give --recipe or --weights")
+        raise PluginError(
+            f"defense '{defense.name}' has no recipe for dataset '{data.name}': give --recipe or --weights"
+        )
     identity = identify(subject, defense, data)
     home = folder / f"{_file_name(subject.defense)}-{_file_name(data.name)}-{digest(identity)[:12]}"
     origin: Literal["trained", "resumed", "reused"] = "reused"

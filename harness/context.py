@@ -33,9 +33,9 @@ class AttackContext:
     ) -> None:  # fmt: skip
         self.steps_wanted = tuple(steps_wanted)
         self.costs: dict[int, tuple[int, int]] = {}
+        self.seed, self.data_sha256, self.examples = seed, data_sha256, tuple(examples)
         self._oracle = oracle
         self._like = like
-        self._key = {"seed": seed, "data_sha256": data_sha256, "examples": tuple(examples)}
         self._base = (oracle.forwards, oracle.backwards)
 
     def noise(self, purpose: str, distribution: Distribution = "uniform") -> Images:
@@ -45,7 +45,10 @@ class AttackContext:
         the same numbers in every attack, so that attacks and defenses are compared on common noise.
         """
         shape = tuple(self._like.shape[1:])
-        drawn = noise(shape, purpose=purpose, distribution=distribution, **self._key)  # type: ignore[arg-type]
+        drawn = noise(
+            shape, seed=self.seed, data_sha256=self.data_sha256, examples=self.examples, purpose=purpose,
+            distribution=distribution,
+        )  # fmt: skip
         return torch.from_numpy(drawn).to(self._like.device)
 
     def reached(self, steps: int) -> None:

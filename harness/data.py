@@ -79,8 +79,8 @@ def split_sha256(split: Split) -> str:
     """The sha256 over shape, levels, labels and pixels in index order."""
     head = f"{split.pixels.shape} {split.levels}\n".encode()
     total = hashlib.sha256(head)
-    total.update(np.ascontiguousarray(split.labels, dtype="<i8"))
-    total.update(np.ascontiguousarray(split.pixels))
+    total.update(np.ascontiguousarray(split.labels, dtype="<i8").tobytes())
+    total.update(np.ascontiguousarray(split.pixels).tobytes())
     return total.hexdigest()
 
 

@@ -10,6 +10,7 @@ import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +20,7 @@ from harness.context import AttackContext, isolated
 from harness.errors import HarnessError
 from harness.ops import misclassified, rows
 from harness.oracle import Oracle, fingerprint
-from harness.types import Attack, Cell, Result, ThreatKind
+from harness.types import Attack, Cell, Result, ThreatKind, ThreatModel, Value
 
 if TYPE_CHECKING:
     from harness.types import Flags, Images, Labels, Logits
@@ -99,7 +100,9 @@ class Judge:
 
     def broken(self, x: Images, y: Labels, batch: int) -> Flags:
         """Whether each image is misclassified, predicted in batches of a fixed size."""
-        return torch.cat([misclassified(self.logits(x[i : i + batch]), y[i : i + batch]) for i in range(0, len(x), batch)])
+        return torch.cat(
+            [misclassified(self.logits(x[i : i + batch]), y[i : i + batch]) for i in range(0, len(x), batch)]
+        )
 
     def clean(self, shard: Shard, batch: int) -> Flags:
         """Whether each clean image of the shard is classified correctly."""
@@ -116,40 +119,53 @@ class Judge:
 
 def evaluate(
     judge: Judge, shard: Shard, attack: Attack, cells: Sequence[Cell], kind: ThreatKind, batch: int
-) -> tuple[dict[int, Measurement | Refused], str]:
+) -> tuple[list[Measurement | Refused], str]:
     """Attack one shard once for cells that differ in the prefix parameter only, and judge every one of them.
 
     Returns:
-        For each index in `cells` a measurement, or why it was refused; and what the attack printed.
+        For each cell a measurement, or why it was refused; and what the attack printed.
     """
     prefix = attack.prefix if attack.prefix in cells[0].params else None
-    wanted = {index: int(str(cell.params[prefix])) if prefix else 0 for index, cell in enumerate(cells)}
-    longest = max(wanted.values())
-    pieces: dict[int, list[_Piece]] = {index: [] for index in wanted}
+    wanted = [int(str(cell.params[prefix])) if prefix else 0 for cell in cells]
+    longest = max(wanted)
+    pieces: list[list[_Piece]] = [[] for _ in cells]
     printed = []
     for start in range(0, len(shard.x), batch):
         part = slice(start, start + batch)
-        x, y, examples = shard.x[part], shard.y[part], shard.examples[part]
+        x, y = shard.x[part], shard.y[part]
         oracle = Oracle(judge.model, attack.access)
+        ctx = AttackContext(
+            oracle, x, seed=cells[0].seed, data_sha256=shard.data_sha256, examples=shard.examples[part],
+            steps_wanted=sorted(set(wanted)) if prefix else (),
+        )  # fmt: skip
         before, judged_by = oracle.fingerprint(), fingerprint(judge.model)
-        first = cells[0]
-        params = {**first.params, prefix: longest} if prefix else dict(first.params)
-        with isolated("attack", first.seed, shard.data_sha256, examples[0]) as output:
-            ctx = AttackContext(
-                oracle, x, seed=first.seed, data_sha256=shard.data_sha256, examples=examples,
-                steps_wanted=sorted(set(wanted.values())) if prefix else (),
-            )  # fmt: skip
-            returned = _call(attack, oracle, x.clone(), y.clone(), first, ctx, params)
-        printed.append(output.getvalue())
+        params = {**cells[0].params, prefix: longest} if prefix else cells[0].params
+        returned, output = run_attack(attack, oracle, x, y, cells[0].threat, ctx, params)
+        printed.append(output)
         if fingerprint(judge.model) != judged_by:
             raise BrokenModel("the attack reached the model that verdicts use; nothing after it can be trusted")
         changed = _tampering(oracle, judge, x, before)
-        for index, steps in wanted.items():
-            result = _pick(attack, returned, steps, longest, prefix)
+        for cell, steps, examined in zip(cells, wanted, pieces, strict=True):
+            result = pick(attack, returned, steps, longest, prefix)
             cost = ctx.costs.get(steps, (oracle.forwards, oracle.backwards))
-            pieces[index].append(_examine(judge, x, y, result, cells[index], kind, attack.minimal, cost, changed))
+            examined.append(_examine(judge, x, y, result, cell, kind, attack.minimal, cost, changed))
     clean = judge.clean(shard, batch)
-    return {index: _join(parts, clean) for index, parts in pieces.items()}, "".join(printed)
+    return [_join(examined, clean) for examined in pieces], "".join(printed)
+
+
+def run_attack(
+    attack: Attack, oracle: Oracle, x: Images, y: Labels, threat: ThreatModel, ctx: AttackContext,
+    params: Mapping[str, Value],
+) -> tuple[Any, str]:  # fmt: skip
+    """Call an attack on copies of its inputs, in isolation; returns what it returned and what it printed."""
+    run = getattr(attack.run, "resolve", lambda: attack.run)()
+    arguments: dict[str, Any] = {k: float(v) if isinstance(v, Fraction) else v for k, v in params.items()}
+    accepted = inspect.signature(run).parameters.values()
+    if any(p.name == "ctx" or p.kind is p.VAR_KEYWORD for p in accepted):
+        arguments["ctx"] = ctx
+    with isolated("attack", ctx.seed, ctx.data_sha256, ctx.examples[0]) as output:
+        returned = run(oracle, x.clone(), y.clone(), threat, **arguments)
+    return returned, output.getvalue()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -165,15 +181,6 @@ class _Piece:
     reasons: Counter[str]
 
 
-def _call(attack: Attack, oracle: Oracle, x: Images, y: Labels, cell: Cell, ctx: AttackContext, params: Any) -> Any:
-    run = getattr(attack.run, "resolve", lambda: attack.run)()
-    arguments = {k: float(v) if hasattr(v, "denominator") and not isinstance(v, int) else v for k, v in params.items()}
-    accepted = inspect.signature(run).parameters.values()
-    if any(p.name == "ctx" or p.kind is p.VAR_KEYWORD for p in accepted):
-        arguments["ctx"] = ctx
-    return run(oracle, x, y, cell.threat, **arguments)
-
-
 def _tampering(oracle: Oracle, judge: Judge, x: Images, before: dict[str, str]) -> list[str]:
     """The parts of its copy of the network that the attack changed."""
     found = [f"modified the model ({part})" for part, value in oracle.fingerprint().items() if value != before[part]]
@@ -185,8 +192,12 @@ def _tampering(oracle: Oracle, judge: Judge, x: Images, before: dict[str, str]) 
     return found
 
 
-def _pick(attack: Attack, returned: Any, steps: int, longest: int, prefix: str | None) -> Result:
-    """The result for one prefix length, with plain images wrapped."""
+def pick(attack: Attack, returned: Any, steps: int, longest: int, prefix: str | None) -> Result:
+    """The result for one prefix length, with plain images wrapped.
+
+    Raises:
+        HarnessError: where the attack returned something else, or no snapshot for it.
+    """
     result = Result(last=returned) if isinstance(returned, torch.Tensor) else returned
     if not isinstance(result, Result):
         raise HarnessError(f"attack '{attack.name}' returned {type(returned).__name__}; return images or a Result")

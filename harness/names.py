@@ -64,7 +64,9 @@ def resolve(noun: str, name: str, defaults: Defaults, given: Mapping[str, Value]
                 choices = ", ".join(format_value(choice) for choice in default.values)
                 raise UsageError(f"{noun} '{name}': {key}={format_value(value)} must be one of {choices}")
         elif not _same_kind(default, value):
-            raise UsageError(f"{noun} '{name}': {key}={format_value(value)} is not of the kind of {format_value(default)}")
+            raise UsageError(
+                f"{noun} '{name}': {key}={format_value(value)} is not of the kind of {format_value(default)}"
+            )
         resolved[key] = value
     return resolved
 

@@ -77,4 +77,5 @@ def ascend(
 
 def norm(difference: torch.Tensor, p: float) -> torch.Tensor:
     """The p-norm (n,) of each example's difference in float64, p in {0, 1, 2, inf}."""
-    return torch.linalg.vector_norm(difference.double().flatten(1), ord=p, dim=1)
+    norms: torch.Tensor = torch.linalg.vector_norm(difference.double().flatten(1), ord=p, dim=1)
+    return norms

@@ -52,7 +52,7 @@ class Oracle(nn.Module):
         if self.access == "gradient":
             logits: Logits = network(x)
             if logits.requires_grad:
-                logits.register_hook(self._count_backward)
+                logits.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
             return logits
         if x.requires_grad:
             raise AccessDenied(f"an attack with {self.access} access asked for a gradient")

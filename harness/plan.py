@@ -75,7 +75,9 @@ def plan(request: Request, registry: Registry) -> Plan:
         NothingSelected: where no cell is left.
     """
     dataset, dataset_name, location = find_dataset(request.dataset, registry)
-    subjects = [subject for name in split_names(request.defenses) for subject in _subjects(name, dataset, request, registry)]
+    subjects = [
+        subject for name in split_names(request.defenses) for subject in _subjects(name, dataset, request, registry)
+    ]
     if request.weights and len(subjects) > 1:
         raise UsageError(f"--weights goes with one defense, not with {len(subjects)}")
     if request.limit is not None and (request.limit <= 0 or (request.limit > 1 and request.limit % 1)):
@@ -172,7 +174,9 @@ def _attacks(texts: Sequence[str], registry: Registry) -> list[tuple[Attack, dic
             found = registry.match(Attack, name)
         for entry in found:
             resolved = resolve("attack", entry.spec.name, entry.spec.params, given)
-            chosen.setdefault(format_name(entry.spec.name, overrides(entry.spec.params, resolved)), (entry.spec, resolved))
+            chosen.setdefault(
+                format_name(entry.spec.name, overrides(entry.spec.params, resolved)), (entry.spec, resolved)
+            )
     return list(chosen.values())
 
 
@@ -184,7 +188,9 @@ def _threat(text: str, dataset: Dataset, registry: Registry) -> ThreatModel:
     if threat.eps is None and kind.bounded and threat.kind != "none":
         raise UsageError(f"--threat {text}: dataset '{dataset.name}' has no {text} budget; write {text}:EPS")
     if threat.kind == "linf" and threat.eps is not None and threat.eps > 1:
-        raise UsageError(f"--threat {text}: eps is on the [0, 1] pixel scale; did you mean {threat.kind}:{threat.eps}/255?")
+        raise UsageError(
+            f"--threat {text}: eps is on the [0, 1] pixel scale; did you mean {threat.kind}:{threat.eps}/255?"
+        )
     return threat
 
 
@@ -223,6 +229,9 @@ def _grouped(cells: list[Cell], registry: Registry) -> list[tuple[Cell, ...]]:
         attack = registry.get(Attack, parse_name(cell.attack)[0]).spec
         rest = tuple(sorted((key, str(value)) for key, value in cell.params.items() if key != attack.prefix))
         shared = attack.prefix is not None and attack.prefix in cell.params
-        key = (attack.run, attack.revision, attack.access, str(cell.threat), rest) if shared else cell.attack, str(cell.threat)
+        key = (
+            (attack.run, attack.revision, attack.access, str(cell.threat), rest) if shared else cell.attack,
+            str(cell.threat),
+        )
         groups.setdefault(key, []).append(cell)
     return [tuple(group) for group in groups.values()]

@@ -41,6 +41,7 @@ _NOUNS: dict[type, str] = {
     ThreatKind: "threat kind",
 }
 Spec = TypeVar("Spec", Attack, Defense, Dataset, Architecture, ThreatKind)
+"""Any of the things a plugin offers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,18 @@ class Registry:
     def entries(self, kind: type[Spec]) -> list[Entry[Spec]]:
         """Everything usable by its bare name, in order of registration."""
         return [found[0] for found in self._entries[kind].values() if len(found) == 1]
+
+    def named(self, name: str) -> list[Entry[Any]]:
+        """Every entry of that bare name, of whatever kind.
+
+        Raises:
+            UnknownName: where there is none.
+        """
+        found = [entry for names in self._entries.values() for entry in names.get(name, [])]
+        if not found:
+            known = {known for names in self._entries.values() for known in names}
+            raise UnknownName("name", name, known, [broken_line(broken) for broken in self.broken])
+        return found
 
     def clashes(self) -> list[str]:
         """One line for each name that is offered twice."""
@@ -207,7 +220,7 @@ def _reject_unknown_hooks(manager: pluggy.PluginManager) -> None:
                 raise PluginError(f"'{caller.name}' is no hook; the hooks are {', '.join([*_HOOKS, 'harness_record'])}")
 
 
-def _checked(hook: str, kind: type, spec: Any) -> Any:
+def _checked(hook: str, kind: Any, spec: Any) -> Any:
     if not isinstance(spec, kind):
         raise PluginError(f"{hook} must return {kind.__name__} values, not {type(spec).__name__}")
     if not spec.name or any(sign in spec.name for sign in "[]=,*? ") or ".." in spec.name:

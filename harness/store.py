@@ -1,11 +1,11 @@
 """Runs on disk. The record file is the only proof that a shard is done.
 
-    results/<run_id>/run.json                      the frozen plan; run_id is the head of its sha256
-    results/<run_id>/environment.json              where and with what it ran
-    results/<run_id>/records/<xx>/<key>.json       one checksummed, deterministic record for each shard of a cell
-    results/<run_id>/attempts/<key>.<uuid>.json    when, how long, how it ended
-    results/<run_id>/refused/<key>.<uuid>.json     shards that failed verification, with the reasons
-    results/<run_id>/records.jsonl                 every record, compacted and sorted
+results/<run_id>/run.json                      the frozen plan; run_id is the head of its sha256
+results/<run_id>/environment.json              where and with what it ran
+results/<run_id>/records/<xx>/<key>.json       one checksummed, deterministic record for each shard of a cell
+results/<run_id>/attempts/<key>.<uuid>.json    when, how long, how it ended
+results/<run_id>/refused/<key>.<uuid>.json     shards that failed verification, with the reasons
+results/<run_id>/records.jsonl                 every record, compacted and sorted
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def fit(model: nn.Module, step: Step, ctx: TrainContext, params: Mapping[str, Va
             **_prefixed("best", best),
             **_prefixed("optimizer", _optimizer_tensors(optimizer)),
         }
-        ctx.save_state(SavedState(epochs=epoch + 1, tensors=tensors, history=history))
+        ctx.save_state(SavedState(epochs=epoch + 1, tensors=tensors, history=list(history)))
         ctx.on_epoch(report)
 
 

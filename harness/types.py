@@ -181,8 +181,9 @@ class Defense:
     """One defense: how its network is trained or loaded, and what is deployed.
 
     Give one of `step(model, x, y, ctx, **params)` (the loss of one batch; the harness owns the epoch loop),
-    `train(model, ctx, **params)` (its own loop; it calls `ctx.save_state` every epoch) and `load(ctx, **params)` (returns a
-    network with weights). `wrap(model, **params)` returns what is deployed; what is deployed is what is attacked.
+    `train(model, ctx, **params)` (its own loop; it calls `ctx.save_state` every epoch) and `load(data=..., **params)`
+    (returns a network with weights). `wrap(model, **params)` returns what is deployed, and what is deployed is what
+    is attacked.
 
     Args:
         recipes: dataset -> its own recipes, the default first; otherwise the dataset's recipes are used.

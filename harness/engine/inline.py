@@ -21,11 +21,13 @@ class Attempt(Generic[T]):
     seconds: float
 
 
-def attempt(work: Callable[[], T]) -> Attempt[T]:
-    """Call `work`. Ctrl-C passes through; `sys.exit` and every exception become an error."""
+def attempt(work: Callable[[], T], but: tuple[type[Exception], ...] = ()) -> Attempt[T]:
+    """Call `work`. Ctrl-C and the kinds in `but` pass through; `sys.exit` and every other exception become an error."""
     start = time.perf_counter()
     try:
         return Attempt(value=work(), error="", trace="", seconds=time.perf_counter() - start)
+    except but:
+        raise
     except (Exception, SystemExit) as error:
         first = (str(error) or "no message").splitlines()[0]
         return Attempt(

@@ -51,7 +51,9 @@ def check(board: Path) -> int:
     for path, text in _tables(board, records).items():
         found = path.read_text() if path.exists() else ""
         if found != text:
-            changes = difflib.unified_diff(found.splitlines(), text.splitlines(), "committed", "from records", lineterm="")
+            changes = difflib.unified_diff(
+                found.splitlines(), text.splitlines(), "committed", "from records", lineterm=""
+            )
             head = "\n".join(list(changes)[:8])
             raise BoardMismatch(f"{path} does not follow from its records: harness leaderboard build {board}\n{head}")
     return len(records)
@@ -72,4 +74,3 @@ def _complete(run: Path) -> list[Record]:
             f"{run} is incomplete: {missing} of {len(keys)} records are missing. Run its command again to finish it"
         )
     return records
-

@@ -123,10 +123,18 @@ def _join(parts: list[Record]) -> CellResult | None:
     for outcome in outcomes:
         for name, value in outcome["flags"].items():
             flags[name] = flags.get(name, 0) + value
+
+    def joined(bits: str) -> str:
+        return "".join(outcome[bits] for outcome in outcomes)
+
     return CellResult(
         **{name: head[name] for name in ("attack", "threat", "params", "seed", "knowledge", "attack_revision")},
-        **{name: "".join(outcome[name] for outcome in outcomes) for name in ("clean", "raw", "last", "any")},
-        **{name: sum(outcome[name] for outcome in outcomes) for name in ("forwards", "backwards")},
+        clean=joined("clean"),
+        raw=joined("raw"),
+        last=joined("last"),
+        any=joined("any"),
+        forwards=sum(outcome["forwards"] for outcome in outcomes),
+        backwards=sum(outcome["backwards"] for outcome in outcomes),
         split_size=head["split_size"],
         flags=flags,
     )

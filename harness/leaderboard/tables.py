@@ -16,8 +16,8 @@ States = Mapping[tuple[str, str, str], tuple[str, str]]
 """(defense, attack, threat) -> (state, reason) of cells without a number."""
 
 COLUMNS = (
-    "dataset", "defense", "arch", "recipe", "train_seed", "threat", "attack", "params", "knowledge", "seed", "state", "n",
-    "split_size", "clean", "robust", "robust_low", "robust_high", "last", "raw", "forwards", "backwards", "flags",
+    "dataset", "defense", "arch", "recipe", "train_seed", "threat", "attack", "params", "knowledge", "seed", "state",
+    "n", "split_size", "clean", "robust", "robust_low", "robust_high", "last", "raw", "forwards", "backwards", "flags",
     "attack_revision", "weights_sha256", "data_sha256", "reason",
 )  # fmt: skip
 
@@ -35,7 +35,9 @@ def tidy(rows: Sequence[Row], states: States | None = None) -> str:
     writer.writeheader()
     for row in rows:
         flags = audit.flags(row)
-        subject = {name: getattr(row, name) for name in COLUMNS if hasattr(row, name) and name not in ("clean", "flags")}
+        subject = {
+            name: getattr(row, name) for name in COLUMNS if hasattr(row, name) and name not in ("clean", "flags")
+        }
         for cell in row.cells.values():
             writer.writerow({**subject, **_line(cell)})
         for threat in row.threats():
@@ -95,9 +97,14 @@ def _section(dataset: str, threat: str, rows: Sequence[Row], states: States) -> 
         names = ", ".join(audit.flags(row)) or "none"
         lines.append(_joined([row.defense, row.arch, row.recipe, percent(row.clean), worst, *cells, names]))
     lines += ["", "Per cent of images that are classified correctly and stand against any image the attack reported"]
-    lines += ["(reading `robust`), with the 95 % Wilson interval. Worst case: image by image over the attacks shown.", ""]
+    lines += [
+        "(reading `robust`), with the 95 % Wilson interval. Worst case: image by image over the attacks shown.",
+        "",
+    ]
     lines += [f"- {note}" for note in flag_notes(rows)]
-    reasons = sorted({f"{a} on {d}: {state}, {why}" for (d, a, t), (state, why) in states.items() if t == threat and why})
+    reasons = sorted(
+        {f"{a} on {d}: {state}, {why}" for (d, a, t), (state, why) in states.items() if t == threat and why}
+    )
     lines += [f"- {reason}" for reason in reasons]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -7,7 +7,23 @@ from harness_aalp.guided_dropout import contribution, keep_mask
 
 
 def step(
-    model, x, y, ctx, *, version, alpha, beta, gd, sw, reduction, classification, gd_rows, gd_per, gd_ties, gd_scale, gd_of
+    model,
+    x,
+    y,
+    ctx,
+    *,
+    version,
+    alpha,
+    beta,
+    gd,
+    sw,
+    reduction,
+    classification,
+    gd_rows,
+    gd_per,
+    gd_ties,
+    gd_scale,
+    gd_of,
 ):
     both = torch.cat([x, ctx.perturb(model, x, y)])
     labels = y.repeat(2)

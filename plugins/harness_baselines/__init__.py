@@ -7,7 +7,9 @@ from harness.api import Defense, OneOf, hookimpl, lazy
 
 @hookimpl
 def harness_defenses() -> Iterable[Defense]:
-    yield Defense(name="raw", step=lazy("harness_baselines.steps:raw"), summary="no defense: cross-entropy on clean images")
+    yield Defense(
+        name="raw", step=lazy("harness_baselines.steps:raw"), summary="no defense: cross-entropy on clean images"
+    )
     yield Defense(
         name="pgd_at",
         step=lazy("harness_baselines.steps:pgd_at"),

@@ -1,6 +1,6 @@
 """`folder:PATH`: a folder of class folders, or of train/ and test/ with class folders, or a zip of either.
 
-A zip is read in place, never unpacked. All images must have one size; grey ones and colours are kept apart by the first.
+A zip is read in place, never unpacked. All images must have one size and be all grey or all coloured.
 """
 
 import io
@@ -52,7 +52,9 @@ def _listed(path: Path) -> list[tuple[PurePosixPath, Reader]]:
     """Relative name and reader of every image, sorted by name; a single common top folder is dropped."""
     if zipfile.is_zipfile(path):
         archive = zipfile.ZipFile(path)
-        found = [(PurePosixPath(i.filename), (lambda i=i: archive.read(i))) for i in archive.infolist() if not i.is_dir()]
+        found = [
+            (PurePosixPath(i.filename), (lambda i=i: archive.read(i))) for i in archive.infolist() if not i.is_dir()
+        ]
     elif path.is_dir():
         found = [(PurePosixPath(p.relative_to(path).as_posix()), p.read_bytes) for p in path.rglob("*") if p.is_file()]
     else:

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import nn
 
+from harness.api import UsageError
 from harness.networks import Classifier
 
 
@@ -50,6 +51,8 @@ class LeNet5(Classifier):
     def __init__(self, shape, classes):
         super().__init__()
         channels, height, width = shape
+        if min(height, width) < 12:
+            raise UsageError(f"lenet5 needs images of at least 12 pixels, not {height}x{width}; choose another --arch")
         self.layer1 = nn.Sequential(nn.Conv2d(channels, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2))
         self.layer2 = nn.Sequential(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2))
         self.hidden1 = nn.Linear(16 * ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2), 120)
@@ -121,4 +124,3 @@ class BasicBlock(nn.Module):
 
 def _stage(before, after, stride):
     return nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU())
-

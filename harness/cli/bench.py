@@ -1,0 +1,72 @@
+"""`harness bench`: run the matrix, write records and tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli import options
+from harness.plan import Request, plan
+
+
+def command(
+    defense: options.Defenses,
+    attacks: Annotated[
+        list[str],
+        typer.Option("--attacks", "-a", help="Names, globs, comma lists or groups (all, fast, linf, extended)."),
+    ] = ["all"],  # noqa: B006  typer reads the default, nothing changes it
+    dataset: options.DatasetName = "digits",
+    threat: Annotated[
+        list[str], typer.Option("--threat", help="Budget, such as linf:8/255; replaces its own kind's; repeatable.")
+    ] = [],  # noqa: B006
+    limit: Annotated[
+        float | None, typer.Option("--limit", help="First n test images of a fixed order, or a share.")
+    ] = None,
+    arch: options.Arch = "",
+    recipe: options.RecipeName = "",
+    weights: Annotated[str, typer.Option("--weights", help="A .safetensors file, instead of training.")] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the attacks.")] = 0,
+    train_seed: options.TrainSeed = 0,
+    output: options.Output = Path("results"),
+    data_root: options.DataRoot = Path("data"),
+    device: options.Device = "auto",
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", help="Images attacked at once; never changes verdicts.")
+    ] = 250,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first cell that fails.")] = False,
+    progress: options.Progress = "auto",
+    plugin: options.Plugin = [],  # noqa: B006
+    no_plugin: options.NoPlugin = [],  # noqa: B006
+    strict_plugins: options.Strict = False,
+) -> None:
+    """Train or load each defense, attack it, judge every image, write records and tables.
+
+    The same command again continues where it stopped: finished epochs and finished shards are kept.
+    """
+    registry = options.registry(plugin, no_plugin, strict_plugins)
+    request = Request(
+        defenses=defense, attacks=attacks, dataset=dataset, threats=threat, arch=arch, recipe=recipe, weights=weights,
+        limit=limit, seed=seed, train_seed=train_seed,
+    )  # fmt: skip
+    planned = plan(request, registry)
+    if batch_size < 1:
+        raise typer.BadParameter("must be at least 1", param_hint="--batch-size")
+
+    from harness.bench import Settings, bench
+    from harness.cli.screen import Screen
+
+    screen = Screen(progress)
+    screen.header(registry, device)
+    screen.plan(planned, output)
+    settings = Settings(
+        output=output, data_root=data_root, device=device, batch_size=batch_size,
+        fail_fast=fail_fast,
+    )  # fmt: skip
+    with screen:
+        outcome = bench(planned, registry, settings, screen)
+    screen.result(outcome, planned.skips)
+    if outcome.interrupted:
+        raise typer.Exit(130)
+    raise typer.Exit(3 if outcome.failures else 0)

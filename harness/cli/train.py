@@ -1,0 +1,50 @@
+"""`harness train`: train defenses and keep their checkpoints, without attacking them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from harness.cli import options
+from harness.plan import Request, plan
+
+
+def command(
+    defense: options.Defenses,
+    dataset: options.DatasetName = "digits",
+    arch: options.Arch = "",
+    recipe: options.RecipeName = "",
+    train_seed: options.TrainSeed = 0,
+    output: options.Output = Path("results"),
+    data_root: options.DataRoot = Path("data"),
+    device: options.Device = "auto",
+    progress: options.Progress = "auto",
+    plugin: options.Plugin = [],  # noqa: B006  typer reads the default, nothing changes it
+    no_plugin: options.NoPlugin = [],  # noqa: B006
+    strict_plugins: options.Strict = False,
+) -> None:
+    """Train defenses, keeping the last and the best checkpoint; `harness bench` finds them again.
+
+    A training that was stopped goes on after its last finished epoch.
+    """
+    registry = options.registry(plugin, no_plugin, strict_plugins)
+    request = Request(
+        defenses=defense, attacks=["clean"], dataset=dataset, arch=arch, recipe=recipe, train_seed=train_seed
+    )
+    planned = plan(request, registry)
+
+    from harness import checkpoints
+    from harness.cli.screen import Screen
+    from harness.data import LoadedDataset
+    from harness.machine import make_reproducible, pick_device
+
+    screen = Screen(progress)
+    screen.header(registry, device)
+    make_reproducible()
+    data = LoadedDataset(planned.dataset, planned.dataset_name, data_root, planned.location)
+    with screen:
+        for subject in planned.subjects:
+            found = checkpoints.obtain(subject, registry, data, output / "checkpoints", pick_device(device), screen)
+            screen.note(f"{subject.defense}: weights {found.origin}, sha256 {found.sha256[:12]} ({found.path})")
+    raise typer.Exit(0)

@@ -1,0 +1,33 @@
+"""`harness weights`: bring foreign weights in safely."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Bring foreign weights in safely.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def group() -> None:
+    """Bring foreign weights in safely."""
+
+
+@app.command("convert")
+def convert(
+    source: Annotated[Path, typer.Argument(help="A torch state dict (.pt, .pth).")],
+    sha256: Annotated[
+        str, typer.Option("--sha256", help="The sha256 that its publisher states; asked for if absent.")
+    ] = "",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write; beside the source by default.")
+    ] = None,
+) -> None:
+    """Convert a state dict to safetensors, without ever running code from the file."""
+    from harness import weights
+
+    target = output or source.with_suffix(".safetensors")
+    found = weights.convert(source, target, sha256)
+    print(f"wrote {target}, tensors sha256 {found}")

@@ -1,0 +1,36 @@
+"""The contract tests, for first-party and third-party plugins alike: small networks, no download, seconds.
+
+`check(name, registry)` is what `harness check NAME` prints. `check_attack`, `check_defense`, `check_dataset` and
+`check_architecture` take a spec, so that a plugin's own tests can call them without a registry.
+"""
+
+from __future__ import annotations
+
+from harness.conformance.attacks import check_attack
+from harness.conformance.datasets import check_architecture, check_dataset
+from harness.conformance.defenses import check_defense
+from harness.conformance.report import CheckResult
+from harness.names import parse_name
+from harness.registry import Registry
+from harness.types import Architecture, Attack, Dataset, Defense
+
+__all__ = ["CheckResult", "check", "check_architecture", "check_attack", "check_dataset", "check_defense"]
+
+
+def check(name: str, registry: Registry) -> list[CheckResult]:
+    """Run the contract tests of every entry of that name.
+
+    Raises:
+        UnknownName: where there is none.
+    """
+    results: list[CheckResult] = []
+    for entry in registry.named(parse_name(name)[0]):
+        if isinstance(entry.spec, Attack):
+            results += check_attack(entry.spec)
+        elif isinstance(entry.spec, Defense):
+            results += check_defense(entry.spec)
+        elif isinstance(entry.spec, Dataset):
+            results += check_dataset(entry.spec)
+        elif isinstance(entry.spec, Architecture):
+            results += check_architecture(entry.spec)
+    return results
