@@ -75,9 +75,8 @@ def plan(request: Request, registry: Registry) -> Plan:
         NothingSelected: where no cell is left.
     """
     dataset, dataset_name, location = find_dataset(request.dataset, registry)
-    subjects = [
-        subject for name in split_names(request.defenses) for subject in _subjects(name, dataset, request, registry)
-    ]
+    named = [_subjects(name, dataset, request, registry) for name in split_names(request.defenses)]
+    subjects = list({subject.defense: subject for found in named for subject in found}.values())
     if request.weights and len(subjects) > 1:
         raise UsageError(f"--weights goes with one defense, not with {len(subjects)}")
     if request.limit is not None and (request.limit <= 0 or (request.limit > 1 and request.limit % 1)):
@@ -90,8 +89,8 @@ def plan(request: Request, registry: Registry) -> Plan:
     )  # fmt: skip
     for subject in subjects:
         cells = []
-        for attack, given in chosen:
-            found = _cells(subject, attack, given, dataset, threats, request.seed)
+        for name, attack, given in chosen:
+            found = _cells(subject, name, attack, given, dataset, threats, request.seed)
             if isinstance(found, Skip):
                 result.skips.append(found)
             else:
@@ -133,7 +132,7 @@ def find_recipe(name: str, defense: Defense, dataset: Dataset) -> Recipe | None:
 def _subjects(text: str, dataset: Dataset, request: Request, registry: Registry) -> list[Subject]:
     name, given = parse_name(text)
     subjects = []
-    for entry in registry.match(Defense, name):
+    for asked, entry in registry.match(Defense, name).items():
         defense = entry.spec
         params = resolve("defense", defense.name, defense.params, given)
         recipe = None if defense.load is not None or request.weights else find_recipe(request.recipe, defense, dataset)
@@ -149,7 +148,7 @@ def _subjects(text: str, dataset: Dataset, request: Request, registry: Registry)
             arch_text = format_name(arch.name, overrides(arch.params, arch_params))
         subjects.append(
             Subject(
-                defense=format_name(defense.name, overrides(defense.params, params)),
+                defense=format_name(asked, overrides(defense.params, params)),
                 defense_params=params,
                 arch=arch_text or "own",
                 arch_params=arch_params,
@@ -161,23 +160,21 @@ def _subjects(text: str, dataset: Dataset, request: Request, registry: Registry)
     return subjects
 
 
-def _attacks(texts: Sequence[str], registry: Registry) -> list[tuple[Attack, dict[str, Value]]]:
-    """Names, globs and groups -> attacks with the parameters given in brackets, doubles dropped."""
+def _attacks(texts: Sequence[str], registry: Registry) -> list[tuple[str, Attack, dict[str, Value]]]:
+    """Names, globs and groups -> ids and attacks with the parameters given in brackets, doubles dropped."""
     chosen: dict[str, tuple[Attack, dict[str, Value]]] = {}
-    entries = registry.entries(Attack)
-    groups = {group for entry in entries for group in entry.spec.groups} | {EVERY_ATTACK}
+    entries = {entry.spec.name: entry for entry in registry.entries(Attack)}
+    groups = {group for entry in entries.values() for group in entry.spec.groups} | {EVERY_ATTACK}
     for text in split_names(texts):
         name, given = parse_name(text)
         if name in groups:
-            found = [entry for entry in entries if name in entry.spec.groups or name == EVERY_ATTACK]
+            found = {n: entry for n, entry in entries.items() if name in (*entry.spec.groups, EVERY_ATTACK)}
         else:
             found = registry.match(Attack, name)
-        for entry in found:
-            resolved = resolve("attack", entry.spec.name, entry.spec.params, given)
-            chosen.setdefault(
-                format_name(entry.spec.name, overrides(entry.spec.params, resolved)), (entry.spec, resolved)
-            )
-    return list(chosen.values())
+        for asked, entry in found.items():
+            resolved = resolve("attack", asked, entry.spec.params, given)
+            chosen.setdefault(format_name(asked, overrides(entry.spec.params, resolved)), (entry.spec, resolved))
+    return [(label, *found) for label, found in chosen.items()]
 
 
 def _threat(text: str, dataset: Dataset, registry: Registry) -> ThreatModel:
@@ -195,9 +192,9 @@ def _threat(text: str, dataset: Dataset, registry: Registry) -> ThreatModel:
 
 
 def _cells(
-    subject: Subject, attack: Attack, params: dict[str, Value], dataset: Dataset, threats: list[ThreatModel], seed: int
-) -> list[Cell] | Skip:
-    name = format_name(attack.name, overrides(attack.params, params))
+    subject: Subject, name: str, attack: Attack, params: dict[str, Value], dataset: Dataset, threats: list[ThreatModel],
+    seed: int,
+) -> list[Cell] | Skip:  # fmt: skip
     if dataset.classes is not None and dataset.classes < attack.min_classes:
         reason = f"needs {attack.min_classes} classes, {dataset.name} has {dataset.classes}"
         return Skip(defense=subject.defense, attack=name, reason=reason)
@@ -229,9 +226,6 @@ def _grouped(cells: list[Cell], registry: Registry) -> list[tuple[Cell, ...]]:
         attack = registry.get(Attack, parse_name(cell.attack)[0]).spec
         rest = tuple(sorted((key, str(value)) for key, value in cell.params.items() if key != attack.prefix))
         shared = attack.prefix is not None and attack.prefix in cell.params
-        key = (
-            (attack.run, attack.revision, attack.access, str(cell.threat), rest) if shared else cell.attack,
-            str(cell.threat),
-        )
-        groups.setdefault(key, []).append(cell)
+        run = (attack.run, attack.revision, attack.access, rest) if shared else cell.attack
+        groups.setdefault((run, str(cell.threat)), []).append(cell)
     return [tuple(group) for group in groups.values()]

@@ -138,12 +138,12 @@ class Registry:
             raise UnknownName(_NOUNS[kind], name, known, [broken_line(broken) for broken in self.broken])
         return found[0]
 
-    def match(self, kind: type[Spec], pattern: str) -> list[Entry[Spec]]:
-        """Every entry whose name matches a glob; a name without wildcards must exist."""
+    def match(self, kind: type[Spec], pattern: str) -> dict[str, Entry[Spec]]:
+        """Every entry whose name matches a glob, under the name to ask for it; one without wildcards must exist."""
         if not any(sign in pattern for sign in "*?"):
-            return [self.get(kind, pattern)]
+            return {pattern: self.get(kind, pattern)}
         entries = self.entries(kind)
-        found = [entry for entry in entries if fnmatch.fnmatchcase(entry.spec.name, pattern)]
+        found = {entry.spec.name: entry for entry in entries if fnmatch.fnmatchcase(entry.spec.name, pattern)}
         if not found:
             raise NothingSelected(f"nothing selected: '{pattern}' matched 0 of {len(entries)} {_NOUNS[kind]}s")
         return found

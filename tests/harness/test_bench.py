@@ -1,0 +1,163 @@
+"""The loop: records from nothing, resumed byte for byte, failures where they happened."""
+
+import json
+from pathlib import Path
+
+import pytest
+from toy_plugins import CHEATS, FAILURES, toy_registry
+
+from harness.bench import Interrupted, Settings, bench
+from harness.leaderboard.rows import rows
+from harness.leaderboard.tables import tidy, wide
+from harness.plan import Request, plan
+from harness.reporter import Reporter
+
+
+def run(folder: Path, reporter=None, registry=None, batch_size=250, **kwargs):
+    registry = registry or toy_registry()
+    request = Request(**{"defenses": ["plain"], "attacks": ["all"], "dataset": "toy", **kwargs})
+    settings = Settings(output=folder, device="cpu", batch_size=batch_size)
+    return bench(plan(request, registry), registry, settings, reporter or Reporter())
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    kept = [p for p in folder.rglob("*") if p.is_file() and not {"attempts", "tmp"} & set(p.parts)]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in kept if p.name != "environment.json"}
+
+
+class StopAfter(Reporter):
+    """Stops at the n-th call of one method."""
+
+    def __init__(self, method: str, calls: int) -> None:
+        self.left = calls
+        setattr(self, method, self._count)
+
+    def _count(self, *_: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Interrupted
+
+
+def test_a_run_leaves_one_record_for_each_shard_of_each_cell(tmp_path):
+    outcome = run(tmp_path)
+    assert outcome.computed == len(outcome.records) == 3 * 3
+    spans = sorted({(r["identity"]["start"], r["identity"]["stop"]) for r in outcome.records})
+    assert spans == [(0, 250), (250, 500), (500, 600)]
+    assert not outcome.failures
+
+
+def test_the_same_command_again_computes_nothing(tmp_path):
+    first, second = run(tmp_path), run(tmp_path)
+    assert (second.computed, second.reused) == (0, first.computed)
+    assert first.records == second.records
+
+
+@pytest.mark.parametrize(
+    ("method", "calls"), [("train_batch", 7), ("train_epoch", 2), ("shard_done", 1), ("shard_done", 5)]
+)
+def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, method, calls):
+    whole = tmp_path / "whole"
+    run(whole)
+    broken = tmp_path / "broken"
+    stopped = run(broken, StopAfter(method, calls))
+    assert stopped.interrupted
+    finished = run(broken)
+    assert not finished.interrupted
+    assert files(broken) == files(whole)
+
+
+def test_added_attacks_and_limited_runs_reuse_what_is_there(tmp_path):
+    assert run(tmp_path, attacks=["one_step"]).computed == 3
+    more = run(tmp_path, attacks=["one_step", "random_signs"])
+    assert (more.computed, more.reused) == (3, 3)
+    limited = run(tmp_path, attacks=["one_step"], limit=300)
+    assert (limited.computed, limited.reused) == (1, 1)
+
+
+def test_another_seed_or_batch_size_gives_other_or_the_same_records(tmp_path):
+    first = run(tmp_path / "a", attacks=["one_step"])
+    split = run(tmp_path / "b", attacks=["one_step"], batch_size=64)
+    assert first.records == split.records
+    other = run(tmp_path / "a", attacks=["one_step"], seed=1)
+    assert other.computed == 3
+
+
+def test_every_cheat_and_failure_is_a_state_and_the_rest_goes_on(tmp_path):
+    names = [*CHEATS, *FAILURES, "claims_success", "one_step"]
+    outcome = run(tmp_path, attacks=names, limit=100)
+    states = {failure.attack: failure for failure in outcome.failures}
+    assert set(states) == {*CHEATS, *FAILURES}
+    for cheat, reason in CHEATS.items():
+        assert states[cheat].state == "refused"
+        assert reason in states[cheat].reason
+    for attack, reason in FAILURES.items():
+        assert states[attack].state == "failed"
+        assert reason in states[attack].reason
+    done = {record["identity"]["attack"] for record in outcome.records}
+    assert done == {"claims_success", "one_step"}
+    shown = {(f.defense, f.attack, f.threat): (f.state, f.reason) for f in outcome.failures}
+    table, lines = wide(rows(outcome.records), shown), tidy(rows(outcome.records), shown)
+    assert "false_claims" in table
+    for name in (*CHEATS, *FAILURES):
+        assert f"{name} on plain" in table
+        assert f",{name}," in lines
+    refused = list((outcome.run / "refused").iterdir())
+    assert len(refused) == len(CHEATS)
+    assert "modified the model (weights)" in json.dumps([json.loads(p.read_bytes()) for p in refused])
+    traces = [json.loads(p.read_bytes()).get("trace", "") for p in (outcome.run / "attempts").iterdir()]
+    assert any("this attack cannot run" in trace for trace in traces)
+
+
+def test_failures_are_tried_again_by_the_same_command(tmp_path):
+    first = run(tmp_path, attacks=["raises", "one_step"])
+    second = run(tmp_path, attacks=["raises", "one_step"])
+    assert len(first.failures) == len(second.failures) == 1
+    assert second.computed == 0
+
+
+def test_a_defense_that_cannot_be_trained_fails_its_own_cells_only(tmp_path):
+    outcome = run(tmp_path, defenses=["untrainable", "plain"])
+    assert {failure.defense for failure in outcome.failures} == {"untrainable"}
+    assert "this defense cannot be trained" in outcome.failures[0].reason
+    assert {record["identity"]["defense"] for record in outcome.records} == {"plain"}
+
+
+def test_a_damaged_record_is_put_aside_and_computed_again(tmp_path):
+    first = run(tmp_path, attacks=["one_step"])
+    path = next((first.run / "records").rglob("*.json"))
+    body = path.read_bytes()
+    path.write_bytes(body.replace(b'"n":', b'"m":'))
+    second = run(tmp_path, attacks=["one_step"])
+    assert (second.computed, second.reused) == (1, 2)
+    assert path.read_bytes() == body
+
+
+def test_a_run_is_cut_to_the_first_images_of_one_fixed_order(tmp_path):
+    full, limited = run(tmp_path / "a", attacks=["one_step"]), run(tmp_path / "b", attacks=["one_step"], limit=0.5)
+    (row,), (short,) = rows(full.records), rows(limited.records)
+    assert len(short.clean) == 300
+    assert row.clean.startswith(short.clean)
+
+
+def test_a_defense_meets_the_attack_that_its_wrap_deploys(tmp_path):
+    import torch
+    from toy_plugins import plain_step
+
+    from harness.api import Defense, hookimpl
+
+    class Constant(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            return self.model(x) * 0 + torch.tensor([0.0, 1.0, 0.0, 0.0])
+
+    class Plugin:
+        @hookimpl
+        def harness_defenses(self):
+            return [Defense(name="wrapped", step=plain_step, wrap=Constant)]
+
+    outcome = run(tmp_path, defenses=["wrapped"], attacks=["unchanged"], registry=toy_registry(Plugin()))
+    (row,) = rows(outcome.records)
+    assert row.clean.count("1") == 150, "a constant answer is right for one class of four"

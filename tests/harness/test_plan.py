@@ -1,0 +1,110 @@
+"""Planning: names to cells, budgets and steps resolved, runs shared, what does not apply said."""
+
+from fractions import Fraction
+
+import pytest
+from toy_plugins import toy_registry
+
+from harness.errors import HarnessError, NothingSelected, UnknownName, UsageError
+from harness.plan import Request, plan
+from harness.registry import discover
+from harness.types import ThreatModel
+
+REGISTRY = discover()
+TOYS = toy_registry()
+
+
+def planned(registry=REGISTRY, **kwargs):
+    return plan(Request(**{"defenses": ["aalp"], "attacks": ["all"], **kwargs}), registry)
+
+
+def test_all_gives_every_attack_of_the_group_and_shares_prefix_runs():
+    groups = [[cell.attack for cell in group] for group in planned().groups]
+    assert ["pgd-10", "pgd-20", "pgd-40", "pgd-100"] in groups
+    assert ["cw_inf-10", "cw_inf-20", "cw_inf-40", "cw_inf-100"] in groups
+    assert [g for g in groups if len(g) == 1] == [["clean"], ["fgsm"], ["bim"], ["iter_ll10"]]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "eps", "step"),
+    [
+        ("digits", Fraction(1, 5), Fraction(1, 50)),
+        ("mnist", Fraction(3, 10), Fraction(1, 100)),
+        ("svhn", Fraction(12, 255), Fraction(3, 255)),
+        ("cifar10", Fraction(8, 255), Fraction(2, 255)),
+    ],
+)
+def test_budgets_and_steps_are_the_papers(dataset, eps, step):
+    (cell,) = planned(dataset=dataset, attacks=["pgd-40"]).cells
+    assert cell.threat == ThreatModel(kind="linf", eps=eps)
+    assert cell.params["step"] == step
+
+
+def test_a_threat_replaces_the_budget_of_its_own_kind_and_the_step_follows():
+    cells = planned(attacks=["pgd-10", "clean"], threats=["linf:8/255,linf:0.1"]).cells
+    assert [(c.attack, str(c.threat)) for c in cells] == [
+        ("pgd-10", "linf:8/255"), ("pgd-10", "linf:1/10"), ("clean", "none"),
+    ]  # fmt: skip
+    assert cells[0].params["step"] == Fraction(8, 2550)
+    assert str(planned(attacks=["pgd-10"], threats=["l2:1"]).cells[0].threat) == "linf:1/5"
+
+
+def test_parameters_in_brackets_make_another_cell_and_defaults_do_not():
+    cells = planned(attacks=["pgd-10", "pgd-10[restarts=3]", "pgd-10[restarts=1]"]).cells
+    assert [c.attack for c in cells] == ["pgd-10", "pgd-10[restarts=3]"]
+    subjects = planned(defenses=["aalp", "aalp[version=2]", "aalp[version=1]"]).subjects
+    assert [s.defense for s in subjects] == ["aalp", "aalp[version=1]"]
+
+
+def test_other_parameters_are_not_shared():
+    groups = planned(attacks=["pgd-10", "pgd-20[restarts=2]", "bim"]).groups
+    assert [len(group) for group in groups] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("request_", "kind", "message"),
+    [
+        ({"defenses": ["aapl"]}, UnknownName, "Did you mean: aalp"),
+        ({"attacks": ["pdg-10"]}, UnknownName, "pgd-10"),
+        ({"dataset": "mnst"}, UnknownName, "mnist"),
+        ({"arch": "lenet"}, UnknownName, "lenet5"),
+        ({"recipe": "slow"}, UsageError, "no recipe 'slow' for aalp on digits; there are: quick"),
+        ({"threats": ["linf:8"]}, UsageError, "linf:8/255"),
+        ({"threats": ["linf:x"]}, UsageError, "no threat model"),
+        ({"threats": ["l0"]}, UsageError, "has no l0 budget"),
+        ({"threats": ["lfin:1/5"]}, UnknownName, "linf"),
+        ({"limit": -1}, UsageError, "--limit"),
+        ({"limit": 1.5}, UsageError, "--limit"),
+        ({"defenses": ["aalp[version=3]"]}, UsageError, "must be one of 2, 1"),
+        ({"defenses": ["aalp[verson=1]"]}, UsageError, "Its parameters: version"),
+        ({"attacks": ["pgd-10[steps=ten]"]}, UsageError, "steps"),
+        ({"dataset": "folder"}, UsageError, "folder:PATH"),
+        ({"dataset": "digits:x"}, UsageError, "--dataset digits"),
+        ({"defenses": ["aalp", "raw"], "weights": "w"}, UsageError, "--weights"),
+        ({"defenses": ["zz*"]}, NothingSelected, "matched 0 of"),
+    ],
+)
+def test_every_mistake_is_named_before_any_work(request_, kind, message):
+    with pytest.raises(kind, match=None) as error:
+        planned(**request_)
+    assert message in str(error.value)
+    assert isinstance(error.value, HarnessError)
+
+
+def test_what_does_not_apply_is_skipped_with_its_reason():
+    found = planned(TOYS, defenses=["plain"], dataset="toy")
+    assert [(skip.attack, skip.reason) for skip in found.skips] == [("needs_many", "needs 50 classes, toy has 4")]
+    with pytest.raises(NothingSelected, match="needs 50 classes"):
+        planned(TOYS, defenses=["plain"], dataset="toy", attacks=["needs_many"])
+
+
+def test_weights_given_need_no_recipe_and_take_the_recipes_network():
+    (subject,) = planned(weights="x.safetensors").subjects
+    assert subject.recipe is None
+    assert subject.arch == "digits_net"
+    assert planned(arch="digits_net[width=24]").subjects[0].arch_params == {"width": 24}
+
+
+def test_a_located_dataset_shows_its_last_part_only():
+    found = planned(dataset="folder:/some/where/cats.zip", defenses=["raw"])
+    assert (found.dataset_name, found.location) == ("folder:cats", "/some/where/cats.zip")

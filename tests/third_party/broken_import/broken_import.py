@@ -1,0 +1,3 @@
+"""A plugin that needs a function torch removed years ago."""
+
+from torch.autograd.gradcheck import zero_gradients  # noqa: F401
