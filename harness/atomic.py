@@ -13,6 +13,9 @@ from pathlib import Path
 
 from harness.errors import StoreError
 
+STALE_SECONDS = 3600.0
+"""A temporary file older than this was left by a writer that was killed."""
+
 
 def create(path: Path, data: bytes, scratch: Path) -> bool:
     """Publish a file that must not exist yet. False where the very same bytes are there already.
@@ -21,7 +24,7 @@ def create(path: Path, data: bytes, scratch: Path) -> bool:
         StoreError: where other bytes are there, or the system refuses to write.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         temporary = _written(scratch, data)
         try:
             os.link(temporary, path)
@@ -49,7 +52,7 @@ def replace(path: Path, data: bytes) -> None:
         StoreError: where the system refuses to write.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         temporary = _written(path.parent, data)
         try:
             os.replace(temporary, path)  # noqa: PTH105
@@ -58,7 +61,9 @@ def replace(path: Path, data: bytes) -> None:
             raise
         _sync_folder(path.parent)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}. The old file, if any, is untouched") from error
+        raise StoreError(
+            f"cannot write {path}: {error.strerror}. It holds the old content or the new, whole"
+        ) from error
 
 
 def sweep(folder: Path, older_than: float) -> int:
@@ -73,7 +78,7 @@ def sweep(folder: Path, older_than: float) -> int:
 
 
 def _written(folder: Path, data: bytes) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     temporary = folder / f"{uuid.uuid4().hex}.tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
@@ -96,3 +101,11 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder so that its name survives a power cut, its parents' names too."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)

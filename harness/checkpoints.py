@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -116,6 +117,7 @@ def _train(
     if recipe is None:
         raise PluginError(f"defense '{defense.name}' is not trained here")
     state_file = home / "training.safetensors"
+    atomic.sweep(home, time.time() - atomic.STALE_SECONDS)
     saved = _saved(state_file)
     if saved is not None:
         reporter.note(f"resuming {subject.defense} after epoch {saved.epochs} of {recipe.epochs}")

@@ -148,8 +148,11 @@ def evaluate(
         for cell, steps, examined in zip(cells, wanted, pieces, strict=True):
             result = pick(attack, returned, steps, longest, prefix)
             cost = ctx.costs.get(steps, (oracle.forwards, oracle.backwards))
-            examined.append(_examine(judge, x, y, result, cell, kind, attack.minimal, cost, changed))
-    clean = judge.clean(shard, batch)
+            # A random defense draws from here, so that its verdicts do not depend on what ran before.
+            with isolated("judge", cell.seed, shard.data_sha256, ctx.examples[0]):
+                examined.append(_examine(judge, x, y, result, cell, kind, attack.minimal, cost, changed))
+    with isolated("judge", "clean", shard.data_sha256, shard.examples[0]):
+        clean = judge.clean(shard, batch)
     return [_join(examined, clean) for examined in pieces], "".join(printed)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 from harness.errors import UsageError
-from harness.types import FROM_DATASET, Defaults, OneOf, Value
+from harness.types import FROM_DATASET, Defaults, OneOf, Value, parse_number
 
 _PARAMETER = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*([^=,\[\]]+?)\s*")
 
@@ -31,7 +31,10 @@ def parse_name(text: str) -> tuple[str, dict[str, Value]]:
     matches = [_PARAMETER.fullmatch(part) for part in rest.removesuffix("]").split(",")]
     if not rest.endswith("]") or not all(matches) or not name:
         raise UsageError(f"'{text}' cannot be read: write name[parameter=value,...], as in aalp[version=1]")
-    return name, {match[1]: _value(match[2]) for match in matches if match}
+    found = [(match[1], _value(match[2])) for match in matches if match]
+    if len(dict(found)) < len(found):
+        raise UsageError(f"'{text}' gives a parameter twice")
+    return name, dict(found)
 
 
 def format_name(name: str, overrides: Mapping[str, Value]) -> str:
@@ -58,16 +61,10 @@ def resolve(noun: str, name: str, defaults: Defaults, given: Mapping[str, Value]
         if key not in defaults:
             offered = ", ".join(f"{k}={format_value(v)}" for k, v in resolved.items()) or "none"
             raise UsageError(f"{noun} '{name}' has no parameter '{key}'. Its parameters: {offered}")
-        default = defaults[key]
-        if isinstance(default, OneOf):
-            if value not in default.values:
-                choices = ", ".join(format_value(choice) for choice in default.values)
-                raise UsageError(f"{noun} '{name}': {key}={format_value(value)} must be one of {choices}")
-        elif not _same_kind(default, value):
-            raise UsageError(
-                f"{noun} '{name}': {key}={format_value(value)} is not of the kind of {format_value(default)}"
-            )
-        resolved[key] = value
+        try:
+            resolved[key] = _fitted(defaults[key], value)
+        except ValueError as error:
+            raise UsageError(f"{noun} '{name}': {key}={format_value(value)} {error}") from None
     return resolved
 
 
@@ -81,14 +78,26 @@ def overrides(defaults: Defaults, resolved: Mapping[str, Value]) -> dict[str, Va
     return {key: value for key, value in resolved.items() if value != default_value(defaults[key])}
 
 
-def _same_kind(default: Value, value: Value) -> bool:
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(default, bool) and isinstance(value, bool)
-    if isinstance(default, int):
-        return isinstance(value, int)
-    if isinstance(default, float | Fraction) or default == FROM_DATASET:
-        return isinstance(value, int | float | Fraction)
-    return True
+def _fitted(default: Value | OneOf, value: Value) -> Value:
+    """The value as the kind of number that the default is, so that 1, 1.0 and 2/2 are one parameter and one key."""
+    if isinstance(default, OneOf):
+        for choice in default.values:
+            if choice == value and isinstance(choice, bool) == isinstance(value, bool):
+                return choice
+        raise ValueError(f"must be one of {', '.join(format_value(choice) for choice in default.values)}")
+    if isinstance(default, bool) != isinstance(value, bool):
+        raise ValueError("must be true or false" if isinstance(default, bool) else "must be a number or text")
+    if isinstance(default, int) and not isinstance(value, int):
+        raise ValueError("must be a whole number")
+    if isinstance(default, float):
+        if not isinstance(value, int | float | Fraction):
+            raise ValueError("must be a number")
+        return float(value)
+    if isinstance(default, Fraction) or default == FROM_DATASET:
+        if not isinstance(value, int | float | Fraction) or not math.isfinite(value):
+            raise ValueError("must be a number or a fraction")
+        return Fraction(value)
+    return value
 
 
 def plain(value: Value) -> bool | int | float | str | None:
@@ -99,12 +108,10 @@ def plain(value: Value) -> bool | int | float | str | None:
 
 
 def _value(text: str) -> Value:
-    words: dict[str, Value] = {"true": True, "false": False, "none": None}
+    words: dict[str, Value] = {"true": True, "false": False, "none": None, "inf": math.inf, "-inf": -math.inf}
     if text.lower() in words:
         return words[text.lower()]
-    for read in (int, Fraction):
-        try:
-            return read(text)
-        except (ValueError, ZeroDivisionError):
-            continue
-    return float(text) if text in ("inf", "-inf") else text
+    number = parse_number(text)
+    if number is None:
+        return text
+    return int(text) if re.fullmatch(r"[+-]?\d+", text) else number

@@ -22,8 +22,6 @@ from harness.canonical import digest
 from harness.errors import StoreError
 from harness.records import Record, compact, seal, unseal
 
-STALE_SECONDS = 3600.0
-
 
 class RunStore:
     """One run under a results folder. Records of sibling runs with the same key are reused."""
@@ -39,7 +37,8 @@ class RunStore:
         """Write the plan down, which also proves that the folder can be written, and sweep stale temporary files."""
         body = json.dumps(self.document, indent=1, sort_keys=True).encode() + b"\n"
         atomic.replace(self.path / "run.json", body)
-        atomic.sweep(self.path / "tmp", time.time() - STALE_SECONDS)
+        for folder in ("tmp", "attempts", "refused", "."):
+            atomic.sweep(self.path / folder, time.time() - atomic.STALE_SECONDS)
 
     def note_environment(self, stamp: Record) -> None:
         """Keep the stamp of the machine that ran last."""
@@ -52,15 +51,15 @@ class RunStore:
         """
         own = self._file(key)
         for path in [own, *sorted(self.results.glob(f"*/records/{key[:2]}/{key}.json"))]:
-            if not path.exists():
-                continue
-            data = path.read_bytes()
             try:
-                found = unseal(data, str(path))
+                data = path.read_bytes()
+                found = self._checked(path, data)
+            except FileNotFoundError:
+                continue
             except StoreError as error:
                 self.damaged.append(str(error))
                 if path == own:
-                    self._put_aside(path)
+                    self._put_aside(path, data)
                 continue
             if path != own:
                 atomic.create(own, data, self.path / "tmp")
@@ -84,7 +83,7 @@ class RunStore:
         for key in keys:
             path = self._file(key)
             if path.exists():
-                yield unseal(path.read_bytes(), str(path))
+                yield self._checked(path, path.read_bytes())
 
     def compact(self, keys: Iterable[str]) -> list[Record]:
         """Write the finished records into one sorted file; return them."""
@@ -95,10 +94,23 @@ class RunStore:
     def _file(self, key: str) -> Path:
         return self.path / "records" / key[:2] / f"{key}.json"
 
-    def _put_aside(self, path: Path) -> None:
+    def _checked(self, path: Path, data: bytes) -> Record:
+        found = unseal(data, str(path))
+        if found["key"] != path.stem:
+            raise StoreError(f"{path}: holds the record of another key, {found['key']}")
+        return found
+
+    def _put_aside(self, path: Path, data: bytes) -> None:
         aside = self.path / "refused" / f"{path.stem}.{uuid.uuid4().hex}.damaged"
         aside.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(aside)
+        try:
+            path.rename(aside)
+        except FileNotFoundError:
+            return
+        # Another process may have put it aside and committed a good one in between: give that back.
+        if aside.read_bytes() != data:
+            atomic.create(path, aside.read_bytes(), self.path / "tmp")
+            aside.unlink()
 
     def _log(self, folder: str, key: str, log: Record) -> None:
         body = json.dumps(log, indent=1, sort_keys=True, default=str).encode() + b"\n"
@@ -115,5 +127,5 @@ def expected(run: Path) -> tuple[Record, list[str]]:
     try:
         document: dict[str, Any] = json.loads(path.read_bytes())
         return document, list(document["expected"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{run} is no run folder of the harness: {path} cannot be read ({error})") from error

@@ -6,6 +6,7 @@ annotations only: `Images` (n, c, h, w) float32 in [0, 1], `Labels` (n,) int64, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -31,6 +32,19 @@ FROM_DATASET = "dataset"
 """As the default of an attack's `step` parameter: the planner puts in the dataset's step for the budget in force."""
 
 
+_NUMBER = re.compile(r"[+-]?(\d+/\d+|(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?)")
+
+
+def parse_number(text: str) -> Fraction | None:
+    """Read `8/255`, `0.03` or `1e-3` exactly; None for anything else, or an exponent of more than two digits."""
+    if not _NUMBER.fullmatch(text.strip()):
+        return None
+    try:
+        return Fraction(text.strip())
+    except ZeroDivisionError:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class OneOf:
     """As the default of a parameter: the values it may take, the default first. Others are refused when planning."""
@@ -54,16 +68,13 @@ class ThreatModel:
         """Read `kind:eps` with a fraction or a decimal number, or a bare kind.
 
         Raises:
-            UsageError: where the budget is no positive number.
+            UsageError: where the budget is negative or no number.
         """
         kind, colon, budget = text.strip().partition(":")
-        if not colon:
-            return cls(kind=kind)
-        try:
-            eps = Fraction(budget)
-        except (ValueError, ZeroDivisionError):
-            raise UsageError(f"'{text}' is no threat model: write kind:eps, as in linf:8/255 or linf:0.03") from None
-        if eps < 0:
+        eps = parse_number(budget) if colon else None
+        if not kind or (colon and eps is None):
+            raise UsageError(f"'{text}' is no threat model: write kind:eps, as in linf:8/255 or linf:0.03")
+        if eps is not None and eps < 0:
             raise UsageError(f"'{text}': a budget cannot be negative")
         return cls(kind=kind, eps=eps)
 

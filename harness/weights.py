@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def read(path: Path) -> Tensors:
             f"harness weights convert {path} --sha256 HEX"
         )
     data = path.read_bytes()
-    if data.lstrip()[:1] == b"<":
+    if data[8:9] != b"{" and data.lstrip()[:1] == b"<":
         raise CheckpointError(f"weights {path}: this is a web page ({len(data)} bytes), not weights; download it again")
     try:
         return safetensors.torch.load(data)
@@ -50,25 +51,32 @@ def read(path: Path) -> Tensors:
 
 
 def read_note(path: Path) -> object:
-    """The JSON note of a file that `write` wrote, or None."""
-    with safetensors.safe_open(str(path), framework="pt") as opened:
-        metadata = opened.metadata() or {}
-    return json.loads(metadata["note"]) if "note" in metadata else None
+    """The JSON note of a file that `write` wrote, or None.
+
+    Raises:
+        CheckpointError: where it is damaged.
+    """
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as opened:
+            metadata = opened.metadata() or {}
+        return json.loads(metadata["note"]) if "note" in metadata else None
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"weights {path}: damaged ({error}); remove it to start again") from error
 
 
 def put(model: nn.Module, tensors: Tensors, origin: str) -> None:
     """Copy tensors into a network whose names and shapes they match.
 
     Raises:
-        CheckpointError: naming what is missing, left over or of another shape, or not finite.
+        CheckpointError: naming what is missing, left over, of another shape or type, or not finite.
     """
     wanted = model.state_dict()
     missing = sorted(wanted.keys() - tensors.keys())
     extra = sorted(tensors.keys() - wanted.keys())
     shapes = [
-        f"{name} is {tuple(tensors[name].shape)}, the network has {tuple(wanted[name].shape)}"
+        f"{name} is {_kind(tensors[name])}, the network has {_kind(wanted[name])}"
         for name in sorted(wanted.keys() & tensors.keys())
-        if tensors[name].shape != wanted[name].shape
+        if _kind(tensors[name]) != _kind(wanted[name])
     ]
     problems = [f"missing {', '.join(missing[:4])}"] * bool(missing) + [f"unknown {', '.join(extra[:4])}"] * bool(extra)
     if problems or shapes:
@@ -78,6 +86,11 @@ def put(model: nn.Module, tensors: Tensors, origin: str) -> None:
     if broken := [name for name, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
         raise CheckpointError(f"weights {origin}: {broken[0]} holds values that are not finite")
     model.load_state_dict(tensors)
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    """Shape and type as text: `(10, 64) float32`."""
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def convert(source: Path, target: Path, sha256: str) -> str:
@@ -90,14 +103,15 @@ def convert(source: Path, target: Path, sha256: str) -> str:
     """
     if not source.is_file():
         raise CheckpointError(f"weights {source}: no such file")
-    found = hashlib.sha256(source.read_bytes()).hexdigest()
+    data = source.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
     if found != sha256.lower():
         raise CheckpointError(
             f"weights {source}: the file's sha256 is {found}. Compare it with what its publisher states, "
             f"then convert with --sha256 {found}"
         )
     try:
-        loaded = torch.load(source, map_location="cpu", weights_only=True)
+        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds for foreign bytes; all mean the same to the user
         raise CheckpointError(
             f"weights {source}: not a plain state dict ({type(error).__name__}); it would run code to load, "
@@ -106,4 +120,8 @@ def convert(source: Path, target: Path, sha256: str) -> str:
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
         raise CheckpointError(f"weights {source}: holds no dictionary of tensors")
-    return write(target, {name.removeprefix("module."): tensor for name, tensor in tensors.items()})
+    # Copies, because tied tensors share memory and safetensors refuses to guess which is meant.
+    bare = {str(name).removeprefix("module."): tensor.clone() for name, tensor in tensors.items()}
+    if len(bare) != len(tensors) or not all(isinstance(name, str) for name in tensors):
+        raise CheckpointError(f"weights {source}: its names are not text, or collide without the prefix 'module.'")
+    return write(target, bare)

@@ -159,8 +159,9 @@ class Screen(Reporter):
             self.out.print(f"flag  {line}", markup=False)
         for (defense, attack, _), (state, reason) in sorted(states.items()):
             self.out.print(f"{state}  {attack} on {defense}: {reason}", markup=False)
+        states |= {(skip.defense, skip.attack, ""): ("not applicable", skip.reason) for skip in skips}
         counts = f"{outcome.computed} shards computed, {outcome.reused} reused"
-        self.note(f"{counts}, {len(states)} cells failed, {len(skips)} left out")
+        self.note(f"{counts}, {len(outcome.failures)} cells failed, {len(skips)} left out")
         if outcome.run is not None:
             self._write(outcome.run, found, states)
         if outcome.interrupted:

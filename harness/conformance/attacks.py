@@ -90,12 +90,13 @@ def _one_by_one(attack: Attack) -> None:
 
 
 def _shift_invariant(attack: Attack) -> None:
-    """Adding 100 to all logits changes no verdict."""
+    """Adding a constant to all logits changes no verdict, whatever its sign."""
     x, y = toys.images()
     plain = _measured(attack, toys.tiny_net(), x, y, _threat(attack), 4)
-    shifted = _measured(attack, toys.Shifted(toys.tiny_net(), 100.0), x, y, _threat(attack), 4)
-    different = sum(a != b for a, b in zip(plain.any, shifted.any, strict=True))
-    assert different <= 1, f"{different} verdicts changed when 100 was added to all logits"
+    for shift in (100.0, -100.0):
+        shifted = _measured(attack, toys.Shifted(toys.tiny_net(), shift), x, y, _threat(attack), 4)
+        different = sum(a != b for a, b in zip(plain.any, shifted.any, strict=True))
+        assert different <= 1, f"{different} verdicts changed when {shift:g} was added to all logits"
 
 
 def _prefix(attack: Attack) -> None:

@@ -13,7 +13,7 @@ from harness.names import format_value
 from harness.stats import wilson
 
 States = Mapping[tuple[str, str, str], tuple[str, str]]
-"""(defense, attack, threat) -> (state, reason) of cells without a number."""
+"""(defense, attack, threat) -> (state, reason) of cells without a number; no threat where none was chosen."""
 
 COLUMNS = (
     "dataset", "defense", "arch", "recipe", "train_seed", "threat", "attack", "params", "knowledge", "seed", "state",
@@ -102,9 +102,7 @@ def _section(dataset: str, threat: str, rows: Sequence[Row], states: States) -> 
         "",
     ]
     lines += [f"- {note}" for note in flag_notes(rows)]
-    reasons = sorted(
-        {f"{a} on {d}: {state}, {why}" for (d, a, t), (state, why) in states.items() if t == threat and why}
-    )
+    reasons = sorted({f"{a} on {d}: {state}, {why}" for (d, a, t), (state, why) in states.items() if t in (threat, "")})
     lines += [f"- {reason}" for reason in reasons]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -243,7 +243,6 @@ def test_the_check_above_finds_what_it_is_for(scene, mutant, wanted, tmp_path, m
             records.unseal(held, "torn.json")
 
 
-@pytest.mark.xfail(strict=True, reason="atomic.py syncs the file's folder, but not the parents of folders it makes")
 @pytest.mark.parametrize("publish", ["create", "replace"])
 def test_new_folders_survive_a_power_cut_too(publish, tmp_path, monkeypatch):
     versions = {}

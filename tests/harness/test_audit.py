@@ -1,10 +1,10 @@
 """Flags: each is raised by a planted case and not by its honest neighbour."""
 
 import pytest
-from toy_records import record
 
 from harness import audit
 from harness.leaderboard.rows import rows
+from toy_records import record
 
 
 def flags(*found):

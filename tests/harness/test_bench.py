@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from toy_plugins import CHEATS, FAILURES, toy_registry
 
 from harness.bench import Interrupted, Settings, bench
 from harness.leaderboard.rows import rows
 from harness.leaderboard.tables import tidy, wide
 from harness.plan import Request, plan
 from harness.reporter import Reporter
+from toy_plugins import CHEATS, FAILURES, toy_registry
 
 
 def run(folder: Path, reporter=None, registry=None, batch_size=250, **kwargs):
@@ -141,9 +141,9 @@ def test_a_run_is_cut_to_the_first_images_of_one_fixed_order(tmp_path):
 
 def test_a_defense_meets_the_attack_that_its_wrap_deploys(tmp_path):
     import torch
-    from toy_plugins import plain_step
 
     from harness.api import Defense, hookimpl
+    from toy_plugins import plain_step
 
     class Constant(torch.nn.Module):
         def __init__(self, model):

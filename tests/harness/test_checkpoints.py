@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toy_plugins import toy_registry
 
 from harness import checkpoints, weights
 from harness.data import LoadedDataset
 from harness.errors import CheckpointError
 from harness.plan import Request, plan
 from harness.reporter import Reporter
+from toy_plugins import toy_registry
 
 REGISTRY = toy_registry()
 CPU = torch.device("cpu")

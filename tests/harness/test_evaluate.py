@@ -2,16 +2,17 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
-from toy_plugins import CHEATS, FAILURES, toy_registry
 
 from harness.conformance import toys
 from harness.errors import HarnessError
 from harness.evaluate import BrokenModel, Judge, Measurement, Refused, evaluate
 from harness.names import default_value
 from harness.types import Attack, Cell, Result, Subject, ThreatKind, ThreatModel
+from toy_plugins import CHEATS, FAILURES, toy_registry
 
 NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
 REGISTRY = toy_registry()
@@ -176,13 +177,13 @@ def test_the_process_is_as_it_was_after_an_attack_changes_global_state(tmp_path)
         print("chatter")
         return x
 
-    before = os.getcwd()
+    before = Path.cwd()
     result, printed = measure(Attack(name="careless", run=careless, threats=("linf",)))
     assert isinstance(result, Measurement)
     assert printed == "chatter\n"
     assert torch.is_grad_enabled()
     assert torch.get_default_dtype() == torch.float32
-    assert os.getcwd() == before
+    assert Path.cwd() == before
 
 
 def test_a_prefix_attack_without_its_snapshot_is_an_error():

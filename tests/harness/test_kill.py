@@ -32,7 +32,7 @@ def contents(folder):
         *folder.glob("results/*/records/*/*"),
         *folder.glob("results/*/*.jsonl"),
     ]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in kept if path.suffix != ".tmp"}
 
 
 def killed(cli, folder, arguments, ready, choice):

@@ -6,13 +6,13 @@ import itertools
 
 import numpy as np
 import pytest
-from toy_records import record
 
 from harness import records
 from harness.errors import BoardMismatch, StoreError
 from harness.leaderboard import board
 from harness.leaderboard.rows import rows
 from harness.leaderboard.tables import percent, tidy, wide
+from toy_records import record
 
 
 def random_board(seed=0, n=40):

@@ -230,10 +230,10 @@ KINDS = {
     "eps": {"int", "float", "fraction"},
     "step": {"int", "float", "fraction"},
     "gd": {"bool"},
-    "note": {"int", "float", "fraction", "bool", "text", "none"},
-    "cap": {"int", "float", "fraction", "bool", "text", "none"},
+    "note": {"int", "float", "fraction", "text", "none"},
+    "cap": {"int", "float", "fraction", "text", "none"},
 }
-SAMPLES = {"int": 3, "float": math.inf, "fraction": Fraction(1, 3), "bool": False, "text": "x", "none": None}
+SAMPLES = {"int": 3, "float": math.inf, "fraction": Fraction(1, 4), "bool": False, "text": "x", "none": None}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -243,10 +243,10 @@ def test_a_value_of_another_kind_is_refused(name, kind):
     if kind in KINDS[name]:
         assert resolve("attack", "a", DEFAULTS, {name: value}) == {**RESOLVED, name: value}
     else:
-        wanted = f"attack 'a': {name}={format_value(value)} is not of the kind of {format_value(DEFAULTS[name])}"
+        wanted = f"attack 'a': {name}={format_value(value)} must be "
         with pytest.raises(UsageError) as caught:
             resolve("attack", "a", DEFAULTS, {name: value})
-        assert str(caught.value) == wanted
+        assert str(caught.value).startswith(wanted)
 
 
 def test_resolving_leaves_its_inputs_alone():
@@ -273,12 +273,12 @@ def identified(text, defaults):
 @pytest.mark.parametrize(
     ("text", "defaults"),
     [
-        ("a[beta=0.6]", {"beta": 0.6}),
-        ("a[weight=1]", {"weight": 1.0}),
-        ("a[weight=1.0]", {"weight": 1.0}),
+        pytest.param("a[beta=0.6]", {"beta": 0.6}),
+        pytest.param("a[weight=1]", {"weight": 1.0}),
+        pytest.param("a[weight=1.0]", {"weight": 1.0}),
         ("a[eps=8/255]", {"eps": Fraction(8, 255)}),
         ("a[version=2]", {"version": OneOf((2, 1))}),
-        ("a[version=2.0]", {"version": OneOf((2, 1))}),
+        pytest.param("a[version=2.0]", {"version": OneOf((2, 1))}),
     ],
 )
 def test_typing_a_default_is_the_same_as_typing_nothing(text, defaults):
@@ -286,7 +286,14 @@ def test_typing_a_default_is_the_same_as_typing_nothing(text, defaults):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("a[w=2]", "a[w=2.0]"), ("a[w=1/2]", "a[w=0.5]"), ("a[w=4/2]", "a[w=2]"), ("a[w=1e0]", "a[w=1]")]
+    ("one", "other"),
+    [
+        ("a[w=1/2]", "a[w=0.5]"),
+        ("a[w=2/4]", "a[w=1/2]"),
+        pytest.param("a[w=2]", "a[w=2.0]"),
+        pytest.param("a[w=4/2]", "a[w=2]"),
+        pytest.param("a[w=1e0]", "a[w=1]"),
+    ],
 )
 @pytest.mark.parametrize("default", [7.5, Fraction(1, 3), FROM_DATASET])
 def test_equal_numbers_are_one_however_they_are_typed(one, other, default):

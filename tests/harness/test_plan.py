@@ -3,12 +3,12 @@
 from fractions import Fraction
 
 import pytest
-from toy_plugins import toy_registry
 
 from harness.errors import HarnessError, NothingSelected, UnknownName, UsageError
 from harness.plan import Request, plan
 from harness.registry import discover
 from harness.types import ThreatModel
+from toy_plugins import toy_registry
 
 REGISTRY = discover()
 TOYS = toy_registry()

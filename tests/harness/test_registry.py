@@ -3,11 +3,11 @@
 import types
 
 import pytest
-from toy_plugins import toy_registry
 
 from harness.api import Attack, Defense, hookimpl, lazy
 from harness.errors import NothingSelected, UnknownName, UsageError
 from harness.registry import Broken, Loaded, Provider, discover, load
+from toy_plugins import toy_registry
 
 
 def module(**functions):

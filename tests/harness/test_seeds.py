@@ -1,4 +1,4 @@
-"""Draws against the recipe written out again, down to Philox in plain Python, and against what they should look like."""
+"""Draws against the recipe written out again, down to Philox in plain Python, and against their distributions."""
 
 import hashlib
 import itertools

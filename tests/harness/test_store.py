@@ -82,7 +82,6 @@ def test_a_folder_that_is_no_run_is_refused_by_name(tmp_path, content):
     assert str(tmp_path) in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="store.py: expected() does not catch TypeError")
 @pytest.mark.parametrize("content", [b"[]", b"null", b'"text"', b'{"expected":null}'])
 def test_a_run_file_that_holds_something_else_is_refused(tmp_path, content):
     (tmp_path / "run.json").write_bytes(content)
@@ -205,7 +204,6 @@ def test_a_damaged_sibling_is_left_alone(store, sibling):
     assert [str(path) in line for line in store.damaged] == [True]
 
 
-@pytest.mark.xfail(strict=True, reason="store.py: find() and records() do not compare the record's key with the asked")
 @pytest.mark.parametrize("where", ["own", "sibling"])
 def test_a_whole_record_under_the_name_of_another_is_not_taken_for_it(store, sibling, where):
     path = record_file(store if where == "own" else sibling, make(1)["key"])
@@ -214,7 +212,6 @@ def test_a_whole_record_under_the_name_of_another_is_not_taken_for_it(store, sib
     assert store.find(make(1)["key"]) is None
 
 
-@pytest.mark.xfail(strict=True, reason="store.py: find() moves whatever is under the name by now, if anything is")
 @pytest.mark.parametrize("committed_again", [False, True])
 def test_a_damaged_record_that_another_process_dealt_with_meanwhile(store, monkeypatch, committed_again):
     value = make(1)
@@ -283,7 +280,7 @@ def commit_forever(results):
         value = make(i)
         if store.find(value["key"]) is None:
             store.commit(value)
-            print(i, flush=True)  # noqa: T201
+            print(i, flush=True)
         i += 1
 
 

@@ -6,12 +6,12 @@ from fractions import Fraction
 
 import pytest
 import torch
-from toy_plugins import RECIPE, plain_step, robust_step
 
 from harness.conformance import toys
 from harness.oracle import tensors_sha256
 from harness.training import SavedState, TrainContext, crop_flip, fit, group, learning_rate
 from harness.types import InnerAttack
+from toy_plugins import RECIPE, plain_step, robust_step
 
 
 def context(recipe=RECIPE, saved=None, **kwargs):
@@ -109,11 +109,10 @@ def test_reports_count_epochs_and_hold_what_validation_says():
 
 
 def test_the_default_budget_of_the_inner_attack_is_the_datasets():
-    from toy_plugins import toy_registry
-
     from harness.checkpoints import budget
     from harness.data import LoadedDataset
     from harness.types import Dataset
+    from toy_plugins import toy_registry
 
     data = LoadedDataset(toy_registry().get(Dataset, "toy").spec, "toy", None)
     assert budget(RECIPE, data) == (Fraction(1, 20), Fraction(1, 80))

@@ -10,9 +10,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from harness_vision.networks import lenet_advertorch
 
 from harness.networks import Classifier
+from harness_vision.networks import lenet_advertorch
 
 RENAMED = {"conv1": "layer1.0", "conv2": "layer2.0", "linear1": "hidden", "linear2": "head"}
 """Module names of the shared weights -> those of architecture lenet_advertorch."""

@@ -6,10 +6,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from harness_aalp import harness_defenses
-from harness_aalp.guided_dropout import contribution, keep_mask
-from harness_aalp.step import matching
-from harness_baselines import harness_defenses as baselines
 from torch import nn
 
 from harness.api import InnerAttack, Recipe
@@ -17,6 +13,10 @@ from harness.conformance import toys
 from harness.names import default_value
 from harness.networks import Classifier
 from harness.training import TrainContext
+from harness_aalp import harness_defenses
+from harness_aalp.guided_dropout import contribution, keep_mask
+from harness_aalp.step import matching
+from harness_baselines import harness_defenses as baselines
 
 DEFENSES = {defense.name: defense for defense in [*harness_defenses(), *baselines()]}
 B, D, K = 6, 13, 3

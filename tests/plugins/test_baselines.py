@@ -5,13 +5,13 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from harness_baselines import harness_defenses
 from torch import nn
 
 from harness.api import InnerAttack, Recipe
 from harness.conformance import toys
 from harness.names import default_value
 from harness.training import TrainContext
+from harness_baselines import harness_defenses
 
 DEFENSES = {defense.name: defense for defense in harness_defenses()}
 N, K = 32, 4

@@ -1,13 +1,13 @@
 """harness_gradient against foolbox, torchattacks and brute force; both sides start from the same tensor."""
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import pytest
 import torch
-from harness_gradient import harness_attacks
 from torch import nn
 
 from harness import threats
@@ -17,6 +17,7 @@ from harness.names import default_value
 from harness.ops import margin
 from harness.oracle import Oracle
 from harness.types import FROM_DATASET, Cell, Result, Subject, ThreatModel
+from harness_gradient import harness_attacks
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
 LINF = next(kind for kind in threats.harness_threat_models() if kind.name == "linf")
@@ -484,7 +485,7 @@ def test_more_restarts_leave_fewer_standing_and_contain_the_first(family):
     x, y = images(model)
     how = {"eps": Fraction(1, 16), "step": Fraction(1, 40)}
     found = [measure(f"{family}-10", model, x, y, (10,), restarts=r, **how)[0] for r in (1, 3, 6)]
-    for fewer, more in zip(found, found[1:], strict=False):
+    for fewer, more in itertools.pairwise(found):
         for bits in ("last", "any"):
             pairs = zip(flags(getattr(fewer, bits)), flags(getattr(more, bits)), strict=True)
             assert all(after or not before for before, after in pairs), bits
