@@ -56,11 +56,17 @@ class AttackContext:
 
         Repeated for each restart: costs add up, and the largest of `steps_wanted` ends a restart.
         """
+        before = self._base
+        self.charge(steps)
+        if steps != max(self.steps_wanted, default=steps):
+            self._base = before
+
+    def charge(self, steps: int) -> None:
+        """Put what the model was asked since a restart ended, or since the last charge, on this snapshot alone."""
         forwards, backwards = self._oracle.forwards, self._oracle.backwards
         spent = self.costs.get(steps, (0, 0))
         self.costs[steps] = (spent[0] + forwards - self._base[0], spent[1] + backwards - self._base[1])
-        if steps == max(self.steps_wanted, default=steps):
-            self._base = (forwards, backwards)
+        self._base = (forwards, backwards)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
@@ -88,15 +89,23 @@ def put(model: nn.Module, tensors: Tensors, origin: str) -> None:
     model.load_state_dict(tensors)
 
 
+def _renamed(name: str, rename: Mapping[str, str]) -> str:
+    for old, new in rename.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
 def _kind(tensor: torch.Tensor) -> str:
     """Shape and type as text: `(10, 64) float32`."""
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def convert(source: Path, target: Path, sha256: str) -> str:
+def convert(source: Path, target: Path, sha256: str, rename: Mapping[str, str] | None = None) -> str:
     """Turn a foreign torch state dict into safetensors; returns the sha256 over the tensors.
 
     Loads with `weights_only=True`, never otherwise, and only a file whose bytes have the expected sha256.
+    `rename`: beginnings of names -> what stands there instead.
 
     Raises:
         CheckpointError: where the hash differs, the file needs unpickling, or holds no flat state dict.
@@ -121,7 +130,9 @@ def convert(source: Path, target: Path, sha256: str) -> str:
     if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
         raise CheckpointError(f"weights {source}: holds no dictionary of tensors")
     # Copies, because tied tensors share memory and safetensors refuses to guess which is meant.
-    bare = {str(name).removeprefix("module."): tensor.clone() for name, tensor in tensors.items()}
+    bare = {_renamed(str(name).removeprefix("module."), rename or {}): t.clone() for name, t in tensors.items()}
     if len(bare) != len(tensors) or not all(isinstance(name, str) for name in tensors):
-        raise CheckpointError(f"weights {source}: its names are not text, or collide without the prefix 'module.'")
+        raise CheckpointError(
+            f"weights {source}: its names are not text, or collide once 'module.' and --rename are done"
+        )
     return write(target, bare)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from harness.errors import UsageError
+
 app = typer.Typer(help="Bring foreign weights in safely.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -21,6 +23,7 @@ def convert(
     sha256: Annotated[
         str, typer.Option("--sha256", help="The sha256 that its publisher states; asked for if absent.")
     ] = "",
+    rename: Annotated[list[str], typer.Option("--rename", help="OLD=NEW beginnings of names; repeatable.")] = [],  # noqa: B006
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write; beside the source by default.")
     ] = None,
@@ -29,5 +32,8 @@ def convert(
     from harness import weights
 
     target = output or source.with_suffix(".safetensors")
-    found = weights.convert(source, target, sha256)
+    pairs = [pair.partition("=") for pair in rename]
+    if not all(old and equals for old, equals, _ in pairs):
+        raise UsageError("--rename needs OLD=NEW, as in --rename linear2.=head.")
+    found = weights.convert(source, target, sha256, {old: new for old, _, new in pairs})
     print(f"wrote {target}, tensors sha256 {found}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -100,18 +100,20 @@ def _shift_invariant(attack: Attack) -> None:
 
 
 def _prefix(attack: Attack) -> None:
-    """A snapshot of a longer run equals a separate shorter run, bit for bit, at the same cost."""
+    """A snapshot of a longer run equals a separate shorter run, bit for bit, at the same cost; with restarts too."""
     if attack.prefix is None:
         raise NotApplicable("it declares no prefix parameter")
     x, y = toys.images()
     wanted = (2, 5, 7)
-    shared, costs = _shared(attack, toys.tiny_net(), x, y, wanted)
-    for steps in wanted:
-        separate, cost = _shared(attack, toys.tiny_net(), x, y, (steps,))
-        assert torch.equal(shared[steps].last, separate[steps].last), f"last differs at {attack.prefix}={steps}"
-        both = (shared[steps].any, separate[steps].any)
-        assert both[0] is None or both[1] is None or torch.equal(both[0], both[1]), f"any differs at {steps}"
-        assert costs.get(steps) == cost.get(steps), f"cost differs at {steps}: is ctx.reached called?"
+    variants: list[dict[str, Value]] = [{}, {"restarts": 3}]
+    for more in variants[: 1 + ("restarts" in attack.params)]:
+        shared, costs = _shared(attack, toys.tiny_net(), x, y, wanted, more)
+        for steps in wanted:
+            separate, cost = _shared(attack, toys.tiny_net(), x, y, (steps,), more)
+            assert torch.equal(shared[steps].last, separate[steps].last), f"last differs at {attack.prefix}={steps}"
+            both = (shared[steps].any, separate[steps].any)
+            assert both[0] is None or both[1] is None or torch.equal(both[0], both[1]), f"any differs at {steps}"
+            assert costs.get(steps) == cost.get(steps), f"cost differs at {steps}: is ctx.reached called?"
 
 
 def _spares_inputs(attack: Attack) -> None:
@@ -192,10 +194,10 @@ def _run(attack: Attack, model: nn.Module, x: Images, y: Labels, threat: ThreatM
 
 
 def _shared(
-    attack: Attack, model: nn.Module, x: Images, y: Labels, wanted: tuple[int, ...]
+    attack: Attack, model: nn.Module, x: Images, y: Labels, wanted: tuple[int, ...], more: Mapping[str, Value]
 ) -> tuple[dict[int, Result], dict[int, tuple[int, int]]]:
     oracle = Oracle(model, attack.access)
     ctx = _context(attack, oracle, x, wanted)
-    params = {**_params(attack, _threat(attack)), str(attack.prefix): max(wanted)}
+    params = {**_params(attack, _threat(attack)), **more, str(attack.prefix): max(wanted)}
     returned, _ = run_attack(attack, oracle, x, y, _threat(attack), ctx, params)
     return {steps: pick(attack, returned, steps, max(wanted), attack.prefix) for steps in wanted}, ctx.costs

@@ -21,7 +21,7 @@ CLASSES = 7
 
 def check_dataset(dataset: Dataset, root: Path = Path("data")) -> list[CheckResult]:
     """Hold a dataset to its contract; one that is not on disk under `root` is not applicable."""
-    return run_checks((dataset, root), {"loads what it declares": _loads, "same twice": _same_twice})
+    return run_checks((dataset, root), DATASET_CONTRACTS)
 
 
 def check_architecture(arch: Architecture) -> list[CheckResult]:
@@ -55,6 +55,12 @@ def _same_twice(case: tuple[Dataset, Path]) -> None:
     first, second = _loaded(*case), _loaded(*case)
     for name in ("train", "validation", "test"):
         assert first.part(name).sha256 == second.part(name).sha256, f"{name} differs between two loads"
+
+
+DATASET_CONTRACTS: dict[str, Callable[[tuple[Dataset, Path]], None]] = {
+    "loads what it declares": _loads,
+    "same twice": _same_twice,
+}
 
 
 def _built(arch: Architecture) -> tuple[Classifier, torch.Tensor]:

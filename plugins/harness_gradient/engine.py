@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from harness.api import Result
+from harness.api import Result, UsageError
 from harness.ops import ascend, cross_entropy, margin, misclassified, project_linf, rows
 
 Objective = Callable[[torch.Tensor], torch.Tensor]
@@ -26,14 +26,25 @@ def climb(model, x, y, threat, *, ctx, steps, step, loss, kappa, start, restarts
     `any` is the first misclassified iterate over all restarts. Restarts run on the whole batch, so that a snapshot
     equals a separate run bit for bit. With one restart the final iterate is not evaluated: the harness judges it.
     """
+    if steps < 1 or restarts < 1:
+        raise UsageError(f"steps={steps} and restarts={restarts} must be at least 1")
     eps = float(threat.eps)
     wanted = ctx.steps_wanted or (steps,)
     objective = _objective(model, x, y, loss, kappa)
     snapshots: dict[int, Result] = {}
+    broken: dict[int, torch.Tensor] = {}
     for restart in range(restarts):
         begin = x if start == "none" else (x + eps * ctx.noise(f"start:{restart}")).clamp(0.0, 1.0)
-        for done, result in _one_run(model, x, y, begin, objective, eps, step, wanted, ctx.reached).items():
-            snapshots[done] = _either(model, x, y, snapshots[done], result) if restart else result
+        run = _one_run(model, x, y, begin, objective, eps, step, wanted, ctx.reached)
+        for done, result in run.items() if restarts > 1 else ():
+            with torch.no_grad():
+                breaks = misclassified(model(result.last), y)
+            ctx.charge(done)
+            if restart:
+                result = _either(x, snapshots[done], result, later=breaks & ~broken[done])
+                breaks |= broken[done]
+            snapshots[done], broken[done] = result, breaks
+        snapshots = snapshots or run
     return Result(last=snapshots[steps].last, any=snapshots[steps].any, snapshots=snapshots)
 
 
@@ -59,13 +70,10 @@ def _one_run(model, x, y, begin, objective, eps, step, wanted, reached) -> dict[
     return snapshots
 
 
-def _either(model, x, y, earlier: Result, later: Result) -> Result:
-    """Example by example the earlier restart's result, unless only the later one succeeds."""
-    with torch.no_grad():
-        stands = ~misclassified(model(earlier.last), y)
-        improved = stands & misclassified(model(later.last), y)
+def _either(x, earlier: Result, result: Result, later: torch.Tensor) -> Result:
+    """Example by example the earlier restarts' result, unless only the later one succeeds."""
     unbroken = (earlier.any == x).flatten(1).all(dim=1)
-    return Result(last=rows(improved, later.last, earlier.last), any=rows(unbroken, later.any, earlier.any))
+    return Result(last=rows(later, result.last, earlier.last), any=rows(unbroken, result.any, earlier.any))
 
 
 def _objective(model, x, y, loss: str, kappa: float) -> Objective:

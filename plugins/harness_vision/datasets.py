@@ -1,5 +1,6 @@
 """Loading the named datasets. Validation images are always cut from the training split."""
 
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -67,9 +68,9 @@ def _torchvision(name: str, part: str, root: Path) -> Split:
     which = {"split": "test" if part == "test" else "train"} if name == "SVHN" else {"train": part != "test"}
     try:
         data = _opened(kind, root, which)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, HTTPException) as error:
         raise DataError(
-            f"dataset {name}: not found under {root} and could not be downloaded ({str(error).splitlines()[0]}). "
+            f"dataset {name}: not found under {root} and could not be downloaded ({type(error).__name__}: {error}). "
             f"Give the folder that holds it, in torchvision's layout, with --data-root"
         ) from error
     pixels = np.asarray(data.data)

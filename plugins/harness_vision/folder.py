@@ -5,6 +5,7 @@ A zip is read in place, never unpacked. All images must have one size and be all
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -43,6 +44,7 @@ def _read(path: Path) -> dict[str, Split]:
         raise DataError(f"folder:{path}: images must lie in CLASS/ or in train/CLASS/ and test/CLASS/")
     classes = sorted({name.parts[-2] for name, _ in files})
     sides = {"train": [f for f in files if f[0].parts[0] != "test" or not divided]}
+    _check_counts(path, [name.parts[-2] for name, _ in sides["train"]], classes)
     if divided:
         sides["test"] = [f for f in files if f[0].parts[0] == "test"]
     return {side: _decoded(path, listed, classes) for side, listed in sides.items()}
@@ -59,7 +61,7 @@ def _listed(path: Path) -> list[tuple[PurePosixPath, Reader]]:
         found = [(PurePosixPath(p.relative_to(path).as_posix()), p.read_bytes) for p in path.rglob("*") if p.is_file()]
     else:
         raise DataError(f"folder:{path}: no such folder or zip file")
-    found = [(name, read) for name, read in found if name.suffix.lower() in SUFFIXES]
+    found = [(name, read) for name, read in found if name.suffix.lower() in SUFFIXES and not _hidden(name)]
     if not found:
         raise DataError(f"folder:{path}: holds no images ({', '.join(sorted(SUFFIXES))})")
     if len({name.parts[0] for name, _ in found}) == 1 and min(len(name.parts) for name, _ in found) > 2:
@@ -67,15 +69,31 @@ def _listed(path: Path) -> list[tuple[PurePosixPath, Reader]]:
     return sorted(found, key=lambda item: item[0])
 
 
+def _hidden(name: PurePosixPath) -> bool:
+    """Whether a file is a system's own, such as the forks that a Mac puts into archives."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.parts)
+
+
+def _check_counts(path: Path, labels: list[str], classes: list[str]) -> None:
+    """Every part that is cut off needs an image of every class."""
+    fewest = min(classes, key=labels.count)
+    least = 2 * TEST_SHARE + VALIDATION_SHARE
+    if labels.count(fewest) < 3 or len(labels) < least or len(labels) // (TEST_SHARE + VALIDATION_SHARE) < len(classes):
+        raise DataError(
+            f"folder:{path}: {len(labels)} training images, {labels.count(fewest)} of class '{fewest}', are too few "
+            f"to cut validation and test slices with all {len(classes)} classes"
+        )
+
+
 def _decoded(path: Path, files: list[tuple[PurePosixPath, Reader]], classes: list[str]) -> Split:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     images = []
     for name, read in files:
         try:
             with Image.open(io.BytesIO(read())) as image:
                 images.append(np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"), dtype=np.uint8))
-        except (UnidentifiedImageError, OSError) as error:
+        except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError) as error:
             raise DataError(f"folder:{path}: {name} cannot be decoded ({error}); remove or replace it") from error
         if images[-1].shape != images[0].shape:
             raise DataError(

@@ -150,6 +150,28 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(cli):
     assert re.search(r"resuming pgd_at after epoch \d+ of 60", ran.stderr)
 
 
+@pytest.mark.slow
+def test_foreign_weights_are_converted_and_attacked(cli, shared):
+    import hashlib
+
+    source = shared / "models" / "mnist_lenet5_advtrained.pt"
+    refused = cli.run("weights", "convert", str(source), "-o", "w.safetensors")
+    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+    assert refused.returncode == 2
+    assert sha256 in refused.stderr
+    names = {"conv1.": "layer1.0.", "conv2.": "layer2.0.", "linear1.": "hidden.", "linear2.": "head."}
+    renames = [word for old, new in names.items() for word in ("--rename", f"{old}={new}")]
+    converted = cli.run("weights", "convert", str(source), "--sha256", sha256, *renames, "-o", "w.safetensors")
+    assert converted.returncode == 0, converted.stderr
+    given = ["bench", "-d", "pgd_at", "--weights", "w.safetensors", "--arch", "lenet_advertorch", "--dataset", "mnist"]
+    ran = cli.run(*given, "--data-root", str(shared / "data"), "-a", "clean,pgd-20", "--limit", "200")
+    assert ran.returncode == 0, ran.stderr
+    assert "weights given" in ran.stderr
+    assert "given weights" in ran.stdout
+    robust = float(re.search(r"worst case\s+\S\s+([\d.]+)", ran.stdout)[1])
+    assert robust > 80, "the public weights are adversarially trained"
+
+
 def test_doctor_explains_what_it_knows():
     from harness.cli.doctor import explain
 

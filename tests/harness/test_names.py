@@ -227,8 +227,8 @@ def test_a_value_that_is_not_offered_is_refused_with_the_choices(name, value):
 KINDS = {
     "steps": {"int"},
     "alpha": {"int", "float", "fraction"},
-    "eps": {"int", "float", "fraction"},
-    "step": {"int", "float", "fraction"},
+    "eps": {"int", "fraction"},
+    "step": {"int", "fraction"},
     "gd": {"bool"},
     "note": {"int", "float", "fraction", "text", "none"},
     "cap": {"int", "float", "fraction", "text", "none"},

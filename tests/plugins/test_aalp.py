@@ -287,6 +287,7 @@ def test_exactly_the_better_half_is_kept(d, per):
 def test_ties_keep_the_first_features():
     assert keep_mask(torch.ones(2, 5)).tolist() == [[1, 1, 1, 0, 0]]
     assert keep_mask(torch.tensor([[1.0, 3, 1, 1, 3, 1], [1, 3, 1, 1, 3, 1]])).tolist() == [[1, 1, 0, 0, 1, 0]]
+    assert keep_mask(torch.zeros(2, 1001)).tolist() == [[1.0] * 501 + [0.0] * 500]
 
 
 def test_with_most_features_dead_the_live_ones_are_kept():

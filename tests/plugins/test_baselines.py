@@ -261,12 +261,13 @@ def test_the_inner_attack_is_foolbox_pgd_from_the_same_start(foolbox):
     assert torch.equal(context(InnerAttack(steps=7)).perturb(model.train(), x, y), theirs)
 
 
-def test_the_ramp_grows_budget_and_step_from_nothing():
+@pytest.mark.parametrize(("steps", "start", "full"), [(5, "uniform", EPS), (1, "none", 0.04)])
+def test_the_ramp_grows_budget_and_step_from_nothing(steps, start, full):
     x, y, _ = batch()
-    ctx, model = context(InnerAttack(steps=5, ramp_epochs=4)), toys.tiny_net(K)
+    ctx, model = context(InnerAttack(steps=steps, start=start, ramp_epochs=4)), toys.tiny_net(K)
     reached = []
     for progress in (0.0, 1.0, 2.0, 4.0, 9.0):
         ctx.progress = progress
         reached.append(float((ctx.perturb(model, x, y) - x).abs().max()))
     assert reached[0] == 0
-    assert reached[1:] == pytest.approx([EPS / 4, EPS / 2, EPS, EPS], abs=1e-6)
+    assert reached[1:] == pytest.approx([full / 4, full / 2, full, full], abs=1e-6)

@@ -404,7 +404,6 @@ def test_a_shared_run_costs_what_separate_runs_cost_with_two_restarts():
         assert measure("pgd-20", model, x, y, (steps,), restarts=2) == [shared]
 
 
-@pytest.mark.xfail(strict=True, reason="engine._either: comparing restarts costs forwards for every snapshot wanted")
 @pytest.mark.parametrize("restarts", [3, 5])
 def test_a_shared_run_costs_what_separate_runs_cost_with_more_restarts(restarts):
     model = net()

@@ -137,7 +137,6 @@ def test_a_dataset_that_is_neither_on_disk_nor_on_the_network_says_what_to_do(na
     assert asked == [(str(tmp_path), False), (str(tmp_path), True)]  # what is on disk first
 
 
-@pytest.mark.xfail(strict=True, reason="datasets._torchvision: str(error).splitlines()[0] of an empty message")
 def test_a_failed_download_without_a_message_is_a_data_error_too(monkeypatch, tmp_path):
     def missing(root, download, **which):
         raise TimeoutError if download else RuntimeError("Dataset not found")
@@ -372,7 +371,6 @@ def test_a_file_that_cannot_be_decoded_is_named(tmp_path, kind, in_zip):
         in_folder(path)
 
 
-@pytest.mark.xfail(strict=True, reason="folder._decoded: zipfile.BadZipFile is no OSError")
 def test_a_damaged_member_of_a_zip_is_named(tmp_path):
     archive = zipped(fill(tmp_path / "data"), tmp_path / "data.zip")
     stored = (tmp_path / "data" / "cat" / "003.png").read_bytes()
@@ -406,14 +404,12 @@ def test_images_beside_the_class_folders_are_refused(tmp_path):
         in_folder(tmp_path / "data")
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="datasets.stratified: train_test_split raises ValueError")
 @pytest.mark.parametrize("each", [1, 2])
 def test_a_folder_with_too_few_images_is_a_data_error(tmp_path, each):
     with pytest.raises(DataError):
         in_folder(fill(tmp_path / "data", each=each))
 
 
-@pytest.mark.xfail(strict=True, reason="folder._listed: takes __MACOSX/*/._*.png for images")
 def test_what_a_mac_adds_to_a_zip_is_not_taken_for_images(tmp_path):
     archive = zipped(fill(tmp_path / "data"), tmp_path / "data.zip", "data/")
     with zipfile.ZipFile(archive, "a") as opened:
