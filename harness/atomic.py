@@ -7,6 +7,7 @@ through this module's names, so that a test can fail or record each of them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from pathlib import Path
@@ -27,7 +28,7 @@ def create(path: Path, data: bytes, scratch: Path) -> bool:
         _make_folder(path.parent)
         temporary = _written(scratch, data)
         try:
-            os.link(temporary, path)
+            _publish(temporary, path)
         except FileExistsError:
             # A retransmitted link over NFS may say so although it worked.
             if os.stat(temporary).st_nlink == 2:  # noqa: PTH116
@@ -66,6 +67,18 @@ def replace(path: Path, data: bytes) -> None:
         ) from error
 
 
+def probe(folder: Path) -> None:
+    """Prove, before anything is computed, that a folder can be written.
+
+    Raises:
+        StoreError: where it cannot.
+    """
+    try:
+        _written(folder, b"").unlink()
+    except OSError as error:
+        raise StoreError(f"cannot write into {folder}: {error.strerror}. Choose another folder with -o") from error
+
+
 def sweep(folder: Path, older_than: float) -> int:
     """Remove what killed writers left in a scratch folder before a moment (seconds since the epoch); count it."""
     removed = 0
@@ -75,6 +88,18 @@ def sweep(folder: Path, older_than: float) -> int:
                 temporary.unlink()
                 removed += 1
     return removed
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        # A file system without hard links: two writers of one record write the same bytes, so the later one may win.
+        if path.exists():
+            raise FileExistsError(path) from error
+        os.replace(_written(temporary.parent, temporary.read_bytes()), path)  # noqa: PTH105
 
 
 def _written(folder: Path, data: bytes) -> Path:

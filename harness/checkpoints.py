@@ -8,6 +8,7 @@ import json
 import re
 import time
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,25 +17,26 @@ from torch import nn
 
 from harness import __version__, atomic, weights
 from harness.canonical import digest
+from harness.context import isolated
 from harness.data import LoadedDataset
 from harness.errors import CheckpointError, PluginError
-from harness.names import plain
+from harness.names import parse_name, plain
 from harness.oracle import tensors_sha256
 from harness.registry import Registry
-from harness.seeds import derive
+from harness.reporter import Reporter
 from harness.training import SavedState, TrainContext, fit, group
 from harness.types import Architecture, Defense, Recipe, Subject
 
 CARD_SCHEMA = 1
-Reporter = Any
 
 
 @dataclass(slots=True, kw_only=True)
 class Checkpoint:
-    """A network ready to be attacked, the sha256 over its tensors, and how it came about."""
+    """A deployed network, the sha256 over its trained and its deployed tensors, and how it came about."""
 
     model: nn.Module
     sha256: str
+    deployed_sha256: str
     origin: Literal["trained", "resumed", "reused", "given", "loaded"]
     path: Path | None = None
 
@@ -48,74 +50,80 @@ def obtain(
         CheckpointError: for weights that are damaged or do not fit.
         PluginError: for a defense that cannot be trained this way.
     """
-    defense = registry.get(Defense, _bare(subject.defense)).spec
+    defense = registry.get(Defense, parse_name(subject.defense)[0]).spec
     params = {name: plain(value) for name, value in subject.defense_params.items()}
     if subject.weights:
         model = build(subject, registry, data)
         weights.put(model, weights.read(Path(subject.weights)), subject.weights)
-        return _ready(model, defense, params, "given", Path(subject.weights), device)
+        return _ready(model, subject, defense, params, "given", Path(subject.weights), device)
     if defense.load is not None:
-        return _ready(defense.load(data=data, **params), defense, params, "loaded", None, device)
+        with isolated("load", subject.train_seed, collect=False):
+            model = defense.load(data=data, **params)
+        return _ready(model, subject, defense, params, "loaded", None, device)
     if subject.recipe is None:
-        raise PluginError(
-            f"defense '{defense.name}' has no recipe for dataset '{data.name}': give --recipe or --weights"
-        )
-    identity = identify(subject, defense, data)
+        raise PluginError(f"defense '{defense.name}' has no recipe for '{data.name}': give --recipe or --weights")
+    identity = identify(subject, subject.recipe, registry, data)
     home = folder / f"{_file_name(subject.defense)}-{_file_name(data.name)}-{digest(identity)[:12]}"
     origin: Literal["trained", "resumed", "reused"] = "reused"
     if not (home / "card.json").exists():
-        origin = _train(subject, registry, defense, data, home, identity, device, reporter)
+        origin = _train(subject, subject.recipe, registry, defense, data, home, identity, device, reporter)
     chosen = home / f"{subject.recipe.selection}.safetensors"
-    card = json.loads((home / "card.json").read_bytes())
     tensors = weights.read(chosen)
-    if tensors_sha256(tensors) != card["tensors_sha256"][subject.recipe.selection]:
+    if tensors_sha256(tensors) != _stated_sha256(home / "card.json", subject.recipe.selection):
         raise CheckpointError(f"weights {chosen}: the bytes are not those of its card. Remove {home} to train again")
     model = build(subject, registry, data)
     weights.put(model, tensors, str(chosen))
-    return _ready(model, defense, params, origin, chosen, device)
+    return _ready(model, subject, defense, params, origin, chosen, device)
 
 
-def identify(subject: Subject, defense: Defense, data: LoadedDataset) -> dict[str, Any]:
+def identify(subject: Subject, recipe: Recipe, registry: Registry, data: LoadedDataset) -> dict[str, Any]:
     """Everything that decides what a training gives: the checkpoint's key, and the head of its card."""
-    recipe = subject.recipe
-    if recipe is None:
-        raise PluginError(f"defense '{defense.name}' is not trained here")
+    defense = registry.get(Defense, parse_name(subject.defense)[0])
+    arch = registry.get(Architecture, parse_name(subject.arch)[0])
+    eps, step = budget(recipe, data)
     return {
         "schema": CARD_SCHEMA,
         "defense": subject.defense,
         "defense_params": {name: plain(value) for name, value in subject.defense_params.items()},
-        "defense_revision": defense.revision,
+        "defense_origin": defense.provider.origin,
+        "defense_revision": defense.spec.revision,
         "arch": subject.arch,
+        "arch_params": {name: plain(value) for name, value in subject.arch_params.items()},
+        "arch_origin": arch.provider.origin,
+        "arch_revision": arch.spec.revision,
         "dataset": data.name,
         "data_sha256": {part: data.part(part).sha256 for part in ("train", "validation")},
         "recipe": json.loads(json.dumps(dataclasses.asdict(recipe), default=str)),
-        **{name: str(value) for name, value in zip(("eps", "step"), budget(recipe, data), strict=True)},
+        "eps": str(eps),
+        "step": str(step),
         "train_seed": subject.train_seed,
     }
 
 
-def budget(recipe: Recipe, data: LoadedDataset) -> tuple[Any, Any]:
-    """The inner attack's eps and step: the recipe's, otherwise the dataset's."""
-    eps = recipe.inner.eps if recipe.inner.eps is not None else data.spec.budgets["linf"]
+def budget(recipe: Recipe, data: LoadedDataset) -> tuple[Fraction, Fraction]:
+    """The inner attack's eps and step: the recipe's, otherwise the dataset's.
+
+    Raises:
+        PluginError: where neither says an eps.
+    """
+    eps = recipe.inner.eps if recipe.inner.eps is not None else data.spec.budgets.get("linf")
+    if eps is None:
+        raise PluginError(f"recipe '{recipe.name}' has no eps and dataset '{data.name}' no linf budget")
     return eps, recipe.inner.step if recipe.inner.step is not None else eps * data.spec.step
 
 
 def build(subject: Subject, registry: Registry, data: LoadedDataset) -> nn.Module:
     """A freshly initialised network, the same for the same train seed."""
-    arch = registry.get(Architecture, _bare(subject.arch)).spec
-    with torch.random.fork_rng():
-        torch.manual_seed(derive("init", subject.train_seed))
+    arch = registry.get(Architecture, parse_name(subject.arch)[0]).spec
+    with isolated("init", subject.train_seed, collect=False):
         network: nn.Module = arch.build(data.shape, data.classes, **subject.arch_params)
     return network
 
 
 def _train(
-    subject: Subject, registry: Registry, defense: Defense, data: LoadedDataset, home: Path,
+    subject: Subject, recipe: Recipe, registry: Registry, defense: Defense, data: LoadedDataset, home: Path,
     identity: dict[str, Any], device: torch.device, reporter: Reporter,
 ) -> Literal["trained", "resumed"]:  # fmt: skip
-    recipe = subject.recipe
-    if recipe is None:
-        raise PluginError(f"defense '{defense.name}' is not trained here")
     state_file = home / "training.safetensors"
     atomic.sweep(home, time.time() - atomic.STALE_SECONDS)
     saved = _saved(state_file)
@@ -136,7 +144,7 @@ def _train(
     model = build(subject, registry, data).to(device)
     params = {name: plain(value) for name, value in subject.defense_params.items()}
     reporter.train_start(subject, saved.epochs if saved else 0)
-    with torch.random.fork_rng():
+    with isolated("train", subject.train_seed, collect=False):
         if defense.train is not None:
             defense.train(model, ctx, **params)
         elif defense.step is not None:
@@ -170,16 +178,26 @@ def _saved(path: Path) -> SavedState | None:
     return SavedState(epochs=note["epochs"], history=note["history"], tensors=weights.read(path))
 
 
+def _stated_sha256(card: Path, selection: str) -> str:
+    try:
+        return str(json.loads(card.read_bytes())["tensors_sha256"][selection])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{card} is damaged ({error}). Remove {card.parent} to train again") from error
+
+
 def _ready(
-    model: nn.Module, defense: Defense, params: dict[str, Any], origin: Any, path: Path | None, device: torch.device
-) -> Checkpoint:
+    model: nn.Module, subject: Subject, defense: Defense, params: dict[str, Any], origin: Any, path: Path | None,
+    device: torch.device,
+) -> Checkpoint:  # fmt: skip
     sha256 = tensors_sha256(model.state_dict())
-    deployed = defense.wrap(model, **params) if defense.wrap is not None else model
-    return Checkpoint(model=deployed.to(device).eval(), sha256=sha256, origin=origin, path=path)
-
-
-def _bare(name: str) -> str:
-    return name.partition("[")[0]
+    deployed = model
+    if defense.wrap is not None:
+        with isolated("deploy", subject.train_seed, collect=False):
+            deployed = defense.wrap(model, **params)
+    return Checkpoint(
+        model=deployed.to(device).eval(), sha256=sha256, deployed_sha256=tensors_sha256(deployed.state_dict()),
+        origin=origin, path=path,
+    )  # fmt: skip
 
 
 def _file_name(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What an attack may use besides the model, and the fence around the process while it runs."""
+"""What an attack may use besides the model, and the fence around the process while foreign code runs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 import io
 import os
 import random
+import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from harness.oracle import Oracle
     from harness.types import Images
 
-__all__ = ["AttackContext", "isolated"]
+__all__ = ["AttackContext", "isolated", "seed_generators"]
 
 
 class AttackContext:
@@ -35,7 +36,8 @@ class AttackContext:
         self.costs: dict[int, tuple[int, int]] = {}
         self.seed, self.data_sha256, self.examples = seed, data_sha256, tuple(examples)
         self._oracle = oracle
-        self._like = like
+        # Shape and device only: the images themselves are what verdicts are measured against.
+        self._shape, self._device = tuple(like.shape[1:]), like.device
         self._base = (oracle.forwards, oracle.backwards)
 
     def noise(self, purpose: str, distribution: Distribution = "uniform") -> Images:
@@ -44,12 +46,11 @@ class AttackContext:
         Purposes by convention: `start:r` for restart r, `step:t`, `draw:j`, `target`, `style`. The same purpose gives
         the same numbers in every attack, so that attacks and defenses are compared on common noise.
         """
-        shape = tuple(self._like.shape[1:])
         drawn = noise(
-            shape, seed=self.seed, data_sha256=self.data_sha256, examples=self.examples, purpose=purpose,
+            self._shape, seed=self.seed, data_sha256=self.data_sha256, examples=self.examples, purpose=purpose,
             distribution=distribution,
         )  # fmt: skip
-        return torch.from_numpy(drawn).to(self._like.device)
+        return torch.from_numpy(drawn).to(self._device)
 
     def reached(self, steps: int) -> None:
         """Note that so many steps are done, so that the harness can tell a snapshot's cost from the whole run's.
@@ -69,30 +70,71 @@ class AttackContext:
         self._base = (forwards, backwards)
 
 
+def seed_generators(*key: Any) -> None:
+    """Seed the global generators of torch, NumPy and `random` from anything JSON can hold."""
+    seed = derive(*key)
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
 @contextlib.contextmanager
-def isolated(*key: object) -> Iterator[io.StringIO]:
+def isolated(*key: Any, collect: bool = True) -> Iterator[io.StringIO]:
     """Seed every global generator from the key, collect what is printed, and put the process back as it was.
 
-    Restored: torch, NumPy and `random` generators, gradient mode, default dtype, deterministic mode, thread count and
-    working directory. Yields the collected output.
+    Restored: generators, gradient mode, autocast, default dtype and device, exactness switches, thread count, working
+    directory, environment variables and warning filters. Yields the collected output; `collect=False` lets it pass.
     """
-    numpy_state, random_state = np.random.get_state(), random.getstate()
-    gradients, dtype, folder = torch.is_grad_enabled(), torch.get_default_dtype(), os.getcwd()  # noqa: PTH109
-    deterministic, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     printed = io.StringIO()
-    with torch.random.fork_rng(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        seed = derive(*key)
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
+    state = _process_state()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng())
+        stack.enter_context(warnings.catch_warnings())
+        if collect:
+            stack.enter_context(contextlib.redirect_stdout(printed))
+            stack.enter_context(contextlib.redirect_stderr(printed))
+        seed_generators(*key)
         try:
             yield printed
         finally:
-            torch.set_grad_enabled(gradients)
-            torch.set_default_dtype(dtype)
-            torch.use_deterministic_algorithms(deterministic)
-            if torch.get_num_threads() != threads:
-                torch.set_num_threads(threads)
-            os.chdir(folder)
-            np.random.set_state(numpy_state)
-            random.setstate(random_state)
+            _restore(state)
+
+
+def _process_state() -> dict[str, Any]:
+    return {
+        "numpy": np.random.get_state(),
+        "random": random.getstate(),
+        "folder": os.getcwd(),  # noqa: PTH109
+        "environment": dict(os.environ),
+        "gradients": torch.is_grad_enabled(),
+        "dtype": torch.get_default_dtype(),
+        "device": torch.get_default_device(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "threads": torch.get_num_threads(),
+        "precision": torch.get_float32_matmul_precision(),
+        "autocast": {kind: torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")},
+        "cudnn": (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32),
+    }
+
+
+def _restore(state: dict[str, Any]) -> None:
+    now = _process_state()
+    np.random.set_state(state["numpy"])
+    random.setstate(state["random"])
+    os.chdir(state["folder"])
+    if now["environment"] != state["environment"]:
+        os.environ.clear()
+        os.environ.update(state["environment"])
+    torch.set_grad_enabled(state["gradients"])
+    torch.set_default_dtype(state["dtype"])
+    if now["device"] != state["device"]:
+        torch.set_default_device(state["device"])
+    torch.use_deterministic_algorithms(state["deterministic"])
+    if now["threads"] != state["threads"]:
+        torch.set_num_threads(state["threads"])
+    if now["precision"] != state["precision"]:
+        torch.set_float32_matmul_precision(state["precision"])
+    for kind, enabled in state["autocast"].items():
+        torch.set_autocast_enabled(kind, enabled)
+    cudnn = torch.backends.cudnn
+    cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = state["cudnn"]

@@ -40,7 +40,8 @@ class UnknownName(UsageError):
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         lines = [f"unknown {noun} '{name}'." + (f" Did you mean: {', '.join(near)}?" if near else "")]
-        lines.append(f"{len(names)} {plural} known: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}")
+        some = f": {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}" if names else ""
+        lines.append(f"{len(names)} {plural} known{some}")
         super().__init__("\n".join([*lines, *notes]))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -23,7 +23,8 @@ class Oracle(nn.Module):
     """A model that counts: every image that goes forward, and every image whose logits send a gradient back.
 
     `gradient` access answers logits with a graph, and the weights are readable; `score` answers logits without one;
-    `decision` answers one-hot rows. The parameters take no gradient, and the network is a copy that no verdict uses.
+    `decision` answers one-hot rows. The parameters take no gradient. The network is a copy that no verdict uses.
+    The counts are honest for code that plays by the rules: who copies the network can ask the copy uncounted.
     """
 
     def __init__(self, model: nn.Module, access: Access) -> None:
@@ -32,42 +33,47 @@ class Oracle(nn.Module):
         self.forwards = 0
         self.backwards = 0
         working = copy.deepcopy(model).eval().requires_grad_(False)
+        working.register_forward_pre_hook(self._count_forward)
+        working.register_forward_hook(self._watch_backward)
         if access == "gradient":
             self.model = working
         else:
             # Held outside the module tree: an attack without gradient access finds no parameters here.
-            object.__setattr__(self, "_hidden", (working,))
+            object.__setattr__(self, "_hidden", working)
         self.training = False
 
-    def _network(self) -> nn.Module:
-        if self.access == "gradient":
-            return self.model
-        hidden: tuple[nn.Module] = self.__dict__["_hidden"]
-        return hidden[0]
+    @property
+    def network(self) -> nn.Module:
+        """The attack's copy of the network."""
+        found: nn.Module = self.model if self.access == "gradient" else self.__dict__["_hidden"]
+        return found
 
     def forward(self, x: Images) -> Logits:
-        """Answer as far as the access allows. Counts `len(x)` forwards, and as many backwards when one passes."""
-        self.forwards += len(x)
-        network = self._network()
+        """Answer as far as the access allows."""
         if self.access == "gradient":
-            logits: Logits = network(x)
-            if logits.requires_grad:
-                logits.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
+            logits: Logits = self.network(x.clone())
             return logits
         if x.requires_grad:
             raise AccessDenied(f"an attack with {self.access} access asked for a gradient")
         with torch.no_grad():
-            logits = network(x)
+            logits = self.network(x.clone())
         if self.access == "score":
             return logits
         return nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits.dtype)
+
+    def _count_forward(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        self.forwards += len(inputs[0])
+
+    def _watch_backward(self, _module: nn.Module, _inputs: tuple[Any, ...], logits: Any) -> None:
+        if isinstance(logits, torch.Tensor) and logits.requires_grad:
+            logits.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
 
     def _count_backward(self, gradient: torch.Tensor) -> None:
         self.backwards += len(gradient)
 
     def fingerprint(self) -> dict[str, str]:
         """What must be equal before and after an attack (see `fingerprint`)."""
-        return fingerprint(self._network())
+        return fingerprint(self.network)
 
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
@@ -82,7 +88,7 @@ def fingerprint(model: nn.Module) -> dict[str, str]:
         "train mode": repr([name for name, module in modules if module.training]),
         "gradient flags": repr([(n, p.requires_grad, p.grad is None) for n, p in model.named_parameters()]),
         "hooks": repr(hooks),
-        "structure": repr([(name, type(module).__qualname__) for name, module in modules]),
+        "structure": repr([(name, type(module).__qualname__, id(type(module).forward)) for name, module in modules]),
     }
     return {part: hashlib.sha256(text.encode()).hexdigest() for part, text in parts.items()}
 

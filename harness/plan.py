@@ -29,6 +29,7 @@ from harness.types import (
 )
 
 EVERY_ATTACK = "extended"
+DEFENSE_OWN_NETWORK = "own"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,12 +80,17 @@ def plan(request: Request, registry: Registry) -> Plan:
     subjects = list({subject.defense: subject for found in named for subject in found}.values())
     if request.weights and len(subjects) > 1:
         raise UsageError(f"--weights goes with one defense, not with {len(subjects)}")
-    if request.limit is not None and (request.limit <= 0 or (request.limit > 1 and request.limit % 1)):
+    if not subjects:
+        raise NothingSelected("nothing selected: name at least one defense with -d")
+    if request.limit is not None and not (0 < request.limit <= 1 or (request.limit > 1 and request.limit % 1 == 0)):
         raise UsageError(f"--limit {request.limit}: give a number of images, or a share between 0 and 1")
-    threats = [_threat(text, dataset, registry) for text in split_names(request.threats)]
-    chosen = _attacks(request.attacks, registry)
+    threats = list(dict.fromkeys(_threat(text, dataset, registry) for text in split_names(request.threats)))
+    chosen, unusable = _attacks(request.attacks, registry)
+    for threat in threats:
+        if not any(threat.kind in attack.threats for _, attack, _ in chosen):
+            raise UsageError(f"--threat {threat}: none of the selected attacks works under {threat.kind}")
     result = Plan(
-        dataset=dataset, dataset_name=dataset_name, location=location, subjects=subjects, groups=[], skips=[],
+        dataset=dataset, dataset_name=dataset_name, location=location, subjects=subjects, groups=[], skips=unusable,
         limit=request.limit, seed=request.seed,
     )  # fmt: skip
     for subject in subjects:
@@ -136,21 +142,16 @@ def _subjects(text: str, dataset: Dataset, request: Request, registry: Registry)
         defense = entry.spec
         params = resolve("defense", defense.name, defense.params, given)
         recipe = None if defense.load is not None or request.weights else find_recipe(request.recipe, defense, dataset)
-        template = recipe or find_recipe("", defense, dataset)
-        arch_text = request.arch or (template.arch if template else "")
-        if not arch_text and defense.load is None:
-            raise UsageError(f"no network is known for {defense.name} on {dataset.name}: give --arch")
-        arch_name, arch_given = parse_name(arch_text or "own")
+        arch_text: str = DEFENSE_OWN_NETWORK
         arch_params: dict[str, Value] = {}
         if defense.load is None:
-            arch = registry.get(Architecture, arch_name).spec
-            arch_params = resolve("architecture", arch.name, arch.params, arch_given)
-            arch_text = format_name(arch.name, overrides(arch.params, arch_params))
+            template = recipe or find_recipe("", defense, dataset)
+            arch_text, arch_params = _network(request.arch or (template.arch if template else ""), defense, registry)
         subjects.append(
             Subject(
                 defense=format_name(asked, overrides(defense.params, params)),
                 defense_params=params,
-                arch=arch_text or "own",
+                arch=arch_text,
                 arch_params=arch_params,
                 recipe=recipe,
                 train_seed=request.train_seed,
@@ -160,21 +161,42 @@ def _subjects(text: str, dataset: Dataset, request: Request, registry: Registry)
     return subjects
 
 
-def _attacks(texts: Sequence[str], registry: Registry) -> list[tuple[str, Attack, dict[str, Value]]]:
-    """Names, globs and groups -> ids and attacks with the parameters given in brackets, doubles dropped."""
+def _network(text: str, defense: Defense, registry: Registry) -> tuple[str, dict[str, Value]]:
+    """The id and the resolved parameters of a network."""
+    if not text:
+        raise UsageError(f"no network is known for {defense.name} on this dataset: give --arch")
+    name, given = parse_name(text)
+    arch = registry.get(Architecture, name).spec
+    params = resolve("architecture", arch.name, arch.params, given)
+    return format_name(arch.name, overrides(arch.params, params)), params
+
+
+def _attacks(texts: Sequence[str], registry: Registry) -> tuple[list[tuple[str, Attack, dict[str, Value]]], list[Skip]]:
+    """Names, globs and groups -> ids and attacks with the parameters given in brackets, doubles dropped.
+
+    Members of a group whose name is claimed twice cannot run; they come back as skips.
+    """
     chosen: dict[str, tuple[Attack, dict[str, Value]]] = {}
+    skips: dict[str, Skip] = {}
     entries = {entry.spec.name: entry for entry in registry.entries(Attack)}
     groups = {group for entry in entries.values() for group in entry.spec.groups} | {EVERY_ATTACK}
     for text in split_names(texts):
         name, given = parse_name(text)
         if name in groups:
             found = {n: entry for n, entry in entries.items() if name in (*entry.spec.groups, EVERY_ATTACK)}
+            for twice, claims in registry.clashing(Attack).items():
+                if any(name in (*claim.spec.groups, EVERY_ATTACK) for claim in claims):
+                    reason = f"claimed by {' and '.join(str(claim.provider) for claim in claims)}"
+                    skips[twice] = Skip(defense="every defense", attack=twice, reason=reason)
         else:
             found = registry.match(Attack, name)
         for asked, entry in found.items():
             resolved = resolve("attack", asked, entry.spec.params, given)
+            prefix = entry.spec.prefix
+            if prefix in resolved and int(str(resolved[prefix])) < 1:
+                raise UsageError(f"attack '{asked}': {prefix}={resolved[prefix]} must be at least 1")
             chosen.setdefault(format_name(asked, overrides(entry.spec.params, resolved)), (entry.spec, resolved))
-    return [(label, *found) for label, found in chosen.items()]
+    return [(label, *found) for label, found in chosen.items()], list(skips.values())
 
 
 def _threat(text: str, dataset: Dataset, registry: Registry) -> ThreatModel:

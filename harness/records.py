@@ -6,50 +6,65 @@ was observed, one bit for each image). Time, host, versions, batch size and devi
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.canonical import canonical, digest
 from harness.errors import StoreError
 from harness.names import plain
-from harness.types import Attack, Cell, Defense
+from harness.types import Attack, Cell
 
 SCHEMA = 1
 Record = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What a subject and its data came to, beyond the names in a cell: hashes, revisions and origins."""
+
+    dataset: str
+    data_sha256: str
+    split_size: int
+    weights_sha256: str
+    deployed_sha256: str
+    defense_origin: str
+    defense_revision: int
+    mandatory: tuple[str, ...]
+    arch_origin: str
+    arch_revision: int
+
+
 def identity(
-    cell: Cell, attack: Attack, defense: Defense, *, judge_revision: int, weights_sha256: str, dataset: str,
-    data_sha256: str, split_size: int, start: int, stop: int,
-) -> Record:  # fmt: skip
+    cell: Cell, attack: Attack, attack_origin: str, provenance: Provenance, judge: int, start: int, stop: int
+) -> Record:
     """The deterministic head of a record; its digest is the record's key."""
     subject = cell.subject
     return {
+        **dataclasses.asdict(provenance),
+        "mandatory": list(provenance.mandatory),
         "schema": SCHEMA,
         "kind": "cell",
-        "judge": judge_revision,
-        "dataset": dataset,
-        "data_sha256": data_sha256,
+        "judge": judge,
         "split": "test",
-        "split_size": split_size,
         "start": start,
         "stop": stop,
         "defense": subject.defense,
         "defense_params": {name: plain(value) for name, value in subject.defense_params.items()},
-        "defense_revision": defense.revision,
-        "mandatory": list(defense.mandatory),
         "arch": subject.arch,
+        "arch_params": {name: plain(value) for name, value in subject.arch_params.items()},
         "recipe": subject.recipe.name if subject.recipe else "given weights" if subject.weights else "own",
         "train_seed": subject.train_seed,
-        "weights_sha256": weights_sha256,
         "attack": cell.attack,
+        "attack_origin": attack_origin,
         "attack_revision": attack.revision,
         "params": {name: plain(value) for name, value in cell.params.items()},
         "threat": str(cell.threat),
-        "knowledge": "static",
+        "knowledge": "static" if attack.access == "gradient" else "blackbox",
         "minimal": attack.minimal,
         "seed": cell.seed,
         "precision": "float32",

@@ -15,14 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from harness.context import seed_generators
 from harness.data import LoadedPart
+from harness.errors import HarnessError
 from harness.networks import frozen
-from harness.ops import ascend, cross_entropy, misclassified, project_linf
-from harness.seeds import derive
+from harness.ops import ascend, cross_entropy, project_linf
 from harness.types import Recipe, Value
 
 if TYPE_CHECKING:
-    from harness.types import Images, Labels
+    from harness.types import Flags, Images, Labels, Logits
 
 __all__ = ["EpochReport", "SavedState", "TrainContext", "fit"]
 
@@ -148,19 +149,21 @@ def _epoch(
     model: nn.Module, step: Step, optimizer: torch.optim.Optimizer, ctx: TrainContext,
     params: Mapping[str, Value], epoch: int,
 ) -> float:  # fmt: skip
-    torch.manual_seed(derive("epoch", ctx.seed, epoch))
+    seed_generators("epoch", ctx.seed, epoch)
     order = torch.randperm(len(ctx.train)).numpy()
     batches = math.ceil(len(order) / ctx.recipe.batch)
     total = 0.0
     model.train()
     for batch in range(batches):
-        torch.manual_seed(derive("batch", ctx.seed, epoch, batch))
+        seed_generators("batch", ctx.seed, epoch, batch)
         ctx.progress = epoch + batch / batches
         chosen = order[batch * ctx.recipe.batch : (batch + 1) * ctx.recipe.batch]
         x, y = ctx.train.batch(chosen, ctx.device)
         if ctx.recipe.augment == "crop-flip":
             x = crop_flip(x)
         loss = step(model, x, y, ctx, **params)
+        if not torch.isfinite(loss).all():
+            raise HarnessError(f"the loss became {loss.item()} in epoch {epoch + 1}, batch {batch + 1}; lower the rate")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -186,17 +189,21 @@ def crop_flip(x: Images) -> Images:
 
 def _validate(model: nn.Module, ctx: TrainContext) -> tuple[float, float]:
     model.eval()
-    torch.manual_seed(derive("validate", ctx.seed))
+    seed_generators("validate", ctx.seed)
     ctx.progress = math.inf
     standing = unbroken = 0
     for start in range(0, len(ctx.validation), 500):
         x, y = ctx.validation.batch(slice(start, start + 500), ctx.device)
         x_adv = ctx.perturb(model, x, y)
         with torch.no_grad():
-            right = ~misclassified(model(x), y)
+            right = _right(model(x), y)
             standing += int(right.sum())
-            unbroken += int((right & ~misclassified(model(x_adv), y)).sum())
+            unbroken += int((right & _right(model(x_adv), y)).sum())
     return standing / len(ctx.validation), unbroken / len(ctx.validation)
+
+
+def _right(logits: Logits, y: Labels) -> Flags:
+    return (logits.argmax(dim=1) == y) & torch.isfinite(logits).all(dim=1)
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

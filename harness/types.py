@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 Value: TypeAlias = bool | int | float | Fraction | str | None
 Defaults: TypeAlias = "Mapping[str, Value | OneOf]"
 Access: TypeAlias = Literal["gradient", "score", "decision"]
-Knowledge: TypeAlias = Literal["static", "transfer", "adaptive", "blackbox"]
 
 FROM_DATASET = "dataset"
 """As the default of an attack's `step` parameter: the planner puts in the dataset's step for the budget in force."""
@@ -43,6 +42,11 @@ def parse_number(text: str) -> Fraction | None:
         return Fraction(text.strip())
     except ZeroDivisionError:
         return None
+
+
+def format_budget(eps: Fraction) -> str:
+    """Write a budget as papers do: in 255ths where it is a fraction of 255 that nobody would shorten."""
+    return f"{eps * 255}/255" if eps.denominator in (51, 85, 255) else str(eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ class ThreatModel:
         return cls(kind=kind, eps=eps)
 
     def __str__(self) -> str:
-        return self.kind if self.eps is None else f"{self.kind}:{self.eps}"
+        return self.kind if self.eps is None else f"{self.kind}:{format_budget(self.eps)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,11 +253,15 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """One network: `build(shape, classes, **params)` returns a `harness.networks.Classifier`, freshly initialised."""
+    """One network: `build(shape, classes, **params)` returns a `harness.networks.Classifier`, freshly initialised.
+
+    `revision` is raised whenever the same parameters build another network.
+    """
 
     name: str
     build: Callable[..., torch.nn.Module]
     params: Defaults = field(default_factory=dict)
+    revision: int = 1
     summary: str = ""
 
 

@@ -10,11 +10,11 @@ import typer
 from harness.cli import options
 from harness.errors import UnknownName
 from harness.names import format_value
+from harness.plan import EVERY_ATTACK
 from harness.registry import Registry
 from harness.types import Architecture, Attack, Dataset, Defense, ThreatKind
 
 TOPICS = ("defenses", "attacks", "datasets", "architectures", "threats", "groups", "recipes")
-PIPED_WIDTH = 160
 
 
 def command(
@@ -37,7 +37,7 @@ def command(
 
     console = Console()
     if not console.is_terminal:
-        console.width = PIPED_WIDTH
+        console.width = options.PIPED_WIDTH
     for name, found in tables.items():
         table = Table(title=f"{name} ({len(found)})", title_justify="left", box=None, pad_edge=False)
         for column in found[0] if found else ():
@@ -70,7 +70,7 @@ def lines(topic: str, registry: Registry) -> list[dict[str, str]]:
     if topic == "groups":
         groups: dict[str, list[str]] = {}
         for entry in registry.entries(Attack):
-            for group in (*entry.spec.groups, "extended"):
+            for group in (*entry.spec.groups, EVERY_ATTACK):
                 groups.setdefault(group, []).append(entry.spec.name)
         return [{"group": group, "attacks": ", ".join(names)} for group, names in sorted(groups.items())]
     if topic == "recipes":

@@ -11,6 +11,9 @@ import typer
 from harness.errors import PluginError
 from harness.registry import Registry, broken_line, discover
 
+PIPED_WIDTH = 200
+"""Columns of a table that goes into a file or a pipe."""
+
 Defenses = Annotated[
     list[str],
     typer.Option("--defense", "-d", help="Names, globs or comma lists; parameters in brackets: aalp[version=1]."),

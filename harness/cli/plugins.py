@@ -8,6 +8,7 @@ import typer
 
 from harness.cli import options
 from harness.errors import UnknownName
+from harness.registry import NOUNS
 
 
 def command(
@@ -24,8 +25,8 @@ def command(
                 return
         raise UnknownName("broken plugin", trace, [broken.provider.plugin for broken in registry.broken])
     for loaded in registry.loaded:
-        kinds = [type(spec).__name__.lower() for spec in loaded.offers]
-        counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)) or "observer only"
+        kinds = [NOUNS[type(spec)] for spec in loaded.offers]
+        counts = ", ".join(f"{kind} x {kinds.count(kind)}" for kind in dict.fromkeys(kinds)) or "observer only"
         print(f"{loaded.provider!s:<48} {counts}  ({1000 * loaded.seconds:.0f} ms)")
     for broken in registry.broken:
         print(f"{broken.provider!s:<48} BROKEN: {broken.reason}")

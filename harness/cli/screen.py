@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -18,9 +17,10 @@ from rich.table import Table
 
 from harness import __version__, atomic
 from harness.bench import Interrupted, Outcome
+from harness.cli.options import PIPED_WIDTH
 from harness.errors import UsageError
 from harness.leaderboard.rows import Row, rows
-from harness.leaderboard.tables import States, attack_columns, cell_text, flag_notes, percent, tidy, wide
+from harness.leaderboard.tables import States, attack_columns, cell_text, flag_notes, percent, tidy, wide, worst_text
 from harness.machine import describe, pick_device
 from harness.plan import Plan
 from harness.registry import Registry
@@ -29,7 +29,6 @@ from harness.training import EpochReport
 from harness.types import Cell, Skip, Subject
 
 PLAIN_SECONDS = 30.0
-PIPED_WIDTH = 200
 
 
 class Screen(Reporter):
@@ -151,8 +150,8 @@ class Screen(Reporter):
 
     def result(self, outcome: Outcome, skips: Sequence[Skip]) -> None:
         """Print the tables, write them beside the records, and say what to do next."""
-        found = rows(outcome.records)
         states = {(f.defense, f.attack, f.threat): (f.state, f.reason) for f in outcome.failures}
+        found = present(outcome, states)
         for table in tables(found, states):
             self.out.print(table)
         for line in flag_notes(found):
@@ -173,18 +172,36 @@ class Screen(Reporter):
         self.note(f"wrote {run}/records.jsonl, table.csv, table.md   next: harness leaderboard build BOARD --add {run}")
 
 
+def present(outcome: Outcome, states: States) -> list[Row]:
+    """The rows of a run: only cells that are whole, and a row without cells for each defense that has none."""
+    named = ("defense", "attack", "threat")
+    found = rows(r for r in outcome.records if tuple(r["identity"][name] for name in named) not in states)
+    for subject in outcome.subjects:
+        if subject.defense not in {row.defense for row in found}:
+            empty = Row(
+                dataset=outcome.dataset, data_sha256="", defense=subject.defense, arch=subject.arch,
+                recipe=subject.recipe.name if subject.recipe else "own", train_seed=subject.train_seed,
+                weights_sha256="",
+            )  # fmt: skip
+            found.append(empty)
+    return found
+
+
 def tables(found: Sequence[Row], states: States) -> list[Table]:
     """One table for each dataset and threat model: an attack a line, a defense a column."""
     made = []
     for dataset in sorted({row.dataset for row in found}):
         here = [row for row in found if row.dataset == dataset]
-        for threat in sorted({threat for row in here for threat in row.threats()} or {"none"}):
+        threats = {threat for row in here for threat in row.threats()} | {
+            t for _, _, t in states if t not in ("", "none")
+        }
+        for threat in sorted(threats or {"none"}):
             made.append(_table(dataset, threat, here, states))
     return made
 
 
 def _table(dataset: str, threat: str, found: Sequence[Row], states: States) -> Table:
-    title = f"{dataset}, {threat}: per cent still correct [95 % Wilson interval]"
+    title = f"{dataset}, {threat}: per cent still correct, 95 % interval"
     table = Table(title=title, title_justify="left")
     table.add_column("attack")
     for row in found:
@@ -195,6 +212,5 @@ def _table(dataset: str, threat: str, found: Sequence[Row], states: States) -> T
             table.add_row(attack, *[cell_text(row, attack, threat, states) for row in found])
     if threat != "none":
         table.add_section()
-        worst: list[Any] = [percent(row.worst(threat)) if threat in row.threats() else "not run" for row in found]
-        table.add_row("worst case", *worst, style="bold")
+        table.add_row("worst case", *[worst_text(row, threat, states) for row in found], style="bold")
     return table

@@ -9,6 +9,7 @@ import typer
 
 from harness.cli import options
 from harness.names import default_value, format_value, parse_name
+from harness.registry import NOUNS
 from harness.types import OneOf, Recipe
 
 
@@ -20,7 +21,7 @@ def command(
     """Show parameters with their defaults, budgets, recipes, source and provider of one entry."""
     registry = options.registry(plugin, no_plugin)
     entries = registry.named(parse_name(name)[0].partition(":")[0])
-    print("\n\n".join(_text(type(e.spec).__name__.lower(), e.spec, str(e.provider)) for e in entries))
+    print("\n\n".join(_text(NOUNS[type(e.spec)], e.spec, str(e.provider)) for e in entries))
 
 
 def _text(noun: str, spec: Any, provider: str) -> str:

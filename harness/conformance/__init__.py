@@ -10,6 +10,7 @@ from harness.conformance.attacks import check_attack
 from harness.conformance.datasets import check_architecture, check_dataset
 from harness.conformance.defenses import check_defense
 from harness.conformance.report import CheckResult
+from harness.errors import UsageError
 from harness.names import parse_name
 from harness.registry import Registry
 from harness.types import Architecture, Attack, Dataset, Defense
@@ -33,4 +34,6 @@ def check(name: str, registry: Registry) -> list[CheckResult]:
             results += check_dataset(entry.spec)
         elif isinstance(entry.spec, Architecture):
             results += check_architecture(entry.spec)
+    if not results:
+        raise UsageError(f"'{name}' is a threat kind; contract tests are for attacks, defenses, datasets and networks")
     return results

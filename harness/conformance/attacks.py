@@ -13,7 +13,8 @@ from harness import threats
 from harness.conformance import toys
 from harness.conformance.report import CheckResult, NotApplicable, run_checks
 from harness.context import AttackContext
-from harness.evaluate import Judge, Measurement, Refused, evaluate, pick, run_attack
+from harness.evaluate import Measurement, Refused, evaluate, pick, run_attack
+from harness.judge import Judge
 from harness.names import default_value
 from harness.oracle import Oracle
 from harness.types import FROM_DATASET, Attack, Cell, Result, Subject, ThreatKind, ThreatModel, Value
@@ -81,7 +82,7 @@ def _one_by_one(attack: Attack) -> None:
         _run(attack, toys.tiny_net(), x[i : i + 1], y[i : i + 1], _threat(attack), offset=i) for i in range(len(x))
     ]
     difference = (torch.cat([result.last for result in apart]) - together.last).abs().amax()
-    judge = Judge(toys.tiny_net(), 4)
+    judge = Judge(toys.tiny_net(), 4, toys.SHAPE)
     alone = judge.broken(torch.cat([result.last for result in apart]), y, len(x))
     assert torch.equal(alone, judge.broken(together.last, y, len(x))), (
         "verdicts differ between a batch and single images"
@@ -176,7 +177,7 @@ def _params(attack: Attack, threat: ThreatModel) -> dict[str, Value]:
 def _measured(attack: Attack, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, k: int) -> Measurement:
     nobody = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
     cell = Cell(subject=nobody, attack=attack.name, params=_params(attack, threat), threat=threat)
-    results, _ = evaluate(Judge(model, k), toys.shard(x, y), attack, [cell], KINDS[threat.kind], len(x))
+    results, _ = evaluate(Judge(model, k, toys.SHAPE), toys.shard(x, y), attack, [cell], KINDS[threat.kind], len(x))
     assert not isinstance(results[0], Refused), f"refused: {results[0]}"
     return results[0]
 

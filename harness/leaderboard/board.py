@@ -65,7 +65,9 @@ def _tables(board: Path, records: list[Record]) -> dict[Path, str]:
 
 
 def _complete(run: Path) -> list[Record]:
-    _, keys = expected(run)
+    document, keys = expected(run)
+    if document.get("absent"):
+        raise StoreError(f"{run} is incomplete: no network for {', '.join(document['absent'])}")
     path = run / RECORDS
     records = read_compacted(path) if path.exists() else []
     missing = len(set(keys) - {str(record["key"]) for record in records})

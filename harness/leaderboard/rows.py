@@ -6,9 +6,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.canonical import digest
+from harness.errors import StoreError
 from harness.records import Record
 
 ROW_FIELDS = ("dataset", "data_sha256", "defense", "arch", "recipe", "train_seed", "weights_sha256")
+"""What a table shows of a subject."""
+VARIANT_FIELDS = (
+    "judge", "defense_revision", "attack_revision", "arch_revision", "attack_origin", "defense_origin", "arch_origin",
+    "params", "defense_params", "arch_params", "deployed_sha256", "minimal", "knowledge", "precision",
+)  # fmt: skip
+"""What else decides a result. Within one cell these may only differ by revision, and the highest counts."""
+REVISIONS = 4
+"""How many of the variant fields, from the front, are revisions."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,8 +77,8 @@ class Row:
 
     @property
     def clean(self) -> str:
-        """Right on the clean image, over as many images as any cell has."""
-        return max((cell.clean for cell in self.cells.values()), key=len)
+        """Right on the clean image, over as many images as any cell has; empty for a row without a cell."""
+        return max((cell.clean for cell in self.cells.values()), key=len, default="")
 
     def threats(self) -> list[str]:
         """The threat models its attacks ran under."""
@@ -82,7 +92,11 @@ class Row:
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
-    """Join records into rows, sorted by worst case (best first), then by name."""
+    """Join records into rows, sorted by worst case (best first), then by name.
+
+    Raises:
+        StoreError: where two records of one cell differ in more than their revisions.
+    """
     grouped: dict[tuple[Any, ...], dict[tuple[str, str, int], list[Record]]] = {}
     for record in records:
         head = record["identity"]
@@ -92,7 +106,7 @@ def rows(records: Iterable[Record]) -> list[Row]:
     found = []
     for subject, cells in grouped.items():
         row = Row(**dict(zip(ROW_FIELDS, subject, strict=True)))
-        joined = {cell: result for cell, parts in cells.items() if (result := _join(parts)) is not None}
+        joined = {cell: result for cell, parts in cells.items() if (result := _join(_newest(parts))) is not None}
         row.cells = dict(sorted(joined.items(), key=lambda item: (item[1].threat, sum(item[1].cost), item[0])))
         row.mandatory = tuple(next(iter(cells.values()))[0]["identity"]["mandatory"])
         if row.cells:
@@ -103,6 +117,26 @@ def rows(records: Iterable[Record]) -> list[Row]:
 def _headline(row: Row) -> float:
     shares = [row.worst(threat).count("1") / len(row.worst(threat)) for threat in row.threats()]
     return min(shares, default=row.clean.count("1") / len(row.clean))
+
+
+def _newest(parts: list[Record]) -> list[Record]:
+    """The records of the highest revisions."""
+    variants: dict[str, list[Record]] = {}
+    for record in parts:
+        variants.setdefault(digest([record["identity"][name] for name in VARIANT_FIELDS]), []).append(record)
+    ranked = sorted(variants.values(), key=_revisions)
+    if len(ranked) > 1 and _revisions(ranked[-1]) == _revisions(ranked[-2]):
+        first, second = (found[0]["identity"] for found in ranked[-2:])
+        name = next(name for name in VARIANT_FIELDS if first[name] != second[name])
+        raise StoreError(
+            f"two kinds of records of {first['attack']} on {first['defense']}: {name} is {first[name]} and "
+            f"{second[name]}. Keep them on separate boards"
+        )
+    return ranked[-1]
+
+
+def _revisions(parts: list[Record]) -> list[int]:
+    return [parts[0]["identity"][name] for name in VARIANT_FIELDS[:REVISIONS]]
 
 
 def _join(parts: list[Record]) -> CellResult | None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness import audit
-from harness.leaderboard.rows import CellResult, Row
+from harness.leaderboard.rows import ROW_FIELDS, CellResult, Row
 from harness.names import format_value
 from harness.stats import wilson
 
@@ -23,31 +21,45 @@ COLUMNS = (
 
 
 def percent(bits: str) -> str:
-    """The share of ones with its 95 % Wilson interval and n: `59.4 [55.0, 63.6] n=500`."""
+    """The share of ones with its 95 % Wilson interval and n: `59.4 [55.0, 63.6] n=500`; words where there are none."""
+    if not bits:
+        return "no number"
     low, high = wilson(bits.count("1"), len(bits))
     return f"{100 * bits.count('1') / len(bits):.1f} [{100 * low:.1f}, {100 * high:.1f}] n={len(bits)}"
 
 
 def tidy(rows: Sequence[Row], states: States | None = None) -> str:
     """The CSV: a line for each cell, then one worst case for each threat model; accuracies in per cent."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
+    import pandas as pd
+
+    states = states or {}
+    lines: list[dict[str, Any]] = []
     for row in rows:
         flags = audit.flags(row)
-        subject = {
-            name: getattr(row, name) for name in COLUMNS if hasattr(row, name) and name not in ("clean", "flags")
-        }
-        for cell in row.cells.values():
-            writer.writerow({**subject, **_line(cell)})
+        subject = {name: getattr(row, name) for name in ROW_FIELDS}
+        lines += [{**subject, **_line(cell)} for cell in row.cells.values()]
         for threat in row.threats():
             bits = row.worst(threat)
             note = "; ".join(f"{name}: {evidence}" for name, evidence in flags.items())
-            head = {"threat": threat, "attack": "worst case", "state": "done", "flags": note}
-            writer.writerow({**subject, **head, **_accuracy(bits), "clean": _share(row.clean)})
-    for (defense, attack, threat), (state, reason) in sorted((states or {}).items()):
-        writer.writerow({"defense": defense, "attack": attack, "threat": threat, "state": state, "reason": reason})
-    return buffer.getvalue()
+            state = "partial" if is_partial(row, threat, states) else "done"
+            head = {"threat": threat, "attack": "worst case", "state": state, "flags": note}
+            lines.append({**subject, **head, **_accuracy(bits), "clean": _share(row.clean[: len(bits)])})
+    for (defense, attack, threat), (state, reason) in sorted(states.items()):
+        lines.append({"defense": defense, "attack": attack, "threat": threat, "state": state, "reason": reason})
+    return str(pd.DataFrame(lines, columns=list(COLUMNS), dtype=object).to_csv(index=False, lineterminator="\n"))
+
+
+def is_partial(row: Row, threat: str, states: States) -> bool:
+    """Whether a worst case rests on less than it should: an attack without a number, or on fewer images."""
+    lost = any((defense, under) == (row.defense, threat) for defense, _, under in states)
+    return lost or len({cell.n for cell in row.cells.values() if cell.threat == threat}) > 1
+
+
+def worst_text(row: Row, threat: str, states: States) -> str:
+    """What a table shows as the worst case."""
+    if threat not in row.threats():
+        return "failed" if is_partial(row, threat, states) else "not run"
+    return percent(row.worst(threat)) + (" partial" if is_partial(row, threat, states) else "")
 
 
 def wide(rows: Sequence[Row], states: States | None = None) -> str:
@@ -55,7 +67,9 @@ def wide(rows: Sequence[Row], states: States | None = None) -> str:
     parts = []
     for dataset in sorted({row.dataset for row in rows}):
         here = [row for row in rows if row.dataset == dataset]
-        for threat in sorted({threat for row in here for threat in row.threats()} or {"none"}):
+        threats = {threat for row in here for threat in row.threats()}
+        threats |= {threat for _, _, threat in states or {} if threat not in ("", "none")}
+        for threat in sorted(threats or {"none"}):
             parts.append(_section(dataset, threat, here, states or {}))
     return "\n".join(parts)
 
@@ -72,8 +86,11 @@ def attack_columns(rows: Sequence[Row], threat: str, states: States) -> list[str
 
 
 def cell_text(row: Row, attack: str, threat: str, states: States) -> str:
-    """What a table shows for one cell: the number of the first seed, or its state in words."""
-    found = [cell for (name, under, _), cell in row.cells.items() if (name, under) == (attack, threat)]
+    """What a table shows for one cell: the number of the lowest seed, or its state in words."""
+    found = sorted(
+        (cell for cell in row.cells.values() if (cell.attack, cell.threat) == (attack, threat)),
+        key=lambda cell: cell.seed,
+    )
     state = states.get((row.defense, attack, threat), ("not run", ""))[0]
     return percent(found[0].robust) if found and state == "not run" else state
 
@@ -88,14 +105,15 @@ def flag_notes(rows: Sequence[Row]) -> list[str]:
 
 
 def _section(dataset: str, threat: str, rows: Sequence[Row], states: States) -> str:
-    attacks = attack_columns(rows, threat, states)
-    header = ["Defense", "Network", "Recipe", "Clean", f"Worst case ({threat})", *attacks, "Flags"]
+    attacks = attack_columns(rows, threat, states) if threat != "none" else []
+    worst = [f"Worst case ({threat})"] if threat != "none" else []
+    header = ["Defense", "Network", "Recipe", "Clean", *worst, *attacks, "Flags"]
     lines = [f"## {dataset}, {threat}", "", _joined(header), _joined(["---"] * len(header))]
     for row in rows:
-        worst = f"**{percent(row.worst(threat))}**" if threat in row.threats() else "not run"
         cells = [cell_text(row, attack, threat, states) for attack in attacks]
+        headline = [f"**{worst_text(row, threat, states)}**"] if worst else []
         names = ", ".join(audit.flags(row)) or "none"
-        lines.append(_joined([row.defense, row.arch, row.recipe, percent(row.clean), worst, *cells, names]))
+        lines.append(_joined([row.defense, row.arch, row.recipe, percent(row.clean), *headline, *cells, names]))
     lines += ["", "Per cent of images that are classified correctly and stand against any image the attack reported"]
     lines += [
         "(reading `robust`), with the 95 % Wilson interval. Worst case: image by image over the attacks shown.",
@@ -142,4 +160,4 @@ def _share(bits: str) -> str:
 
 
 def _joined(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

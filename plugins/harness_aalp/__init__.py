@@ -1,10 +1,10 @@
-"""Adaptive adversarial logit pairing (AALP), both arXiv versions, and its ablations."""
+"""Adaptive adversarial logits pairing (AALP), both arXiv versions, and its ablations."""
 
 from collections.abc import Iterable
 
 from harness.api import Defense, OneOf, hookimpl, lazy
 
-PAPER = "Wu et al., Adaptive Adversarial Logit Pairing, arXiv:2005.11904"
+PAPER = "Wu et al. 2020, arXiv:2005.11904"
 
 PARAMETERS = {
     "version": OneOf((2, 1)),

@@ -11,7 +11,8 @@ import warnings
 import torch
 
 from harness.data import LoadedDataset
-from harness.evaluate import Judge, Shard, evaluate
+from harness.evaluate import Shard, evaluate
+from harness.judge import Judge
 from harness.plan import Request, plan
 from harness.registry import discover
 from harness.types import Architecture, Attack
@@ -36,7 +37,7 @@ def main() -> None:
     kind = planned.kinds["linf"].spec
 
     def ours() -> None:
-        evaluate(Judge(model, 10), shard, attack, cells, kind, 250)
+        evaluate(Judge(model, 10, data.shape), shard, attack, cells, kind, 250)
 
     def theirs() -> None:
         for steps in STEPS:

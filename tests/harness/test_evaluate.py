@@ -9,7 +9,8 @@ import torch
 
 from harness.conformance import toys
 from harness.errors import HarnessError
-from harness.evaluate import BrokenModel, Judge, Measurement, Refused, evaluate
+from harness.evaluate import Measurement, Refused, evaluate
+from harness.judge import BrokenModel, Judge
 from harness.names import default_value
 from harness.types import Attack, Cell, Result, Subject, ThreatKind, ThreatModel
 from toy_plugins import CHEATS, FAILURES, toy_registry
@@ -25,7 +26,7 @@ def measure(attack: Attack | str, model=None, x=None, y=None, *, kind="linf", ep
     threat = ThreatModel(kind=kind, eps=eps)
     params = {name: default_value(value) for name, value in spec.params.items()}
     cell = Cell(subject=NOBODY, attack=spec.name, params=params, threat=threat)
-    judge = Judge(model or toys.tiny_net(), 4)
+    judge = Judge(model or toys.tiny_net(), 4, toys.SHAPE)
     results, printed = evaluate(judge, toys.shard(x, y), spec, [cell], REGISTRY.get(ThreatKind, kind).spec, batch)
     return results[0], printed
 
@@ -142,7 +143,7 @@ class Constant(torch.nn.Module):
         (lambda x: torch.full((len(x), 4), float("nan")), "nonfinite-logits"),
         (lambda x: torch.full((len(x), 4), float("inf")), "nonfinite-logits"),
         (lambda x: torch.zeros(len(x), 3), "4 classes"),
-        (lambda x: torch.zeros(len(x), 4, dtype=torch.long), "not floating-point"),
+        (lambda x: torch.zeros(len(x), 4, dtype=torch.long), "not float32"),
         (lambda x: (torch.zeros(len(x), 4),), "tuple"),
     ],
 )
@@ -153,8 +154,8 @@ def test_a_model_that_answers_nonsense_gives_no_number(answer, message):
 
 def test_a_random_model_is_recognised():
     noisy = Constant(lambda x: toys.tiny_net()(x) + 0.1 * torch.rand(len(x), 4))
-    assert Judge(noisy, 4).is_random(toys.images()[0])
-    assert not Judge(toys.tiny_net(), 4).is_random(toys.images()[0])
+    assert Judge(noisy, 4, toys.SHAPE).stochastic
+    assert not Judge(toys.tiny_net(), 4, toys.SHAPE).stochastic
 
 
 def test_an_attack_on_global_generators_repeats_whatever_ran_before():
@@ -195,7 +196,14 @@ def test_a_prefix_attack_without_its_snapshot_is_an_error():
     threat = ThreatModel(kind="linf", eps=Fraction(1, 20))
     cells = [Cell(subject=NOBODY, attack="short", params={"steps": s}, threat=threat) for s in (2, 5)]
     with pytest.raises(HarnessError, match="no snapshot for 2"):
-        evaluate(Judge(toys.tiny_net(), 4), toys.shard(x, y), attack, cells, REGISTRY.get(ThreatKind, "linf").spec, 250)
+        evaluate(
+            Judge(toys.tiny_net(), 4, toys.SHAPE),
+            toys.shard(x, y),
+            attack,
+            cells,
+            REGISTRY.get(ThreatKind, "linf").spec,
+            250,
+        )
 
 
 def test_refusals_of_one_shard_name_how_many_images():

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import pytest
 
+from harness.api import Attack, hookimpl
 from harness.errors import HarnessError, NothingSelected, UnknownName, UsageError
 from harness.plan import Request, plan
 from harness.registry import discover
@@ -46,7 +47,9 @@ def test_a_threat_replaces_the_budget_of_its_own_kind_and_the_step_follows():
         ("pgd-10", "linf:8/255"), ("pgd-10", "linf:1/10"), ("clean", "none"),
     ]  # fmt: skip
     assert cells[0].params["step"] == Fraction(8, 2550)
-    assert str(planned(attacks=["pgd-10"], threats=["l2:1"]).cells[0].threat) == "linf:1/5"
+    with pytest.raises(UsageError, match="none of the selected attacks works under l2"):
+        planned(attacks=["pgd-10"], threats=["l2:1"])
+    assert len(planned(attacks=["pgd-10"], threats=["linf:1/5", "linf:0.2"]).cells) == 1
 
 
 def test_parameters_in_brackets_make_another_cell_and_defaults_do_not():
@@ -75,6 +78,9 @@ def test_other_parameters_are_not_shared():
         ({"threats": ["lfin:1/5"]}, UnknownName, "linf"),
         ({"limit": -1}, UsageError, "--limit"),
         ({"limit": 1.5}, UsageError, "--limit"),
+        ({"limit": float("nan")}, UsageError, "--limit"),
+        ({"defenses": [""]}, NothingSelected, "at least one defense"),
+        ({"attacks": ["pgd-10[steps=0]"]}, UsageError, "must be at least 1"),
         ({"defenses": ["aalp[version=3]"]}, UsageError, "must be one of 2, 1"),
         ({"defenses": ["aalp[verson=1]"]}, UsageError, "Its parameters: version"),
         ({"attacks": ["pgd-10[steps=ten]"]}, UsageError, "steps"),
@@ -103,6 +109,29 @@ def test_weights_given_need_no_recipe_and_take_the_recipes_network():
     assert subject.recipe is None
     assert subject.arch == "digits_net"
     assert planned(arch="digits_net[width=24]").subjects[0].arch_params == {"width": 24}
+
+
+def test_a_claimed_member_of_a_group_is_skipped_with_its_claimants():
+    class Plugin:
+        @hookimpl
+        def harness_attacks(self):
+            return [Attack(name="one_step", run=lambda model, x, y, threat: x, threats=("linf",))]
+
+    found = plan(Request(defenses=["plain"], dataset="toy"), toy_registry(Plugin()))
+    (skip,) = [skip for skip in found.skips if skip.attack == "one_step"]
+    assert "dist-toys" in skip.reason
+    assert "dist-other0" in skip.reason
+    qualified = plan(Request(defenses=["plain"], dataset="toy", attacks=["other0/one_step"]), toy_registry(Plugin()))
+    assert [cell.attack for cell in qualified.cells] == ["other0/one_step"]
+    alone = plan(Request(defenses=["plain"], dataset="toy", attacks=["toys/one_step", "one_step"]), TOYS)
+    assert [cell.attack for cell in alone.cells] == ["one_step"]
+
+
+def test_budgets_of_255ths_are_written_as_papers_write_them():
+    texts = ["linf:12/255", "linf:8/255", "linf:1/5", "linf:0.3", "linf:0.031", "linf:5/255", "l2:1/2"]
+    shown = ["linf:12/255", "linf:8/255", "linf:1/5", "linf:3/10", "linf:31/1000", "linf:5/255", "l2:1/2"]
+    assert [str(ThreatModel.parse(text)) for text in texts] == shown
+    assert all(ThreatModel.parse(str(ThreatModel.parse(text))) == ThreatModel.parse(text) for text in texts)
 
 
 def test_a_located_dataset_shows_its_last_part_only():

@@ -10,7 +10,7 @@ import pytest
 
 from harness import records
 from harness.errors import StoreError
-from harness.types import Attack, Cell, Defense, Recipe, Subject, ThreatModel
+from harness.types import Attack, Cell, Recipe, Subject, ThreatModel
 
 
 def _nothing(*_args, **_options):
@@ -18,7 +18,6 @@ def _nothing(*_args, **_options):
 
 
 ATTACK = Attack(name="pgd-10", run=_nothing, threats=("linf",), revision=3)
-DEFENSE = Defense(name="trades", step=_nothing, mandatory=("square",), revision=2)
 SUBJECT = Subject(
     defense="trades[beta=6]",
     defense_params={"beta": 6, "lamb": Fraction(1, 3)},
@@ -32,20 +31,17 @@ CELL = Cell(
     params={"steps": 10, "step": Fraction(2, 255)},
     threat=ThreatModel(kind="linf", eps=Fraction(8, 255)),
 )
-GIVEN = {
-    "judge_revision": 1,
-    "weights_sha256": "a" * 64,
-    "dataset": "digits",
-    "data_sha256": "b" * 64,
-    "split_size": 360,
-    "start": 0,
-    "stop": 6,
-}
+PROVENANCE = records.Provenance(
+    dataset="digits", data_sha256="b" * 64, split_size=360, weights_sha256="a" * 64, deployed_sha256="e" * 64,
+    defense_origin="plugin_d", defense_revision=2, mandatory=("square",), arch_origin="plugin_n", arch_revision=1,
+)  # fmt: skip
 BITS = {"clean": "111101", "raw": "100101", "last": "011010", "any": "011010"}
 
 
-def _identity(cell=CELL, attack=ATTACK, defense=DEFENSE, **given):
-    return records.identity(cell, attack, defense, **{**GIVEN, **given})
+def _identity(cell=CELL, attack=ATTACK, attack_origin="plugin_a", judge=1, start=0, stop=6, **provenance):
+    return records.identity(
+        cell, attack, attack_origin, dataclasses.replace(PROVENANCE, **provenance), judge, start, stop
+    )
 
 
 def _record(**given):
@@ -74,7 +70,7 @@ def _subject(**changes):
 
 
 CHANGES = {
-    "judge": {"judge_revision": 2},
+    "judge": {"judge": 2},
     "dataset": {"dataset": "cifar10"},
     "data_sha256": {"data_sha256": "c" * 64},
     "split_size": {"split_size": 359},
@@ -92,10 +88,17 @@ CHANGES = {
     "seed": {"cell": dataclasses.replace(CELL, seed=1)},
     "attack_revision": {"attack": dataclasses.replace(ATTACK, revision=4)},
     "minimal": {"attack": dataclasses.replace(ATTACK, minimal=True)},
-    "defense_revision": {"defense": dataclasses.replace(DEFENSE, revision=3)},
-    "mandatory": {"defense": dataclasses.replace(DEFENSE, mandatory=("square", "apgd"))},
+    "defense_revision": {"defense_revision": 3},
+    "defense_origin": {"defense_origin": "plugin_e"},
+    "mandatory": {"mandatory": ("square", "apgd")},
+    "deployed_sha256": {"deployed_sha256": "f" * 64},
+    "arch_origin": {"arch_origin": "plugin_m"},
+    "arch_revision": {"arch_revision": 2},
+    "arch_params": {"cell": _subject(arch_params={"width": 2})},
+    "attack_origin": {"attack_origin": "plugin_b"},
+    "knowledge": {"attack": dataclasses.replace(ATTACK, access="score")},
 }
-CONSTANTS = {"schema": 1, "kind": "cell", "split": "test", "knowledge": "static", "precision": "float32"}
+CONSTANTS = {"schema": 1, "kind": "cell", "split": "test", "precision": "float32"}
 
 
 def test_every_field_of_the_identity_is_covered_here():

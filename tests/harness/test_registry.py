@@ -5,7 +5,7 @@ import types
 import pytest
 
 from harness.api import Attack, Defense, hookimpl, lazy
-from harness.errors import NothingSelected, UnknownName, UsageError
+from harness.errors import NothingSelected, PluginError, UnknownName, UsageError
 from harness.registry import Broken, Loaded, Provider, discover, load
 from toy_plugins import toy_registry
 
@@ -108,7 +108,7 @@ def test_the_installed_plugins_load_and_can_be_left_out():
         discover(without=["harness_nothing"])
 
 
-def test_a_plugin_file_joins_and_a_missing_one_is_broken(tmp_path):
+def test_a_plugin_file_joins_and_a_missing_or_broken_one_is_an_error(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
         "from harness.api import Attack, hookimpl\n"
@@ -116,9 +116,18 @@ def test_a_plugin_file_joins_and_a_missing_one_is_broken(tmp_path):
         "def harness_attacks():\n"
         "    return [Attack(name='from_file', run=lambda model, x, y, threat: x, threats=('linf',))]\n"
     )
-    registry = discover(files=[path, tmp_path / "absent.py"])
-    assert registry.get(Attack, "from_file").provider.distribution == "mine.py"
-    assert [broken.provider.plugin for broken in registry.broken] == ["absent"]
+    first = discover(files=[path]).get(Attack, "from_file").provider
+    assert first.distribution == "mine.py"
+    path.write_text(path.read_text() + "# edited\n")
+    assert discover(files=[path]).get(Attack, "from_file").provider.origin != first.origin
+    with pytest.raises(PluginError, match=r"absent\.py: .*no such Python file"):
+        discover(files=[path, tmp_path / "absent.py"])
+    (tmp_path / "bad.py").write_text("def (")
+    with pytest.raises(PluginError, match=r"bad\.py: SyntaxError"):
+        discover(files=[tmp_path / "bad.py"])
+    (tmp_path / "json.py").write_text("")
+    with pytest.raises(PluginError, match="installed module is called json"):
+        discover(files=[tmp_path / "json.py"])
 
 
 def test_lazy_imports_on_the_first_call_only():

@@ -12,7 +12,8 @@ from torch import nn
 
 from harness import threats
 from harness.context import AttackContext
-from harness.evaluate import Judge, Measurement, Shard, evaluate, run_attack
+from harness.evaluate import Measurement, Shard, evaluate, run_attack
+from harness.judge import Judge
 from harness.names import default_value
 from harness.ops import margin
 from harness.oracle import Oracle
@@ -134,7 +135,7 @@ def measure(name, model, x, y, steps: Sequence[int] = (), *, eps=EPS, step=STEP,
         for s in steps or (0,)
     ]
     shard = Shard(start=0, stop=len(x), examples=tuple(range(len(x))), x=x, y=y, data_sha256=SHA)
-    found, _ = evaluate(Judge(model, model(x[:1]).shape[1]), shard, ATTACKS[name], cells, LINF, batch)
+    found, _ = evaluate(Judge(model, model(x[:1]).shape[1], x.shape[1:]), shard, ATTACKS[name], cells, LINF, batch)
     assert all(isinstance(one, Measurement) for one in found), found
     return found
 
