@@ -53,7 +53,7 @@ class Judge:
         with isolated("canaries"):
             answers, again = self.logits(self.canaries), self.logits(self.canaries)
             with torch.enable_grad():
-                graded = self.model(self.canaries.clone().requires_grad_(True)).detach()
+                graded = self.model(self.canaries.clone().requires_grad_(True).clone()).detach()
         self.stochastic = _differ(answers, again)
         if not self.stochastic and _differ(answers, graded):
             raise BrokenModel("the model answers something else when gradients are switched on")

@@ -161,3 +161,108 @@ def test_a_defense_meets_the_attack_that_its_wrap_deploys(tmp_path):
     outcome = run(tmp_path, defenses=["wrapped"], attacks=["unchanged"], registry=toy_registry(Plugin()))
     (row,) = rows(outcome.records)
     assert row.clean.count("1") == 150, "a constant answer is right for one class of four"
+
+
+def test_a_refused_snapshot_leaves_its_siblings_whole_and_the_worst_case_partial(tmp_path):
+    import torch
+
+    from harness.api import Attack, Result, hookimpl
+    from harness.cli.screen import present
+
+    def uneven(model, x, y, threat, *, ctx, steps):
+        snapshots = {}
+        for done in ctx.steps_wanted:
+            ctx.reached(done)
+            snapshots[done] = Result(last=x if done == 3 else torch.zeros_like(x))
+        return Result(last=x, snapshots=snapshots)
+
+    class Plugin:
+        @hookimpl
+        def harness_attacks(self):
+            common = {"run": uneven, "threats": ("linf",), "prefix": "steps"}
+            return [Attack(name=f"uneven-{steps}", params={"steps": steps}, **common) for steps in (2, 3)]
+
+    names = ["uneven-2", "uneven-3", "one_step"]
+    outcome = run(tmp_path, attacks=names, registry=toy_registry(Plugin()))
+    assert [(f.attack, f.state) for f in outcome.failures] == [("uneven-2", "refused")]
+    states = {(f.defense, f.attack, f.threat): (f.state, f.reason) for f in outcome.failures}
+    (row,) = present(outcome, states)
+    assert {cell.attack: cell.n for cell in row.cells.values()} == {"uneven-3": 600, "one_step": 600}
+    assert "n=600 partial" in wide([row], states)
+    assert ",partial," in tidy([row], states)
+
+
+def test_a_defense_without_a_network_keeps_its_row_and_makes_the_run_incomplete(tmp_path):
+    from harness.cli.screen import present
+    from harness.errors import StoreError
+    from harness.leaderboard import board
+
+    outcome = run(tmp_path, defenses=["plain", "untrainable"], attacks=["one_step"])
+    states = {(f.defense, f.attack, f.threat): (f.state, f.reason) for f in outcome.failures}
+    found = present(outcome, states)
+    assert {row.defense for row in found} == {"plain", "untrainable"}
+    assert "| untrainable | tiny | toy | no number | **failed** | failed |" in wide(found, states)
+    with pytest.raises(StoreError, match="no network for untrainable"):
+        board.build(tmp_path / "board", [outcome.run])
+
+
+def test_another_default_of_the_network_is_another_checkpoint_and_other_records(tmp_path):
+    from harness.api import Architecture, hookimpl
+    from harness.conformance import toys
+
+    def registry(gain):
+        class Plugin:
+            @hookimpl
+            def harness_architectures(self):
+                build = lambda shape, classes, gain: toys.TinyNet(classes)  # noqa: E731
+                return [Architecture(name="gained", build=build, params={"gain": gain})]
+
+        return toy_registry(Plugin())
+
+    first = run(tmp_path, arch="gained", attacks=["one_step"], registry=registry(1.0))
+    second = run(tmp_path, arch="gained", attacks=["one_step"], registry=registry(4.0))
+    assert (second.computed, second.reused) == (first.computed, 0)
+
+
+def test_random_numbers_around_training_come_from_its_seed(tmp_path):
+    import random
+
+    import numpy as np
+    import torch
+
+    from harness.api import Defense, hookimpl
+    from toy_plugins import plain_step
+
+    class Offset(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model, self.offset = model, torch.nn.Parameter(torch.randn(4))
+
+        def forward(self, x):
+            return self.model(x) + self.offset
+
+    def noisy_step(model, x, y, ctx):
+        return plain_step(model, x, y, ctx) * (1 + 0.1 * np.random.rand() + 0.1 * random.random())
+
+    class Plugin:
+        @hookimpl
+        def harness_defenses(self):
+            return [Defense(name="noisy", step=noisy_step, wrap=Offset)]
+
+    outcomes = []
+    for place in ("a", "b"):
+        torch.rand(3), np.random.rand(3), random.random()
+        outcomes.append(
+            run(tmp_path / place, defenses=["noisy"], attacks=["one_step"], registry=toy_registry(Plugin()))
+        )
+    assert outcomes[0].records == outcomes[1].records
+    head = outcomes[0].records[0]["identity"]
+    assert head["weights_sha256"] != head["deployed_sha256"]
+
+
+def test_an_output_folder_that_cannot_be_written_is_found_before_training(tmp_path):
+    from harness.errors import StoreError
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot write into"):
+        run(tmp_path / "file" / "results", StopAfter("train_batch", 1))

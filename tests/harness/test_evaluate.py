@@ -11,24 +11,9 @@ from harness.conformance import toys
 from harness.errors import HarnessError
 from harness.evaluate import Measurement, Refused, evaluate
 from harness.judge import BrokenModel, Judge
-from harness.names import default_value
-from harness.types import Attack, Cell, Result, Subject, ThreatKind, ThreatModel
-from toy_plugins import CHEATS, FAILURES, toy_registry
-
-NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
-REGISTRY = toy_registry()
-
-
-def measure(attack: Attack | str, model=None, x=None, y=None, *, kind="linf", eps=Fraction(1, 20), batch=250):
-    spec = REGISTRY.get(Attack, attack).spec if isinstance(attack, str) else attack
-    drawn = toys.images(n=32)
-    x, y = drawn if x is None else (x, y)
-    threat = ThreatModel(kind=kind, eps=eps)
-    params = {name: default_value(value) for name, value in spec.params.items()}
-    cell = Cell(subject=NOBODY, attack=spec.name, params=params, threat=threat)
-    judge = Judge(model or toys.tiny_net(), 4, toys.SHAPE)
-    results, printed = evaluate(judge, toys.shard(x, y), spec, [cell], REGISTRY.get(ThreatKind, kind).spec, batch)
-    return results[0], printed
+from harness.types import Attack, Cell, Result, ThreatKind, ThreatModel
+from toy_measure import NOBODY, REGISTRY, measure
+from toy_plugins import CHEATS, FAILURES
 
 
 @pytest.mark.parametrize("cheat", CHEATS)

@@ -146,3 +146,12 @@ def test_an_incomplete_run_is_refused_and_so_is_a_contradiction(tmp_path):
 def test_rows_are_sorted_by_worst_case():
     found = [record(defense="weak", any_="1110"), record(defense="good", any_="0001")]
     assert [row.defense for row in rows(found)] == ["good", "weak"]
+
+
+def test_the_highest_revision_of_a_cell_counts_and_other_mixtures_are_refused():
+    old, new = record(any_="0000"), record(any_="1111", attack_revision=2)
+    for order in ([old, new], [new, old]):
+        (row,) = rows(order)
+        assert next(iter(row.cells.values())).any == "1111"
+    with pytest.raises(StoreError, match="attack_origin is a and b"):
+        rows([record(), record(attack_origin="b")])

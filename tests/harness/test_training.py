@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from harness.conformance import toys
+from harness.errors import HarnessError
 from harness.oracle import tensors_sha256
-from harness.training import SavedState, TrainContext, crop_flip, fit, group, learning_rate
+from harness.training import SavedState, TrainContext, _right, crop_flip, fit, group, learning_rate
 from harness.types import InnerAttack
 from toy_plugins import RECIPE, plain_step, robust_step
 
@@ -118,3 +119,10 @@ def test_the_default_budget_of_the_inner_attack_is_the_datasets():
     assert budget(RECIPE, data) == (Fraction(1, 20), Fraction(1, 80))
     own = replace(RECIPE, inner=InnerAttack(steps=1, eps=Fraction(1, 10), step=Fraction(1, 7)))
     assert budget(own, data) == (Fraction(1, 10), Fraction(1, 7))
+
+
+def test_a_training_that_diverges_stops_with_a_name_and_never_scores():
+    with pytest.raises(HarnessError, match=r"the loss became nan in epoch 1, batch 1"):
+        trained(lambda model, x, y, ctx: plain_step(model, x, y, ctx) * float("nan"))
+    logits = torch.full((3, 4), float("nan"))
+    assert not _right(logits, torch.tensor([0, 1, 2])).any()
