@@ -7,7 +7,8 @@ import torch
 from harness import threats
 from harness.api import Architecture, Attack, Dataset, Defense, InnerAttack, Recipe, Result, hookimpl
 from harness.conformance import toys
-from harness.registry import Loaded, Provider, Registry, load
+from harness.discovery import load
+from harness.registry import Loaded, Provider, Registry
 
 RECIPE = Recipe(name="toy", arch="tiny", epochs=3, batch=32, lr=5e-3, inner=InnerAttack(steps=2))
 SIZES = {"train": (160, 3), "validation": (32, 4), "test": (600, 5)}

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from harness.discovery import discover
 from harness.errors import PluginError
-from harness.registry import Registry, broken_line, discover
+from harness.registry import Registry, broken_line
 
 PIPED_WIDTH = 200
 """Columns of a table that goes into a file or a pipe."""

@@ -11,10 +11,10 @@ import warnings
 import torch
 
 from harness.data import LoadedDataset
+from harness.discovery import discover
 from harness.evaluate import Shard, evaluate
 from harness.judge import Judge
 from harness.plan import Request, plan
-from harness.registry import discover
 from harness.types import Architecture, Attack
 
 STEPS = (10, 20, 40, 100)

@@ -5,9 +5,9 @@ from fractions import Fraction
 import pytest
 
 from harness.api import Attack, hookimpl
+from harness.discovery import discover
 from harness.errors import HarnessError, NothingSelected, UnknownName, UsageError
 from harness.plan import Request, plan
-from harness.registry import discover
 from harness.types import ThreatModel
 from toy_plugins import toy_registry
 

@@ -5,8 +5,9 @@ import types
 import pytest
 
 from harness.api import Attack, Defense, hookimpl, lazy
+from harness.discovery import discover, load
 from harness.errors import NothingSelected, PluginError, UnknownName, UsageError
-from harness.registry import Broken, Loaded, Provider, discover, load
+from harness.registry import Broken, Loaded, Provider
 from toy_plugins import toy_registry
 
 
