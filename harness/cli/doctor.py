@@ -45,7 +45,9 @@ def explain(name: str, trace: str) -> str:
     if "pkg_resources" in last:
         return f"{last}. Needs an older setuptools: pip install 'setuptools<81'"
     if "No module named 'autoattack'" in last:
-        return f"{last}. The released robustbench imports a package it does not depend on; the adapter works around it"
+        return (
+            f"{last}. The released robustbench needs 'autoattack' but installs 'pyautoattack'; nothing here uses it yet"
+        )
     return last
 
 
@@ -72,7 +74,7 @@ def _extra(module: str) -> tuple[str, bool | None, str]:
     if find_spec(module) is None:
         return module, None, f"optional: pip install 'adversarial-harness[{EXTRAS[module]}]'"
     works, text = _imports(module, "print('imports')")
-    # The adapter for robustbench carries its broken imports; for the others a failed import is a fault.
+    # robustbench is known not to import as released; for the others a failed import is a fault.
     return module, True if works else None if module == "robustbench" else False, text
 
 
