@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 import torchvision
 
-from harness import registry
+from harness import discovery
 from harness.conformance import attacks, check_dataset, datasets, defenses
 from harness.conformance.report import CheckResult, run_checks
+from harness.registry import broken_line
 from harness.types import Architecture, Attack, Dataset, Defense
 
-REGISTRY = registry.discover()
+REGISTRY = discovery.discover()
 CONTRACTS = {
     Attack: tuple(attacks.CONTRACTS),
     Defense: tuple(defenses.CONTRACTS),
-    Dataset: ("loads what it declares", "same twice"),
+    Dataset: tuple(datasets.DATASET_CONTRACTS),
     Architecture: tuple(datasets.ARCHITECTURE_CONTRACTS),
 }
 PAIRS = [
@@ -77,7 +78,7 @@ def outcome(kind: type, name: str, contract: str, root: Path) -> CheckResult:
 
 
 def test_every_installed_plugin_is_whole():
-    assert [registry.broken_line(broken) for broken in REGISTRY.broken] == []
+    assert [broken_line(broken) for broken in REGISTRY.broken] == []
     assert REGISTRY.clashes() == []
 
 
