@@ -8,23 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from harness import atomic, records
 from harness.errors import StoreError
 from harness.store import RunStore, expected
+from toy_store import DOCUMENT, make, race
 
-DOCUMENT = {"attacks": ["pgd-10"], "expected": ["k1", "k2"], "seed": 0}
 LATER = 2.0**40
-
-
-def make(i, bits="1010"):
-    return records.record(
-        {"schema": 1, "start": 0, "stop": 4, "i": i},
-        {"n": 4, "clean": "1111", "raw": bits, "last": "0101", "any": "0101"},
-    )
 
 
 def files(run, pattern):
@@ -234,24 +226,7 @@ def test_a_damaged_record_that_another_process_dealt_with_meanwhile(store, monke
 # many writers
 
 
-def race(results, barrier, published, index):
-    """One of several writers of the very same records; counts the files that it was the one to publish."""
-    real = atomic.create
-
-    def counted(*arguments):
-        new = real(*arguments)
-        published[index] += new
-        return new
-
-    atomic.create = counted
-    store = RunStore(results, DOCUMENT)
-    barrier.wait()
-    for i in range(40):
-        store.commit(make(i))
-
-
-def test_writers_that_race_for_the_same_records(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[__name__.count(".")]))  # where the children find this module
+def test_writers_that_race_for_the_same_records(tmp_path):
     spawn = multiprocessing.get_context("spawn")
     barrier, published = spawn.Barrier(8), spawn.Array("i", 8, lock=False)
     writers = [spawn.Process(target=race, args=(tmp_path, barrier, published, i)) for i in range(8)]
@@ -271,24 +246,11 @@ def test_writers_that_race_for_the_same_records(tmp_path, monkeypatch):
 # kill -9
 
 
-def commit_forever(results):
-    """Commit what is not there yet and say so, until killed."""
-    store = RunStore(results, DOCUMENT)
-    store.open()
-    i = 0
-    while True:
-        value = make(i)
-        if store.find(value["key"]) is None:
-            store.commit(value)
-            print(i, flush=True)
-        i += 1
-
-
 def test_whatever_is_killed_when_no_confirmed_record_is_lost(tmp_path):
     moments = random.Random(7)
     confirmed = []
     for _ in range(5):
-        with subprocess.Popen([sys.executable, __file__, str(tmp_path)], stdout=subprocess.PIPE) as child:
+        with subprocess.Popen([sys.executable, toy_store.__file__, str(tmp_path)], stdout=subprocess.PIPE) as child:
             heard = [child.stdout.readline() for _ in range(moments.randint(1, 40))]
             for _ in range(moments.randint(0, 20_000)):
                 pass  # anywhere in the middle of the next ones
@@ -306,7 +268,3 @@ def test_whatever_is_killed_when_no_confirmed_record_is_lost(tmp_path):
     assert len(visible) - len(confirmed) in range(6), "one more for each kill, published but not yet confirmed"
     atomic.sweep(store.path / "tmp", LATER)
     assert files(store.path / "tmp", "*") == []
-
-
-if __name__ == "__main__":
-    commit_forever(Path(sys.argv[1]))
