@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+import toy_store
 from harness import atomic, records
 from harness.errors import StoreError
 from harness.store import RunStore, expected
