@@ -116,6 +116,7 @@ class _Run:
         self.device = pick_device(settings.device)
         self.data = LoadedDataset(plan.dataset, plan.dataset_name, settings.data_root, plan.location)
         self.test = self.data.part("test")
+        self.order = self.data.order()
         self.n = _limit(plan.limit, len(self.test))
         self.outcome = Outcome(subjects=plan.subjects, dataset=self.data.name)
         self.ready: list[_Ready | None] = []
@@ -234,7 +235,7 @@ class _Run:
         self.outcome.failures.append(_failed(job.cells[index], reason, state))
 
     def _measure(self, job: _Job, span: tuple[int, int], cells: list[Cell]) -> tuple[list[Measurement | Refused], str]:
-        examples = self.data.order()[span[0] : span[1]]
+        examples = self.order[span[0] : span[1]]
         x, y = self.test.batch(examples, self.device)
         shard = Shard(
             start=span[0], stop=span[1], examples=tuple(int(i) for i in examples), x=x, y=y,

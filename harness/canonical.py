@@ -21,3 +21,8 @@ def canonical(value: Any) -> bytes:
 def digest(value: Any) -> str:
     """The sha256 of the canonical form, in hex."""
     return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def readable(value: Any) -> bytes:
+    """JSON for people: indented, sorted, ending in a line end. What JSON cannot hold is written as text."""
+    return json.dumps(value, indent=1, sort_keys=True, default=str).encode() + b"\n"

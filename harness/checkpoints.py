@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from harness import __version__, atomic, weights
-from harness.canonical import digest
+from harness.canonical import digest, readable
 from harness.context import isolated
 from harness.data import LoadedDataset
 from harness.errors import CheckpointError, PluginError
@@ -164,7 +164,7 @@ def _train(
         "history": final[-1].history,
         "versions": {"harness": __version__, "torch": torch.__version__},
     }
-    atomic.replace(home / "card.json", json.dumps(card, indent=1, sort_keys=True).encode() + b"\n")
+    atomic.replace(home / "card.json", readable(card))
     state_file.unlink(missing_ok=True)
     return "resumed" if saved else "trained"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import atomic
-from harness.canonical import digest
+from harness.canonical import digest, readable
 from harness.errors import StoreError
 from harness.records import Record, compact, seal, unseal
 
@@ -35,14 +35,13 @@ class RunStore:
 
     def open(self) -> None:
         """Write the plan down, which also proves that the folder can be written, and sweep stale temporary files."""
-        body = json.dumps(self.document, indent=1, sort_keys=True).encode() + b"\n"
-        atomic.replace(self.path / "run.json", body)
+        atomic.replace(self.path / "run.json", readable(self.document))
         for folder in ("tmp", "attempts", "refused", "."):
             atomic.sweep(self.path / folder, time.time() - atomic.STALE_SECONDS)
 
     def note_environment(self, stamp: Record) -> None:
         """Keep the stamp of the machine that ran last."""
-        atomic.replace(self.path / "environment.json", json.dumps(stamp, indent=1, sort_keys=True).encode() + b"\n")
+        atomic.replace(self.path / "environment.json", readable(stamp))
 
     def find(self, key: str) -> Record | None:
         """The record of that key: of this run, or copied from a sibling run after its checksum was verified.
@@ -50,7 +49,7 @@ class RunStore:
         A damaged file is put aside (in a sibling run: left alone), noted in `damaged`, and counts as missing.
         """
         own = self._file(key)
-        for path in [own, *sorted(self.results.glob(f"*/records/{key[:2]}/{key}.json"))]:
+        for path in self._places(key):
             try:
                 data = path.read_bytes()
                 found = self._checked(path, data)
@@ -94,6 +93,11 @@ class RunStore:
     def _file(self, key: str) -> Path:
         return self.path / "records" / key[:2] / f"{key}.json"
 
+    def _places(self, key: str) -> Iterator[Path]:
+        """Where the record may be: here, and, looked for only when that is not enough, in sibling runs."""
+        yield self._file(key)
+        yield from sorted(set(self.results.glob(f"*/records/{key[:2]}/{key}.json")) - {self._file(key)})
+
     def _checked(self, path: Path, data: bytes) -> Record:
         found = unseal(data, str(path))
         if found["key"] != path.stem:
@@ -113,8 +117,7 @@ class RunStore:
             aside.unlink()
 
     def _log(self, folder: str, key: str, log: Record) -> None:
-        body = json.dumps(log, indent=1, sort_keys=True, default=str).encode() + b"\n"
-        atomic.replace(self.path / folder / f"{key}.{uuid.uuid4().hex}.json", body)
+        atomic.replace(self.path / folder / f"{key}.{uuid.uuid4().hex}.json", readable(log))
 
 
 def expected(run: Path) -> tuple[Record, list[str]]:

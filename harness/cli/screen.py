@@ -20,7 +20,17 @@ from harness.bench import Interrupted, Outcome
 from harness.cli.options import PIPED_WIDTH
 from harness.errors import UsageError
 from harness.leaderboard.rows import Row, rows
-from harness.leaderboard.tables import States, attack_columns, cell_text, flag_notes, percent, tidy, wide, worst_text
+from harness.leaderboard.tables import (
+    States,
+    attack_columns,
+    cell_text,
+    flag_notes,
+    percent,
+    sections,
+    tidy,
+    wide,
+    worst_text,
+)
 from harness.machine import describe, pick_device
 from harness.plan import Plan
 from harness.registry import Registry
@@ -189,15 +199,7 @@ def present(outcome: Outcome, states: States) -> list[Row]:
 
 def tables(found: Sequence[Row], states: States) -> list[Table]:
     """One table for each dataset and threat model: an attack a line, a defense a column."""
-    made = []
-    for dataset in sorted({row.dataset for row in found}):
-        here = [row for row in found if row.dataset == dataset]
-        threats = {threat for row in here for threat in row.threats()} | {
-            t for _, _, t in states if t not in ("", "none")
-        }
-        for threat in sorted(threats or {"none"}):
-            made.append(_table(dataset, threat, here, states))
-    return made
+    return [_table(dataset, threat, here, states) for dataset, threat, here in sections(found, states)]
 
 
 def _table(dataset: str, threat: str, found: Sequence[Row], states: States) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness import audit
@@ -64,14 +64,18 @@ def worst_text(row: Row, threat: str, states: States) -> str:
 
 def wide(rows: Sequence[Row], states: States | None = None) -> str:
     """The Markdown table for each dataset and threat model: one line for each row, one column for each attack."""
-    parts = []
+    states = states or {}
+    return "\n".join(_section(dataset, threat, here, states) for dataset, threat, here in sections(rows, states))
+
+
+def sections(rows: Sequence[Row], states: States) -> Iterator[tuple[str, str, list[Row]]]:
+    """Dataset, threat model and rows of each table; where only clean accuracy is known the threat model is `none`."""
     for dataset in sorted({row.dataset for row in rows}):
         here = [row for row in rows if row.dataset == dataset]
         threats = {threat for row in here for threat in row.threats()}
-        threats |= {threat for _, _, threat in states or {} if threat not in ("", "none")}
+        threats |= {threat for _, _, threat in states if threat not in ("", "none")}
         for threat in sorted(threats or {"none"}):
-            parts.append(_section(dataset, threat, here, states or {}))
-    return "\n".join(parts)
+            yield dataset, threat, here
 
 
 def attack_columns(rows: Sequence[Row], threat: str, states: States) -> list[str]:
