@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import CheckpointError, DataError, HarnessError, PluginError, UsageError
+from harness.errors import CheckpointError, DataError, HarnessError, NotApplicable, PluginError, UsageError
 from harness.hookspecs import hookimpl
 from harness.types import (
     FROM_DATASET,
@@ -34,6 +34,7 @@ __all__ = [
     "Defense",
     "HarnessError",
     "InnerAttack",
+    "NotApplicable",
     "OneOf",
     "PluginError",
     "Recipe",

@@ -8,78 +8,25 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from harness import atomic, checkpoints, records
+from harness import atomic, records
 from harness.canonical import digest
+from harness.context import Supplies
 from harness.data import LoadedDataset, shards
-from harness.engine.inline import attempt
+from harness.deployment import Deployer, Deployment
+from harness.engine.inline import NOT_APPLICABLE, attempt
 from harness.errors import CheckpointError
-from harness.evaluate import Measurement, Refused, Shard, evaluate
+from harness.evaluate import Measurement, Refused, Shard, estimate, evaluate
 from harness.judge import REVISION as JUDGE_REVISION
-from harness.judge import Judge
 from harness.machine import environment, make_reproducible, pick_device
 from harness.names import parse_name
-from harness.plan import DEFENSE_OWN_NETWORK, Plan
+from harness.outcome import Failure, Outcome, Settings
+from harness.plan import Plan
 from harness.registry import Registry
 from harness.reporter import Reporter
 from harness.store import RunStore
-from harness.types import Architecture, Attack, Cell, Defense, Subject
-
-
-class Interrupted(KeyboardInterrupt):
-    """The user asked to stop; everything finished is on disk."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How to run, none of which may change a verdict."""
-
-    output: Path = Path("results")
-    data_root: Path = Path("data")
-    device: str = "auto"
-    batch_size: int = 250
-    fail_fast: bool = False
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where trained weights are kept."""
-        return self.output / "checkpoints"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """A cell without a number, and why: `failed`, or `refused` where verification said no."""
-
-    defense: str
-    attack: str
-    threat: str
-    state: str
-    reason: str
-
-
-@dataclass(slots=True, kw_only=True)
-class Outcome:
-    """What a run came to: its folder, every finished record, and what failed."""
-
-    dataset: str = ""
-    run: Path | None = None
-    records: list[records.Record] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    subjects: list[Subject] = field(default_factory=list)
-    reused: int = 0
-    computed: int = 0
-    interrupted: bool = False
-
-
-@dataclass(slots=True, kw_only=True)
-class _Ready:
-    """A subject whose network is there."""
-
-    judge: Judge
-    provenance: records.Provenance
-    flags: dict[str, float]
+from harness.types import Attack, Cell
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,7 +38,8 @@ class _Job:
 
     cells: tuple[Cell, ...]
     attack: Attack
-    ready: _Ready
+    ready: Deployment
+    supplies: Supplies
     heads: dict[tuple[int, int], list[records.Record]]
     alive: list[int]
 
@@ -119,38 +67,18 @@ class _Run:
         self.order = self.data.order()
         self.n = _limit(plan.limit, len(self.test))
         self.outcome = Outcome(subjects=plan.subjects, dataset=self.data.name)
-        self.ready: list[_Ready | None] = []
+        self.deployer = Deployer(registry, self.data, settings.checkpoints, self.device, reporter)
+        self.ready: list[Deployment | None] = []
 
     def obtain(self) -> None:
         """Get the network of every subject; one that cannot be had fails its own cells only."""
         atomic.probe(self.settings.output)
         for subject in self.plan.subjects:
-            tried = attempt(partial(self._obtain, subject), but=(CheckpointError,) if subject.weights else ())
+            tried = attempt(partial(self.deployer.deploy, subject), but=(CheckpointError,) if subject.weights else ())
             if tried.value is None:
                 self.reporter.warn(f"{subject.defense}: {tried.error}")
-                self.outcome.failures += [_failed(c, tried.error) for c in self.plan.cells if c.subject == subject]
+                self.outcome.failures += [Failure.of(c, tried.error) for c in self.plan.cells if c.subject == subject]
             self.ready.append(tried.value)
-
-    def _obtain(self, subject: Subject) -> _Ready:
-        start = time.perf_counter()
-        folder = self.settings.checkpoints
-        found = checkpoints.obtain(subject, self.registry, self.data, folder, self.device, self.reporter)
-        seconds = f" in {time.perf_counter() - start:.0f} s" if found.origin in ("trained", "resumed") else ""
-        where = f" ({found.path})" if found.path else ""
-        self.reporter.note(f"{subject.defense}: weights {found.origin}{seconds}, sha256 {found.sha256[:12]}{where}")
-        defense = self.registry.get(Defense, parse_name(subject.defense)[0])
-        own = subject.arch == DEFENSE_OWN_NETWORK
-        arch = None if own else self.registry.get(Architecture, parse_name(subject.arch)[0])
-        provenance = records.Provenance(
-            dataset=self.data.name, data_sha256=self.test.sha256, split_size=len(self.test),
-            weights_sha256=found.sha256, deployed_sha256=found.deployed_sha256,
-            defense_origin=defense.provider.origin, defense_revision=defense.spec.revision,
-            mandatory=defense.spec.mandatory, arch_origin=arch.provider.origin if arch else defense.provider.origin,
-            arch_revision=arch.spec.revision if arch else defense.spec.revision,
-        )  # fmt: skip
-        judge = Judge(found.model, self.data.classes, self.data.shape, self.device)
-        random = judge.stochastic or defense.spec.stochastic
-        return _Ready(judge=judge, provenance=provenance, flags={"stochastic": 1} if random else {})
 
     def attack(self) -> None:
         """Do every job shard by shard, then write the finished records into one file."""
@@ -179,26 +107,82 @@ class _Run:
             if ready is None:
                 continue
             entries = [self.registry.get(Attack, parse_name(cell.attack)[0]) for cell in cells]
+            tried = attempt(partial(self._supply, cells[0], entries[0].spec))
+            if tried.value is None:
+                self.outcome.failures += [Failure.of(cell, tried.error) for cell in cells]
+                continue
+            supplies, hashes = tried.value
             heads = {
                 (start, stop): [
                     records.identity(
-                        cell, entry.spec, entry.provider.origin, ready.provenance, JUDGE_REVISION, start, stop
+                        cell,
+                        entry.spec,
+                        entry.provider.origin,
+                        ready.provenance,
+                        JUDGE_REVISION,
+                        start,
+                        stop,
+                        hashes,
+                        self.plan.kinds[cell.threat.kind].spec,
                     )
                     for cell, entry in zip(cells, entries, strict=True)
                 ]
                 for start, stop in shards(self.n)
             }
-            alive = list(range(len(cells)))
-            yield _Job(cells=cells, attack=entries[0].spec, ready=ready, heads=heads, alive=alive)
+            yield _Job(
+                cells=cells, attack=entries[0].spec, ready=ready, supplies=supplies, heads=heads,
+                alive=list(range(len(cells))),
+            )  # fmt: skip
+
+    def _supply(self, cell: Cell, attack: Attack) -> tuple[Supplies, dict[str, str]]:
+        """What an attack asks for besides the model, and the sha256 of each."""
+        supplies, hashes = Supplies(cache_dir=self.settings.output / "cache"), {}
+        if cell.surrogate is not None:
+            network, hashes["surrogate"] = self.deployer.surrogate(cell.surrogate)
+            supplies = dataclasses.replace(supplies, surrogate=network)
+        if "train_images" in attack.needs:
+            train = self.data.part("train")
+            hashes["train_images"] = train.sha256
+            supplies = dataclasses.replace(supplies, train=train)
+        return supplies, hashes
 
     def _do(self, job: _Job, store: RunStore) -> None:
         self.reporter.attack_start(job.cells, len(job.heads))
+        if self.settings.time_limit is not None:
+            job.supplies = dataclasses.replace(job.supplies, deadline=time.monotonic() + self.settings.time_limit)
+            self._estimate(job, store)
         for done, (span, heads) in enumerate(job.heads.items(), 1):
             self._shard(job, span, heads, store)
             if not job.alive:
                 break
             self.reporter.shard_done(job.cells, done, len(job.heads), span[1])
         self.reporter.attack_end(job.cells)
+
+    def _estimate(self, job: _Job, store: RunStore) -> None:
+        """Say how long a job will take; one that cannot be done within the limit is not started."""
+        limit = float(self.settings.time_limit or 0)
+        spans = [span for span, heads in job.heads.items() if any(store.find(digest(head)) is None for head in heads)]
+        if not spans:
+            return
+        kind = self.plan.kinds[job.cells[0].threat.kind].spec
+        batch = self.settings.batch_size
+
+        def expected() -> float:
+            return estimate(
+                job.ready.judge, self._shard_of(spans[0]), job.attack, job.cells, kind, batch, job.supplies,
+                [stop - start for start, stop in spans],
+            )  # fmt: skip
+
+        tried = attempt(expected)
+        name = f"{job.cells[0].subject.defense} <- {job.cells[-1].attack}"
+        if tried.value is None or tried.value <= limit:
+            words = "cannot be estimated" if tried.value is None else f"about {tried.value:.0f} s"
+            self.reporter.note(f"{name}: {words}, limit {limit:g} s")
+            return
+        reason = f"about {tried.value:.0f} s, more than the limit of {limit:g} s: not started"
+        for index in list(job.alive):
+            head = job.heads[spans[0]][index]
+            self._end(job, index, reason, "timeout", store.attempt, head, {"outcome": reason})
 
     def _shard(self, job: _Job, span: tuple[int, int], heads: list[records.Record], store: RunStore) -> None:
         """Do what is missing of one shard, for the cells that are alive."""
@@ -209,21 +193,28 @@ class _Run:
         cells = [job.cells[index] for index in missing]
         log = {"started": time.time(), "batch_size": self.settings.batch_size, "host": platform.node()}
         log |= environment(self.device)
-        tried = attempt(lambda: self._measure(job, span, cells))
+        kind = self.plan.kinds[cells[0].threat.kind].spec
+        batch = self.settings.batch_size
+        tried = attempt(
+            lambda: evaluate(job.ready.judge, self._shard_of(span), job.attack, cells, kind, batch, job.supplies)
+        )
         log["seconds"] = tried.seconds
         if tried.value is None:
+            log |= {"outcome": tried.error, "trace": tried.trace}
             for index in missing:
-                log |= {"outcome": tried.error, "trace": tried.trace}
-                self._end(job, index, tried.error, "failed", store.attempt, heads[index], log)
+                self._end(job, index, tried.error, tried.state, self._keeper(tried.state, store), heads[index], log)
             return
-        measured, printed = tried.value
-        log |= {"outcome": "done", "printed": printed[-2000:]}
-        for index, result in zip(missing, measured, strict=True):
+        log |= {"outcome": "done", "printed": tried.value.printed[-2000:], "batch_size": tried.value.batch}
+        for index, result in zip(missing, tried.value.results, strict=True):
             if isinstance(result, Refused):
                 refusal = {**log, "outcome": "refused", "identity": heads[index], "reasons": result.reasons}
                 self._end(job, index, str(result), "refused", store.refuse, heads[index], refusal)
             else:
                 self._keep(heads[index], job, result, store, log)
+
+    @staticmethod
+    def _keeper(state: str, store: RunStore) -> Callable[[str, records.Record], None]:
+        return store.inapplicable if state == NOT_APPLICABLE else store.attempt
 
     def _end(
         self, job: _Job, index: int, reason: str, state: str, keep: Callable[[str, records.Record], None],
@@ -232,21 +223,22 @@ class _Run:
         """Give a cell its state, log why, and go on without it."""
         keep(digest(head), log)
         job.alive.remove(index)
-        self.outcome.failures.append(_failed(job.cells[index], reason, state))
+        self.outcome.failures.append(Failure.of(job.cells[index], reason, state))
 
-    def _measure(self, job: _Job, span: tuple[int, int], cells: list[Cell]) -> tuple[list[Measurement | Refused], str]:
+    def _shard_of(self, span: tuple[int, int]) -> Shard:
         examples = self.order[span[0] : span[1]]
         x, y = self.test.batch(examples, self.device)
-        shard = Shard(
+        return Shard(
             start=span[0], stop=span[1], examples=tuple(int(i) for i in examples), x=x, y=y,
             data_sha256=self.test.sha256,
         )  # fmt: skip
-        kind = self.plan.kinds[cells[0].threat.kind].spec
-        return evaluate(job.ready.judge, shard, job.attack, cells, kind, self.settings.batch_size)
 
     def _keep(self, head: records.Record, job: _Job, result: Measurement, store: RunStore, log: dict[str, Any]) -> None:
         observed = {name: value for name, value in dataclasses.asdict(result).items() if value is not None}
-        observed["flags"] |= job.ready.flags
+        if not result.details:
+            del observed["details"]
+        observed["flags"] |= job.ready.flags | ({"as_published": 1} if job.attack.as_published else {})
+        observed["probes"] = job.ready.probes
         value = records.record(head, observed)
         store.commit(value)
         store.attempt(digest(head), log)
@@ -259,12 +251,6 @@ def _limit(limit: float | None, size: int) -> int:
     if limit is None:
         return size
     return min(size, max(1, round(limit * size)) if limit < 1 else int(limit))
-
-
-def _failed(cell: Cell, reason: str, state: str = "failed") -> Failure:
-    return Failure(
-        defense=cell.subject.defense, attack=cell.attack, threat=str(cell.threat), state=state, reason=reason
-    )
 
 
 def _document(plan: Plan, data: LoadedDataset, n: int, keys: list[str], absent: list[str]) -> records.Record:

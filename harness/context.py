@@ -8,31 +8,52 @@ import os
 import random
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from harness.errors import HarnessError, NotApplicable
+from harness.networks import Classifier, stage_outputs
+from harness.oracle import Oracle
 from harness.seeds import Distribution, derive, noise
 
 if TYPE_CHECKING:
-    from harness.oracle import Oracle
+    from torch import nn
+
+    from harness.data import LoadedPart
     from harness.types import Images
 
-__all__ = ["AttackContext", "isolated", "seed_generators"]
+__all__ = ["AttackContext", "Supplies", "isolated", "seed_generators"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supplies:
+    """What a run offers to attacks that ask for it: see `Attack.needs`; `deadline` is on the monotonic clock."""
+
+    surrogate: nn.Module | None = None
+    train: LoadedPart | None = None
+    cache_dir: Path | None = None
+    deadline: float | None = None
 
 
 class AttackContext:
     """Handed to an attack as `ctx`, for one batch.
 
     `steps_wanted`: for an attack with a prefix parameter, every value that a snapshot is wanted for, ascending.
+    `cache_dir`: a folder to keep files in, or None. `deadline`: when the model stops answering, on the monotonic
+    clock, or None.
     """
 
     def __init__(
         self, oracle: Oracle, like: Images, *, seed: int, data_sha256: str, examples: Sequence[int],
-        steps_wanted: Sequence[int] = (),
+        steps_wanted: Sequence[int] = (), supplies: Supplies | None = None,
     ) -> None:  # fmt: skip
         self.steps_wanted = tuple(steps_wanted)
+        self._supplies = supplies or Supplies()
+        self.cache_dir, self.deadline = self._supplies.cache_dir, self._supplies.deadline
         self.costs: dict[int, tuple[int, int]] = {}
         self.seed, self.data_sha256, self.examples = seed, data_sha256, tuple(examples)
         self._oracle = oracle
@@ -51,6 +72,43 @@ class AttackContext:
             distribution=distribution,
         )  # fmt: skip
         return torch.from_numpy(drawn).to(self._device)
+
+    def surrogate(self) -> Oracle:
+        """Another network for the same data, with gradients: to craft on. What it is asked is not counted.
+
+        Raises:
+            HarnessError: where the attack does not declare that it needs one.
+        """
+        if self._supplies.surrogate is None:
+            raise HarnessError("no surrogate at hand: declare needs=('surrogate',)")
+        return Oracle(self._supplies.surrogate, "gradient", self.deadline)
+
+    def train_images(self, label: int) -> Images:
+        """All training images of one class, in the order of the split; possibly none.
+
+        Raises:
+            HarnessError: where the attack does not declare that it needs them.
+        """
+        if self._supplies.train is None:
+            raise HarnessError("no training images at hand: declare needs=('train_images',)")
+        train = self._supplies.train
+        return train.batch(np.flatnonzero(train.split.labels == label), self._device)[0]
+
+    def features(self, x: Images) -> dict[str, torch.Tensor]:
+        """The outputs of the model's named stages, shallow to deep; one forward for each image, with a graph.
+
+        Raises:
+            HarnessError: where the attack has no gradient access.
+            NotApplicable: where the model names no stages.
+        """
+        if self._oracle.access != "gradient":
+            raise HarnessError("features need access='gradient'")
+        inner = next((m for m in self._oracle.network.modules() if isinstance(m, Classifier)), None)
+        if inner is None:
+            raise NotApplicable("the model is no harness.networks.Classifier, so its stages have no names")
+        with stage_outputs(inner) as found:
+            self._oracle(x)
+        return found
 
     def reached(self, steps: int) -> None:
         """Note that so many steps are done, so that the harness can tell a snapshot's cost from the whole run's.

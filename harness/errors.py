@@ -7,6 +7,7 @@
     ├── PluginError         2   an installed plugin breaks the contract
     ├── DataError           2   a dataset cannot be read
     ├── CheckpointError     2   weights that are missing, foreign, damaged or of another network
+    ├── NotApplicable       -   an attack that cannot be run on this model: the state of a cell, not a failure
     ├── StoreError          1   records that cannot be read or written
     └── BoardMismatch       4   committed tables that differ from their records
 
@@ -67,6 +68,14 @@ class CheckpointError(HarnessError):
     """Weights that are missing, foreign, damaged or of another network."""
 
     exit_code = 2
+
+
+class NotApplicable(HarnessError):
+    """Raised by an attack that cannot be run on this model or data; the message says why. No cell fails by it."""
+
+
+class OutOfTime(BaseException):
+    """The time limit of a cell is over. Not an `Exception`, so that an attack that catches those cannot go on."""
 
 
 class StoreError(HarnessError):

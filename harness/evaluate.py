@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.context import AttackContext, isolated
+from harness.context import AttackContext, Supplies, isolated
 from harness.errors import HarnessError
 from harness.judge import Examined, Judge, examine
 from harness.oracle import Oracle
@@ -19,6 +20,10 @@ from harness.types import Attack, Cell, Result, ThreatKind, ThreatModel, Value
 
 if TYPE_CHECKING:
     from harness.types import Flags, Images, Labels
+
+
+PROBING = (4, 16)
+"""Sizes of the two batches from which the duration of an attack is estimated."""
 
 
 class Refused(HarnessError):
@@ -58,6 +63,7 @@ class Measurement:
     forwards: int
     backwards: int
     flags: dict[str, float] = field(default_factory=dict)
+    details: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,47 +74,104 @@ class _Piece:
     cost: tuple[int, int]
 
 
+@dataclass(slots=True, kw_only=True)
+class Evaluated:
+    """What became of one shard: for each cell a measurement or why it was refused, and what the attack printed.
+
+    `batch`: the largest batch that fitted into memory.
+    """
+
+    results: list[Measurement | Refused]
+    printed: str
+    batch: int
+
+
 def evaluate(
-    judge: Judge, shard: Shard, attack: Attack, cells: Sequence[Cell], kind: ThreatKind, batch: int
-) -> tuple[list[Measurement | Refused], str]:
+    judge: Judge, shard: Shard, attack: Attack, cells: Sequence[Cell], kind: ThreatKind, batch: int,
+    supplies: Supplies | None = None,
+) -> Evaluated:  # fmt: skip
     """Attack one shard once for cells that differ in the prefix parameter only, and judge every one of them.
 
-    An attack that takes no `ctx` draws from global generators, if at all, and so always gets the whole shard.
+    An attack that couples the images of a batch, or takes no `ctx` and so draws from global generators, if at all,
+    always gets the whole shard. For the others a batch that does not fit into memory is halved and tried again.
 
-    Returns:
-        For each cell a measurement, or why it was refused; and what the attack printed.
+    Raises:
+        OutOfTime: once the deadline of `supplies` has passed.
     """
-    prefix = attack.prefix if attack.prefix in cells[0].params else None
-    wanted = [int(str(cell.params[prefix])) if prefix else 0 for cell in cells]
-    size = batch if _takes_ctx(attack) else len(shard.x)
     pieces: list[list[_Piece]] = [[] for _ in cells]
     printed = []
     with isolated("judge", "clean", shard.data_sha256, shard.examples[0]):
         clean = judge.clean((shard.start, shard.stop), shard.x, shard.y, batch)
-    for start in range(0, len(shard.x), size):
-        part = slice(start, start + size)
-        x, y = shard.x[part], shard.y[part]
-        oracle = Oracle(judge.model, attack.access)
-        ctx = AttackContext(
-            oracle, x, seed=cells[0].seed, data_sha256=shard.data_sha256, examples=shard.examples[part],
-            steps_wanted=sorted(set(wanted)) if prefix else (),
-        )  # fmt: skip
-        before = oracle.fingerprint()
-        params = {**cells[0].params, prefix: max(wanted)} if prefix else cells[0].params
-        returned, output = run_attack(attack, oracle, x, y, cells[0].threat, ctx, params)
+    divisible = _takes_ctx(attack) and not attack.batch_coupled
+    size = batch if divisible else len(shard.x)
+    start = 0
+    while start < len(shard.x):
+        try:
+            seen, output = _batch(judge, shard, slice(start, start + size), attack, cells, kind, supplies)
+        except (RuntimeError, MemoryError) as error:
+            if size == 1 or not divisible or not _out_of_memory(error):
+                raise
+            size = (size + 1) // 2
+            continue
         printed.append(output)
-        total = (oracle.forwards, oracle.backwards)
-        changed = _tampering(oracle, judge, before)
-        judge.check_unchanged()
-        for cell, steps, seen in zip(cells, wanted, pieces, strict=True):
-            result = pick(attack, returned, steps, max(wanted), prefix)
-            cost = _cost(attack, ctx, steps, total) if prefix and len(cells) > 1 else total
-            # A random defense draws from here, so that its verdicts do not depend on what ran before.
-            with isolated("judge", cell.seed, shard.data_sha256, ctx.examples[0]):
-                examined = examine(judge, x, y, result, cell.threat, kind, attack.minimal)
-            examined.reasons.update({reason: len(x) for reason in changed})
-            seen.append(_Piece(examined=examined, cost=cost))
-    return [_join(seen, clean) for seen in pieces], "".join(printed)
+        for all_seen, piece in zip(pieces, seen, strict=True):
+            all_seen.append(piece)
+        start += size
+    return Evaluated(results=[_join(seen, clean) for seen in pieces], printed="".join(printed), batch=size)
+
+
+def estimate(
+    judge: Judge, shard: Shard, attack: Attack, cells: Sequence[Cell], kind: ThreatKind, batch: int,
+    supplies: Supplies, sizes: Sequence[int],
+) -> float:  # fmt: skip
+    """Seconds that shards of these sizes will take, from two probing batches of the given shard."""
+    counts = [min(len(shard.x), n) for n in PROBING]
+    seconds = []
+    for n in counts:
+        start = time.perf_counter()
+        _batch(judge, shard, slice(0, n), attack, cells, kind, supplies)
+        seconds.append(time.perf_counter() - start)
+    each = max(0.0, seconds[1] - seconds[0]) / max(1, counts[1] - counts[0])
+    fixed = max(0.0, seconds[1] - counts[1] * each)
+    divisible = _takes_ctx(attack) and not attack.batch_coupled
+    batches = sum(-(-n // (batch if divisible else n)) for n in sizes)
+    return fixed * batches + each * sum(sizes)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether an error says so; torch has a class of its own for devices only."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _batch(
+    judge: Judge, shard: Shard, part: slice, attack: Attack, cells: Sequence[Cell], kind: ThreatKind,
+    supplies: Supplies | None,
+) -> tuple[list[_Piece], str]:  # fmt: skip
+    """Attack some images of a shard once, and examine the result for every cell; also what was printed."""
+    prefix = attack.prefix if attack.prefix in cells[0].params else None
+    wanted = [int(str(cell.params[prefix])) if prefix else 0 for cell in cells]
+    x, y = shard.x[part], shard.y[part]
+    oracle = Oracle(judge.model, attack.access, supplies.deadline if supplies else None)
+    ctx = AttackContext(
+        oracle, x, seed=cells[0].seed, data_sha256=shard.data_sha256, examples=shard.examples[part],
+        steps_wanted=sorted(set(wanted)) if prefix else (), supplies=supplies,
+    )  # fmt: skip
+    before = oracle.fingerprint()
+    params = {**cells[0].params, prefix: max(wanted)} if prefix else cells[0].params
+    returned, printed = run_attack(attack, oracle, x, y, cells[0].threat, ctx, params)
+    total = (oracle.forwards, oracle.backwards)
+    changed = _tampering(oracle, judge, before)
+    judge.check_unchanged()
+    pieces = []
+    for cell, steps in zip(cells, wanted, strict=True):
+        result = pick(attack, returned, steps, max(wanted), prefix)
+        cost = _cost(attack, ctx, steps, total) if prefix and len(cells) > 1 else total
+        # A random defense draws from here, so that its verdicts do not depend on what ran before.
+        with isolated("judge", cell.seed, shard.data_sha256, ctx.examples[0]):
+            examined = examine(judge, x, y, result, cell.threat, kind, attack.minimal)
+        examined.reasons.update({reason: len(x) for reason in changed})
+        pieces.append(_Piece(examined=examined, cost=cost))
+    return pieces, printed
 
 
 def run_attack(
@@ -171,7 +234,10 @@ def _join(pieces: list[_Piece], clean: Flags) -> Measurement | Refused:
     if reasons:
         return Refused(reasons, len(clean))
     minimal = [examined.distances for examined in seen if examined.distances is not None]
-    claims = sum(examined.false_claims for examined in seen)
+    counts = {
+        "false_claims": sum(examined.false_claims for examined in seen),
+        "out_of_range": sum(examined.out_of_range for examined in seen),
+    }
     return Measurement(
         n=len(clean),
         clean=_bits([clean]),
@@ -181,7 +247,10 @@ def _join(pieces: list[_Piece], clean: Flags) -> Measurement | Refused:
         distances=[float(value) for distances in minimal for value in distances] if minimal else None,
         forwards=sum(piece.cost[0] for piece in pieces),
         backwards=sum(piece.cost[1] for piece in pieces),
-        flags={"false_claims": claims} if claims else {},
+        flags={name: float(count) for name, count in counts.items() if count},
+        details={
+            name: [value for examined in seen for value in examined.details[name].tolist()] for name in seen[0].details
+        },
     )
 
 

@@ -113,6 +113,8 @@ class Examined:
     any: Flags
     distances: torch.Tensor | None
     false_claims: int
+    out_of_range: int
+    details: dict[str, torch.Tensor]
     reasons: Counter[str]
 
 
@@ -121,23 +123,37 @@ def examine(
 ) -> Examined:
     """Verify the images of a result and predict on them.
 
-    `minimal`: the attack may leave the budget, where it does not win, and the distances are kept.
+    `minimal`: the attack may leave the budget, where it does not win, and the distances are kept; as they are for
+    threat models without a budget.
     """
     last, inside, reasons = _verified(x, result.last, result.evidence, threat, kind, minimal)
     wrong = judge.broken(last, y, len(last))
     broken = wrong & inside
     reached, claims = broken, 0
     if result.any is not None:
-        point, within, more = _verified(x, result.any, result.evidence, threat, kind, minimal)
+        evidence = result.evidence if result.any_evidence is None else result.any_evidence
+        point, within, more = _verified(x, result.any, evidence, threat, kind, minimal)
         reasons += more
         breaks = judge.broken(point, y, len(point)) & within
         moved = (point != x).flatten(1).any(dim=1)
         claims = int((moved & within & ~breaks).sum())
         reached = broken | breaks
-    distances = kind.distance(x, last, result.evidence) if minimal else None
+    distances = kind.distance(x, last, result.evidence) if minimal or not kind.bounded else None
     if distances is not None and not torch.isfinite(distances).all():
         reasons["distance not finite"] = int((~torch.isfinite(distances)).sum())
-    return Examined(raw=~wrong, last=broken, any=reached, distances=distances, false_claims=claims, reasons=reasons)
+    details, malformed = _details(result, len(x))
+    beyond = 0 if kind.box else int(((last < 0) | (last > 1)).flatten(1).any(dim=1).sum())
+    return Examined(
+        raw=~wrong, last=broken, any=reached, distances=distances, false_claims=claims, out_of_range=beyond,
+        details=details, reasons=reasons + malformed,
+    )  # fmt: skip
+
+
+def _details(result: Result, n: int) -> tuple[dict[str, torch.Tensor], Counter[str]]:
+    """What the attack tells about each example, and what of it is no finite number for each."""
+    told = {name: torch.as_tensor(values).detach().double().cpu() for name, values in result.details.items()}
+    bad = [name for name, values in told.items() if values.shape != (n,) or not torch.isfinite(values).all()]
+    return told, Counter({f"detail '{name}' is no finite number for each image": n for name in bad})
 
 
 def _verified(
@@ -155,7 +171,7 @@ def _verified(
         return x, nothing, Counter({f"wrong type ({images.dtype})": len(x)})
     own = torch.empty_like(x).copy_(images.detach())
     finite = torch.isfinite(own).flatten(1).all(dim=1)
-    in_range = finite & ((own >= 0) & (own <= 1)).flatten(1).all(dim=1)
+    in_range = finite & (((own >= 0) & (own <= 1)).flatten(1).all(dim=1) | (not kind.box))
     eps = float(threat.eps) if threat.eps is not None else None
     verified = kind.verify(x, rows(finite, own, x), eps, evidence).to(x.device) & finite
     outside = 0 if minimal else int((in_range & ~verified).sum())

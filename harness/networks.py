@@ -12,7 +12,7 @@ from torch import nn
 if TYPE_CHECKING:
     from harness.types import Images, Logits
 
-__all__ = ["Classifier", "frozen", "parameter_count"]
+__all__ = ["Classifier", "frozen", "parameter_count", "stage_outputs"]
 
 
 class Classifier(nn.Module):
@@ -36,19 +36,26 @@ class Classifier(nn.Module):
 
     def stages(self, x: Images) -> dict[str, torch.Tensor]:
         """The outputs of the named stages for one batch, shallow to deep."""
-        found: dict[str, torch.Tensor] = {}
-        handles = [
-            self.get_submodule(name).register_forward_hook(
-                lambda _module, _inputs, output, name=name: found.__setitem__(name, output)
-            )
-            for name in self.stage_names
-        ]
-        try:
+        with stage_outputs(self) as found:
             self.features(x)
-        finally:
-            for handle in handles:
-                handle.remove()
         return found
+
+
+@contextmanager
+def stage_outputs(network: Classifier) -> Iterator[dict[str, torch.Tensor]]:
+    """Collect what each named stage gives while the network is used inside the block."""
+    found: dict[str, torch.Tensor] = {}
+    handles = [
+        network.get_submodule(name).register_forward_hook(
+            lambda _module, _inputs, output, name=name: found.__setitem__(name, output)
+        )
+        for name in network.stage_names
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def parameter_count(model: nn.Module) -> int:

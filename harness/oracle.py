@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import time
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, OutOfTime
 
 if TYPE_CHECKING:
     from harness.types import Access, Images, Logits
@@ -25,11 +26,13 @@ class Oracle(nn.Module):
     `gradient` access answers logits with a graph, and the weights are readable; `score` answers logits without one;
     `decision` answers one-hot rows. The parameters take no gradient. The network is a copy that no verdict uses.
     The counts are honest for code that plays by the rules: who copies the network can ask the copy uncounted.
+    After `deadline` (on the monotonic clock) it answers nothing more and raises `OutOfTime`.
     """
 
-    def __init__(self, model: nn.Module, access: Access) -> None:
+    def __init__(self, model: nn.Module, access: Access, deadline: float | None = None) -> None:
         super().__init__()
         self.access = access
+        self.deadline = deadline
         self.forwards = 0
         self.backwards = 0
         working = copy.deepcopy(model).eval().requires_grad_(False)
@@ -62,6 +65,8 @@ class Oracle(nn.Module):
         return nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits.dtype)
 
     def _count_forward(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise OutOfTime
         self.forwards += len(inputs[0])
 
     def _watch_backward(self, _module: nn.Module, _inputs: tuple[Any, ...], logits: Any) -> None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-from harness.errors import NothingSelected, UsageError
+from harness.errors import NothingSelected, UnknownName, UsageError
 from harness.names import format_name, overrides, parse_name, resolve, split_names
 from harness.registry import Entry, Registry
+from harness.selection import Selected, select_attacks
 from harness.types import (
     FROM_DATASET,
     Architecture,
@@ -28,8 +29,9 @@ from harness.types import (
     Value,
 )
 
-EVERY_ATTACK = "extended"
 DEFENSE_OWN_NETWORK = "own"
+SURROGATE = "raw"
+"""The defense whose network, trained with the next seed, transfer attacks craft on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +87,9 @@ def plan(request: Request, registry: Registry) -> Plan:
     if request.limit is not None and not (0 < request.limit <= 1 or (request.limit > 1 and request.limit % 1 == 0)):
         raise UsageError(f"--limit {request.limit}: give a number of images, or a share between 0 and 1")
     threats = list(dict.fromkeys(_threat(text, dataset, registry) for text in split_names(request.threats)))
-    chosen, unusable = _attacks(request.attacks, registry)
+    chosen, unusable = select_attacks(request.attacks, registry)
     for threat in threats:
-        if not any(threat.kind in attack.threats for _, attack, _ in chosen):
+        if not any(threat.kind in attack.threats for attack in (selected.attack for selected in chosen)):
             raise UsageError(f"--threat {threat}: none of the selected attacks works under {threat.kind}")
     result = Plan(
         dataset=dataset, dataset_name=dataset_name, location=location, subjects=subjects, groups=[], skips=unusable,
@@ -95,8 +97,8 @@ def plan(request: Request, registry: Registry) -> Plan:
     )  # fmt: skip
     for subject in subjects:
         cells = []
-        for name, attack, given in chosen:
-            found = _cells(subject, name, attack, given, dataset, threats, request.seed)
+        for selected in chosen:
+            found = _cells(subject, selected, dataset, threats, request.seed, registry)
             if isinstance(found, Skip):
                 result.skips.append(found)
             else:
@@ -171,40 +173,12 @@ def _network(text: str, defense: Defense, registry: Registry) -> tuple[str, dict
     return format_name(arch.name, overrides(arch.params, params)), params
 
 
-def _attacks(texts: Sequence[str], registry: Registry) -> tuple[list[tuple[str, Attack, dict[str, Value]]], list[Skip]]:
-    """Names, globs and groups -> ids and attacks with the parameters given in brackets, doubles dropped.
-
-    Members of a group whose name is claimed twice cannot run; they come back as skips.
-    """
-    chosen: dict[str, tuple[Attack, dict[str, Value]]] = {}
-    skips: dict[str, Skip] = {}
-    entries = {entry.spec.name: entry for entry in registry.entries(Attack)}
-    groups = {group for entry in entries.values() for group in entry.spec.groups} | {EVERY_ATTACK}
-    for text in split_names(texts):
-        name, given = parse_name(text)
-        if name in groups:
-            found = {n: entry for n, entry in entries.items() if name in (*entry.spec.groups, EVERY_ATTACK)}
-            for twice, claims in registry.clashing(Attack).items():
-                if any(name in (*claim.spec.groups, EVERY_ATTACK) for claim in claims):
-                    reason = f"claimed by {' and '.join(str(claim.provider) for claim in claims)}"
-                    skips[twice] = Skip(defense="every defense", attack=twice, reason=reason)
-        else:
-            found = registry.match(Attack, name)
-        for asked, entry in found.items():
-            resolved = resolve("attack", asked, entry.spec.params, given)
-            prefix = entry.spec.prefix
-            if prefix in resolved and int(str(resolved[prefix])) < 1:
-                raise UsageError(f"attack '{asked}': {prefix}={resolved[prefix]} must be at least 1")
-            chosen.setdefault(format_name(asked, overrides(entry.spec.params, resolved)), (entry.spec, resolved))
-    return [(label, *found) for label, found in chosen.items()], list(skips.values())
-
-
 def _threat(text: str, dataset: Dataset, registry: Registry) -> ThreatModel:
     threat = ThreatModel.parse(text)
-    kind = registry.get(ThreatKind, threat.kind).spec
-    if threat.eps is None and threat.kind in dataset.budgets:
-        return ThreatModel(kind=threat.kind, eps=dataset.budgets[threat.kind])
-    if threat.eps is None and kind.bounded and threat.kind != "none":
+    registry.get(ThreatKind, threat.kind)
+    if threat.eps is None and (own := _own_threat(threat.kind, dataset, registry)) is not None:
+        return own
+    if threat.eps is None:
         raise UsageError(f"--threat {text}: dataset '{dataset.name}' has no {text} budget; write {text}:EPS")
     if threat.kind == "linf" and threat.eps is not None and threat.eps > 1:
         raise UsageError(
@@ -214,25 +188,58 @@ def _threat(text: str, dataset: Dataset, registry: Registry) -> ThreatModel:
 
 
 def _cells(
-    subject: Subject, name: str, attack: Attack, params: dict[str, Value], dataset: Dataset, threats: list[ThreatModel],
-    seed: int,
-) -> list[Cell] | Skip:  # fmt: skip
-    if dataset.classes is not None and dataset.classes < attack.min_classes:
-        reason = f"needs {attack.min_classes} classes, {dataset.name} has {dataset.classes}"
-        return Skip(defense=subject.defense, attack=name, reason=reason)
+    subject: Subject, selected: Selected, dataset: Dataset, threats: list[ThreatModel], seed: int, registry: Registry
+) -> list[Cell] | Skip:
+    attack, k = selected.attack, dataset.classes
+    if k is not None and not attack.min_classes <= k <= (attack.max_classes or k):
+        bounds = f"{attack.min_classes} classes" if k < attack.min_classes else f"at most {attack.max_classes} classes"
+        reason = f"needs {bounds}, {dataset.name} has {k}"
+        return Skip(defense=subject.defense, attack=selected.name, reason=reason)
     wanted = [threat for threat in threats if threat.kind in attack.threats]
     if not wanted:
-        own = [kind for kind in attack.threats if kind in dataset.budgets or kind in ("none", "unbounded")]
-        default = next(iter(dataset.budgets))
-        first = default if default in own else next(iter(own), None)
-        if first is None:
+        own = [threat for kind in attack.threats if (threat := _own_threat(kind, dataset, registry)) is not None]
+        if not own:
             reason = f"{dataset.name} has no budget for {' or '.join(attack.threats)}; give one with --threat"
-            return Skip(defense=subject.defense, attack=name, reason=reason)
-        wanted = [ThreatModel(kind=first, eps=dataset.budgets.get(first))]
+            return Skip(defense=subject.defense, attack=selected.name, reason=reason)
+        default = next(iter(dataset.budgets))
+        wanted = [next((t for t in own if t.kind == default and not attack.minimal), own[0])]
+    surrogate = None
+    if "surrogate" in attack.needs:
+        found = _surrogate(subject, dataset, registry)
+        if isinstance(found, str):
+            return Skip(defense=subject.defense, attack=selected.name, reason=found)
+        surrogate = found
     return [
-        Cell(subject=subject, attack=name, params=_with_step(params, threat, dataset.step), threat=threat, seed=seed)
+        Cell(
+            subject=subject, attack=selected.name, params=_with_step(selected.params, threat, dataset.step),
+            threat=threat, seed=seed, surrogate=surrogate,
+        )
         for threat in wanted
-    ]
+    ]  # fmt: skip
+
+
+def _own_threat(name: str, dataset: Dataset, registry: Registry) -> ThreatModel | None:
+    """The dataset's budget of a kind, where it has one or the kind needs none."""
+    kind = registry.get(ThreatKind, name).spec
+    eps = dataset.budgets.get(name, dataset.budgets.get(kind.budget_of))
+    return ThreatModel(kind=name, eps=eps) if eps is not None or not kind.bounded or name == "none" else None
+
+
+def _surrogate(subject: Subject, dataset: Dataset, registry: Registry) -> Subject | str:
+    """What a transfer attack on a subject crafts on, or why there is nothing."""
+    try:
+        raw = registry.get(Defense, SURROGATE).spec
+    except UnknownName:
+        return f"it crafts on a surrogate, and no defense '{SURROGATE}' is installed"
+    recipe = subject.recipe or find_recipe("", raw, dataset)
+    if recipe is None:
+        return f"it crafts on a surrogate, and {dataset.name} has no recipe to train one"
+    own = subject.arch == DEFENSE_OWN_NETWORK
+    arch, params = _network(recipe.arch, raw, registry) if own else (subject.arch, dict(subject.arch_params))
+    return Subject(
+        defense=SURROGATE, defense_params=resolve("defense", SURROGATE, raw.params, {}), arch=arch, arch_params=params,
+        recipe=recipe, train_seed=subject.train_seed + 1,
+    )  # fmt: skip
 
 
 def _with_step(params: dict[str, Value], threat: ThreatModel, share: Fraction) -> dict[str, Value]:
@@ -247,6 +254,7 @@ def _grouped(cells: list[Cell], registry: Registry) -> list[tuple[Cell, ...]]:
     for cell in cells:
         attack = registry.get(Attack, parse_name(cell.attack)[0]).spec
         rest = tuple(sorted((key, str(value)) for key, value in cell.params.items() if key != attack.prefix))
+        # Cells of one run share everything but the prefix parameter.
         shared = attack.prefix is not None and attack.prefix in cell.params
         run = (attack.run, attack.revision, attack.access, rest) if shared else cell.attack
         groups.setdefault((run, str(cell.threat)), []).append(cell)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from typing import Any
 from harness.canonical import canonical, digest
 from harness.errors import StoreError
 from harness.names import plain
-from harness.types import Attack, Cell
+from harness.types import Attack, Cell, ThreatKind
 
-SCHEMA = 1
+SCHEMA = 2
 Record = dict[str, Any]
 
 
@@ -40,9 +40,13 @@ class Provenance:
 
 
 def identity(
-    cell: Cell, attack: Attack, attack_origin: str, provenance: Provenance, judge: int, start: int, stop: int
-) -> Record:
-    """The deterministic head of a record; its digest is the record's key."""
+    cell: Cell, attack: Attack, attack_origin: str, provenance: Provenance, judge: int, start: int, stop: int,
+    supplies: Mapping[str, str], kind: ThreatKind,
+) -> Record:  # fmt: skip
+    """The deterministic head of a record; its digest is the record's key.
+
+    `supplies`: what the attack was given besides the model -> its sha256.
+    """
     subject = cell.subject
     return {
         **dataclasses.asdict(provenance),
@@ -64,11 +68,20 @@ def identity(
         "attack_revision": attack.revision,
         "params": {name: plain(value) for name, value in cell.params.items()},
         "threat": str(cell.threat),
-        "knowledge": "static" if attack.access == "gradient" else "blackbox",
+        "knowledge": _knowledge(attack),
         "minimal": attack.minimal,
+        "supplies": dict(supplies),
+        "ranked": kind.bounded and kind.box,
         "seed": cell.seed,
         "precision": "float32",
     }
+
+
+def _knowledge(attack: Attack) -> str:
+    """What the attacker knew: another network, the model's answers only, or the model."""
+    if "surrogate" in attack.needs:
+        return "transfer"
+    return "static" if attack.access == "gradient" else "blackbox"
 
 
 def record(head: Record, outcome: Record) -> Record:
@@ -104,14 +117,19 @@ def check(value: Any, origin: str) -> Record:
         head, outcome = value["identity"], value["outcome"]
         if head["schema"] > SCHEMA:
             raise StoreError(f"{origin}: schema {head['schema']} is newer than this harness ({SCHEMA}); upgrade")
+        if head["schema"] < SCHEMA:
+            raise StoreError(f"{origin}: schema {head['schema']} is older than this harness ({SCHEMA}); run it again")
         if value["key"] != digest(head):
             raise StoreError(f"{origin}: its key is not that of its identity; it was edited or mixed up")
         n = head["stop"] - head["start"]
         bits = [outcome[name] for name in ("clean", "raw", "last", "any")]
+        numbers = [*filter(None, [outcome.get("distances")]), *outcome.get("details", {}).values()]
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{origin}: not a record ({type(error).__name__}: {error})") from error
     if outcome.get("n") != n or any(not isinstance(b, str) or len(b) != n or set(b) - {"0", "1"} for b in bits):
         raise StoreError(f"{origin}: does not hold one bit for each of its {n} images")
+    if any(len(values) != n for values in numbers):
+        raise StoreError(f"{origin}: does not hold one distance and one of each detail for each of its {n} images")
     return value  # type: ignore[no-any-return]
 
 

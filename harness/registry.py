@@ -84,6 +84,12 @@ class Registry:
         for plugin in self.loaded:
             for spec in plugin.offers:
                 self._entries[type(spec)].setdefault(spec.name, []).append(Entry(spec, plugin.provider))
+        self._aliases = {
+            alias: name
+            for name, found in self._entries[Attack].items()
+            for entry in found
+            for alias in entry.spec.aliases
+        }
 
     def entries(self, kind: type[Spec]) -> list[Entry[Spec]]:
         """Everything usable by its bare name, in order of registration."""
@@ -95,6 +101,7 @@ class Registry:
         Raises:
             UnknownName: where there is none.
         """
+        name = self._aliases.get(name, name)
         found = [entry for names in self._entries.values() for entry in names.get(name, [])]
         owner, _, bare = name.partition("/")
         if not found and bare:
@@ -120,7 +127,7 @@ class Registry:
             UnknownName: with the nearest names and the plugins that failed to load.
             UsageError: where two distributions offer the name.
         """
-        found = self._entries[kind].get(name, [])
+        found = self._entries[kind].get(name, []) or self._entries[kind].get(self._aliases.get(name, ""), [])
         if not found and "/" in name:
             owner, _, bare = name.partition("/")
             named = self._entries[kind].get(bare, [])

@@ -5,6 +5,7 @@ results/<run_id>/environment.json              where and with what it ran
 results/<run_id>/records/<xx>/<key>.json       one checksummed, deterministic record for each shard of a cell
 results/<run_id>/attempts/<key>.<uuid>.json    when, how long, how it ended
 results/<run_id>/refused/<key>.<uuid>.json     shards that failed verification, with the reasons
+results/<run_id>/inapplicable/<key>.json       records that will not come, because the attack does not apply
 results/<run_id>/records.jsonl                 every record, compacted and sorted
 """
 
@@ -77,6 +78,10 @@ class RunStore:
         """Keep what failed verification, apart from the records."""
         self._log("refused", key, log)
 
+    def inapplicable(self, key: str, log: Record) -> None:
+        """Note that a promised record will not come, and why."""
+        atomic.replace(self.path / "inapplicable" / f"{key}.json", readable(log))
+
     def records(self, keys: Iterable[str]) -> Iterator[Record]:
         """The records of this run that exist, among the expected keys."""
         for key in keys:
@@ -121,7 +126,7 @@ class RunStore:
 
 
 def expected(run: Path) -> tuple[Record, list[str]]:
-    """The plan of a run folder and the keys of all the records it promises.
+    """The plan of a run folder and the keys of all the records it promises, less those that cannot come.
 
     Raises:
         StoreError: where the folder is no run.
@@ -129,6 +134,7 @@ def expected(run: Path) -> tuple[Record, list[str]]:
     path = run / "run.json"
     try:
         document: dict[str, Any] = json.loads(path.read_bytes())
-        return document, list(document["expected"])
+        gone = {file.stem for file in (run / "inapplicable").glob("*.json")}
+        return document, [key for key in document["expected"] if key not in gone]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{run} is no run folder of the harness: {path} cannot be read ({error})") from error

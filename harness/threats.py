@@ -8,6 +8,7 @@ for l2 and l1, none for l0.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from harness.hookspecs import hookimpl
@@ -24,15 +25,15 @@ _ORDER = {"linf": float("inf"), "l2": 2.0, "l1": 1.0, "l0": 0.0}
 @hookimpl
 def harness_threat_models() -> Iterable[ThreatKind]:
     """The norms, `none` (the image itself) and `unbounded` (reported, never ranked beside bounded ones)."""
-    yield _norm_kind("linf", "largest change of a pixel value")
-    yield _norm_kind("l2", "Euclidean length of the change")
-    yield _norm_kind("l1", "sum of absolute changes")
-    yield _norm_kind("l0", "number of changed values")
+    yield _norm_kind("linf", Fraction(1, 10), "largest change of a pixel value")
+    yield _norm_kind("l2", Fraction(1, 2), "Euclidean length of the change")
+    yield _norm_kind("l1", Fraction(2), "sum of absolute changes")
+    yield _norm_kind("l0", Fraction(5), "number of changed values")
     yield ThreatKind(name="none", distance=_linf, verify=_unchanged, summary="the clean image, unchanged")
     yield ThreatKind(name="unbounded", distance=_linf, verify=_anything, bounded=False, summary="any image")
 
 
-def _norm_kind(name: str, summary: str) -> ThreatKind:
+def _norm_kind(name: str, trial: Fraction, summary: str) -> ThreatKind:
     def distance(x: Images, x_adv: Images, evidence: Any = None) -> torch.Tensor:
         return _distance(x, x_adv, _ORDER[name])
 
@@ -40,7 +41,7 @@ def _norm_kind(name: str, summary: str) -> ThreatKind:
         slack = {"linf": 1e-7, "l0": 0.0}.get(name, 1e-5 * eps + 1e-6)
         return distance(x, x_adv) <= eps + slack
 
-    return ThreatKind(name=name, distance=distance, verify=verify, summary=summary)
+    return ThreatKind(name=name, distance=distance, verify=verify, trial=trial, summary=summary)
 
 
 def _distance(x: Images, x_adv: Images, order: float) -> torch.Tensor:

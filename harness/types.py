@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Value: TypeAlias = bool | int | float | Fraction | str | None
 Defaults: TypeAlias = "Mapping[str, Value | OneOf]"
 Access: TypeAlias = Literal["gradient", "score", "decision"]
+Need: TypeAlias = Literal["surrogate", "train_images", "features"]
 
 FROM_DATASET = "dataset"
 """As the default of an attack's `step` parameter: the planner puts in the dataset's step for the budget in force."""
@@ -92,12 +93,21 @@ class ThreatKind:
 
     `distance(x, x_adv, evidence)` gives float64 (n,), in the unit of `eps`. `verify(x, x_adv, eps, evidence)` gives
     Flags; it computes in float64, is true only for images proven inside, and treats what is not finite as outside.
+
+    Args:
+        bounded: it has a budget; the others are reported with their distances and never ranked.
+        box: images must lie in [0, 1]; only kinds that reproduce a publication do without, and are never ranked.
+        budget_of: the kind whose budgets of the datasets it shares, where it has none of its own.
+        trial: the budget at which contract tests attack random 8x8 images.
     """
 
     name: str
     distance: Callable[..., torch.Tensor]
     verify: Callable[..., Flags]
     bounded: bool = True
+    box: bool = True
+    budget_of: str = ""
+    trial: Fraction | None = None
     summary: str = ""
 
 
@@ -106,13 +116,16 @@ class Result:
     """What an attack hands back. The harness judges `last` and `any` itself.
 
     `last`: the final images. `any`: for each example the first point found inside the threat model that is
-    misclassified, the clean image where there is none. `evidence`: what the threat model's verifier needs.
-    `snapshots`: for attacks with a prefix parameter, its value -> Result.
+    misclassified, the clean image where there is none. `evidence`: what the threat model's verifier needs for `last`;
+    `any_evidence`: the same for `any`, by default that of `last`. `details`: name -> one number for each example (n,),
+    recorded as the attack tells it. `snapshots`: for attacks with a prefix parameter, its value -> Result.
     """
 
     last: Images
     any: Images | None = None
     evidence: Any = None
+    any_evidence: Any = None
+    details: Mapping[str, torch.Tensor] = field(default_factory=dict)
     snapshots: Mapping[int, Result] | None = None
 
 
@@ -127,9 +140,17 @@ class Attack:
         access: what it may learn from the model; the oracle enforces it.
         params: parameter -> default (a number, text or `OneOf`). `FROM_DATASET` for `step` is filled in when planning.
         prefix: the parameter in which shorter runs are prefixes of longer ones; needs `Result.snapshots`.
-        minimal: seeks the smallest perturbation and ignores `eps`.
-        min_classes: it is not applicable to datasets with fewer classes.
-        groups: suites that include it, besides `extended`.
+        minimal: seeks the smallest perturbation and ignores `eps`; its first threat kind with a budget is the default.
+        needs: what it takes from `ctx` beyond noise: a `surrogate` network, `train_images`, `features` of the model.
+        min_classes, max_classes: it is not applicable to datasets with fewer, or more, classes.
+        aliases: other names under which it can be asked for; records use `name`.
+        batch_coupled: its draws or its search couple the images of a batch, so that it always gets the whole shard.
+        verdicts_only: it amplifies float rounding, so that batches of other sizes agree in verdicts, not in images.
+        passes: about how many forward and backward passes an image takes; cells run in this order.
+        trial: parameters, where they differ from the defaults, at which contract tests run it within seconds.
+        as_published: reproduces a publication with its defects; its numbers carry a flag that says so.
+        defect: why it must not be used, as measured; it is listed and never runs.
+        groups: suites that include it, besides `extended`; `suite[steps=5]` includes it with other parameters.
         revision: raised whenever its results change.
         paper: where the algorithm is published.
     """
@@ -141,7 +162,16 @@ class Attack:
     params: Defaults = field(default_factory=dict)
     prefix: str | None = None
     minimal: bool = False
+    needs: tuple[Need, ...] = ()
     min_classes: int = 2
+    max_classes: int | None = None
+    aliases: tuple[str, ...] = ()
+    batch_coupled: bool = False
+    verdicts_only: bool = False
+    passes: int = 1000
+    trial: Mapping[str, Value] = field(default_factory=dict)
+    as_published: bool = False
+    defect: str = ""
     groups: tuple[str, ...] = ()
     revision: int = 1
     paper: str = ""
@@ -283,13 +313,17 @@ class Subject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One attack on one subject under one threat model: names and numbers only."""
+    """One attack on one subject under one threat model: names and numbers only.
+
+    `surrogate`: the other network that a transfer attack crafts on.
+    """
 
     subject: Subject
     attack: str
     params: Mapping[str, Value]
     threat: ThreatModel
     seed: int = 0
+    surrogate: Subject | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,5 +21,5 @@ def measure(attack: Attack | str, model=None, x=None, y=None, *, kind="linf", ep
     params = {name: default_value(value) for name, value in spec.params.items()}
     cell = Cell(subject=NOBODY, attack=spec.name, params=params, threat=threat)
     judge = Judge(model or toys.tiny_net(), 4, toys.SHAPE)
-    results, printed = evaluate(judge, toys.shard(x, y), spec, [cell], REGISTRY.get(ThreatKind, kind).spec, batch)
-    return results[0], printed
+    found = evaluate(judge, toys.shard(x, y), spec, [cell], REGISTRY.get(ThreatKind, kind).spec, batch)
+    return found.results[0], found.printed

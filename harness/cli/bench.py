@@ -15,7 +15,11 @@ def command(
     defense: options.Defenses,
     attacks: Annotated[
         list[str],
-        typer.Option("--attacks", "-a", help="Names, globs, comma lists or groups (all, fast, linf, extended)."),
+        typer.Option(
+            "--attacks",
+            "-a",
+            help="Names, globs, comma lists or groups (all, standard, linf, fast ...; harness list groups).",
+        ),
     ] = ["all"],  # noqa: B006  typer reads the default, nothing changes it
     dataset: options.DatasetName = "digits",
     threat: Annotated[
@@ -35,6 +39,10 @@ def command(
     batch_size: Annotated[
         int, typer.Option("--batch-size", help="Images attacked at once; never changes verdicts.")
     ] = 250,
+    time_limit: Annotated[
+        str,
+        typer.Option("--time-limit", help="For each attack run on each defense, as 90s, 10m or 2h; none by default."),
+    ] = "",
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first cell that fails.")] = False,
     progress: options.Progress = "auto",
     plugin: options.Plugin = [],  # noqa: B006
@@ -51,22 +59,25 @@ def command(
         limit=limit, seed=seed, train_seed=train_seed,
     )  # fmt: skip
     planned = plan(request, registry)
+    limit_s = options.seconds(time_limit) if time_limit else None
     if batch_size < 1:
         raise typer.BadParameter("must be at least 1", param_hint="--batch-size")
 
-    from harness.bench import Settings, bench
+    from harness.bench import bench
     from harness.cli.screen import Screen
+    from harness.engine.inline import NOT_APPLICABLE
+    from harness.outcome import Settings
 
     screen = Screen(progress)
     screen.header(registry, device)
     screen.plan(planned, output)
     settings = Settings(
         output=output, data_root=data_root, device=device, batch_size=batch_size,
-        fail_fast=fail_fast,
+        time_limit=limit_s, fail_fast=fail_fast,
     )  # fmt: skip
     with screen:
         outcome = bench(planned, registry, settings, screen)
     screen.result(outcome, planned.skips)
     if outcome.interrupted:
         raise typer.Exit(130)
-    raise typer.Exit(3 if outcome.failures else 0)
+    raise typer.Exit(3 if any(failure.state != NOT_APPLICABLE for failure in outcome.failures) else 0)

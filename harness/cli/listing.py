@@ -9,9 +9,9 @@ import typer
 
 from harness.cli import options
 from harness.errors import UnknownName
-from harness.names import format_value
-from harness.plan import EVERY_ATTACK
+from harness.names import format_name, format_value
 from harness.registry import Registry
+from harness.selection import groups
 from harness.types import Architecture, Attack, Dataset, Defense, ThreatKind
 
 TOPICS = ("defenses", "attacks", "datasets", "architectures", "threats", "groups", "recipes")
@@ -53,7 +53,8 @@ def lines(topic: str, registry: Registry) -> list[dict[str, str]]:
         return [
             {
                 "name": e.spec.name, "threats": ", ".join(e.spec.threats), "access": e.spec.access,
-                "groups": ", ".join(e.spec.groups), "from": e.provider.plugin, "what": e.spec.summary,
+                "groups": ", ".join(e.spec.groups), "from": e.provider.plugin,
+                "what": f"not usable: {e.spec.defect}" if e.spec.defect else e.spec.summary,
             }
             for e in registry.entries(Attack)
         ]  # fmt: skip
@@ -68,11 +69,11 @@ def lines(topic: str, registry: Registry) -> list[dict[str, str]]:
             for e in registry.entries(Dataset)
         ]  # fmt: skip
     if topic == "groups":
-        groups: dict[str, list[str]] = {}
+        members: dict[str, list[str]] = {}
         for entry in registry.entries(Attack):
-            for group in (*entry.spec.groups, EVERY_ATTACK):
-                groups.setdefault(group, []).append(entry.spec.name)
-        return [{"group": group, "attacks": ", ".join(names)} for group, names in sorted(groups.items())]
+            for group, params in groups(entry.spec) if not entry.spec.defect else ():
+                members.setdefault(group, []).append(format_name(entry.spec.name, params))
+        return [{"group": group, "attacks": ", ".join(names)} for group, names in sorted(members.items())]
     if topic == "recipes":
         return [
             {

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from harness.discovery import discover
-from harness.errors import PluginError
+from harness.errors import PluginError, UsageError
 from harness.registry import Registry, broken_line
+from harness.types import parse_number
 
 PIPED_WIDTH = 200
 """Columns of a table that goes into a file or a pipe."""
@@ -48,3 +49,16 @@ def registry(plugin: list[Path], no_plugin: list[str], strict: bool = False, qui
         for line in problems:
             print(f"warning: {line}", file=sys.stderr)
     return found
+
+
+def seconds(text: str) -> float:
+    """Read a duration: a number with s, m or h, seconds without.
+
+    Raises:
+        UsageError: where it is none, or not positive.
+    """
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text.strip()[-1:], 0)
+    number = parse_number(text.strip()[:-1] if unit else text)
+    if number is None or number <= 0:
+        raise UsageError(f"'{text}' is no time: write a number with s, m or h, as in 90s, 10m or 2h")
+    return float(number) * (unit or 1)

@@ -16,8 +16,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from harness import __version__, atomic
-from harness.bench import Interrupted, Outcome
 from harness.cli.options import PIPED_WIDTH
+from harness.engine.inline import NOT_APPLICABLE
 from harness.errors import UsageError
 from harness.leaderboard.rows import Row, rows
 from harness.leaderboard.tables import (
@@ -32,6 +32,7 @@ from harness.leaderboard.tables import (
     worst_text,
 )
 from harness.machine import describe, pick_device
+from harness.outcome import Interrupted, Outcome
 from harness.plan import Plan
 from harness.registry import Registry
 from harness.reporter import Reporter
@@ -168,9 +169,11 @@ class Screen(Reporter):
             self.out.print(f"flag  {line}", markup=False)
         for (defense, attack, _), (state, reason) in sorted(states.items()):
             self.out.print(f"{state}  {attack} on {defense}: {reason}", markup=False)
-        states |= {(skip.defense, skip.attack, ""): ("not applicable", skip.reason) for skip in skips}
+        states |= {(skip.defense, skip.attack, ""): (NOT_APPLICABLE, skip.reason) for skip in skips}
         counts = f"{outcome.computed} shards computed, {outcome.reused} reused"
-        self.note(f"{counts}, {len(outcome.failures)} cells failed, {len(skips)} left out")
+        failed = sum(failure.state != NOT_APPLICABLE for failure in outcome.failures)
+        left = len(skips) + len(outcome.failures) - failed
+        self.note(f"{counts}, {failed} cells without a number, {left} left out")
         if outcome.run is not None:
             self._write(outcome.run, found, states)
         if outcome.interrupted:

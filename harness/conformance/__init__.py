@@ -13,7 +13,7 @@ from harness.conformance.report import CheckResult
 from harness.errors import UsageError
 from harness.names import parse_name
 from harness.registry import Registry
-from harness.types import Architecture, Attack, Dataset, Defense
+from harness.types import Architecture, Attack, Dataset, Defense, ThreatKind
 
 __all__ = ["CheckResult", "check", "check_architecture", "check_attack", "check_dataset", "check_defense"]
 
@@ -27,7 +27,7 @@ def check(name: str, registry: Registry) -> list[CheckResult]:
     results: list[CheckResult] = []
     for entry in registry.named(parse_name(name)[0]):
         if isinstance(entry.spec, Attack):
-            results += check_attack(entry.spec)
+            results += check_attack(entry.spec, [kind.spec for kind in registry.entries(ThreatKind)])
         elif isinstance(entry.spec, Defense):
             results += check_defense(entry.spec)
         elif isinstance(entry.spec, Dataset):

@@ -2,128 +2,156 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
-from harness import threats
 from harness.conformance import toys
 from harness.conformance.report import CheckResult, NotApplicable, run_checks
-from harness.context import AttackContext
-from harness.evaluate import Measurement, Refused, evaluate, pick, run_attack
+from harness.conformance.trial import Trial
+from harness.evaluate import run_attack
 from harness.judge import Judge
-from harness.names import default_value
 from harness.oracle import Oracle
-from harness.types import FROM_DATASET, Attack, Cell, Result, Subject, ThreatKind, ThreatModel, Value
+from harness.types import Attack, ThreatKind, ThreatModel, Value
 
 if TYPE_CHECKING:
-    from harness.types import Images, Labels
+    from harness.types import Images
 
-STEP_SHARE = Fraction(1, 4)
-EPS = {"linf": Fraction(1, 10), "l2": Fraction(1, 2), "l1": Fraction(2), "l0": Fraction(5)}
-KINDS: dict[str, ThreatKind] = {kind.name: kind for kind in threats.harness_threat_models()}
-
-
-def check_attack(attack: Attack) -> list[CheckResult]:
-    """Hold an attack to every contract that applies to it."""
-    return run_checks(attack, CONTRACTS)
+INSIDE = Fraction(9, 10)
+OUTSIDE = Fraction(101, 100)
+OUTSIDE_MINIMAL = Fraction(21, 20)
+"""Attacks for the smallest perturbation stop a little beyond the boundary, and some round to pixel levels."""
 
 
-def _valid(attack: Attack) -> None:
+def check_attack(attack: Attack, kinds: Iterable[ThreatKind] = ()) -> list[CheckResult]:
+    """Hold an attack to every contract that applies to it; `kinds` are threat kinds besides the built-in ones."""
+    return run_checks(Trial.of(attack, kinds), CONTRACTS)
+
+
+def _valid(trial: Trial) -> None:
     """Returned images are inside the threat model, the model is untouched, and what it reports as broken breaks."""
     x, y = toys.images()
-    result = _measured(attack, toys.tiny_net(), x, y, _threat(attack), 4)
-    assert not result.flags, f"raised {result.flags}"
+    for threat in trial.threats():
+        result = trial.measured(toys.tiny_net(), x, y, threat, 4)
+        unexpected = set(result.flags) - {"out_of_range"}
+        assert not unexpected, f"raised {result.flags} under {threat}"
 
 
-def _zero_budget(attack: Attack) -> None:
+def _zero_budget(trial: Trial) -> None:
     """With eps = 0 it returns the clean image, bit for bit."""
-    kind = _threat(attack).kind
-    if kind in ("none", "unbounded") or attack.minimal:
+    budgets = [threat for threat in trial.threats() if threat.eps is not None]
+    if not budgets or trial.attack.minimal:
         raise NotApplicable("it has no budget")
     x, y = toys.images()
-    result = _run(attack, toys.tiny_net(), x, y, ThreatModel(kind=kind, eps=Fraction(0)))
-    assert torch.equal(result.last, x), "eps = 0 changed an image"
+    for threat in budgets:
+        result = trial.run(toys.tiny_net(), x, y, ThreatModel(kind=threat.kind, eps=Fraction(0)))
+        assert torch.equal(result.last, x), f"{threat.kind} with eps = 0 changed an image"
 
 
-def _loses_inside(attack: Attack) -> None:
+def _loses_inside(trial: Trial) -> None:
     """At 0.9 of the exact radius of a linear model nobody can win."""
-    model, x, y, threat = _linear(attack, Fraction(9, 10))
-    result = _measured(attack, model, x, y, threat, 2)
-    assert "1" not in result.any, f"won on {result.any.count('1')} of {len(x)} images that cannot be broken"
+    for model, x, y, threat in trial.linear(INSIDE):
+        won = trial.measured(model, x, y, threat, 2).any.count("1")
+        assert not won, f"won on {won} of {len(x)} images that cannot be broken under {threat.kind}"
 
 
-def _wins_outside(attack: Attack) -> None:
+def _wins_outside(trial: Trial) -> None:
     """At 1.01 of the exact radius of a linear model every white-box attack wins."""
+    attack = trial.attack
     if attack.access != "gradient":
         raise NotApplicable(f"{attack.access} access: nothing is promised in a few queries")
-    model, x, y, threat = _linear(attack, Fraction(101, 100))
-    result = _measured(attack, model, x, y, threat, 2)
-    assert "0" not in result.any, f"failed on {result.any.count('0')} of {len(x)} images that a straight step breaks"
+    if attack.as_published:
+        raise NotApplicable("it reproduces a publication, whatever it can do")
+    for model, x, y, threat in trial.linear(OUTSIDE_MINIMAL if attack.minimal else OUTSIDE):
+        lost = trial.measured(model, x, y, threat, 2).any.count("0")
+        assert not lost, f"failed on {lost} of {len(x)} images that a straight step breaks under {threat.kind}"
 
 
-def _repeatable(attack: Attack) -> None:
+def _stronger_with_budget(trial: Trial) -> None:
+    """A larger budget leaves no more images standing, but for one."""
+    budgets = [(threat.kind, threat.eps) for threat in trial.threats() if threat.eps is not None]
+    if not budgets or trial.attack.access != "gradient" or trial.attack.as_published:
+        raise NotApplicable("it has no budget, or no gradient, or is as published")
+    x, y = toys.images()
+    for kind, eps in budgets:
+        widths = [ThreatModel(kind=kind, eps=eps * share) for share in (Fraction(1, 2), Fraction(1), Fraction(2))]
+        won = [trial.measured(toys.tiny_net(), x, y, width, 4).any.count("1") for width in widths]
+        weaker = any(narrow > wide + 1 for narrow, wide in itertools.pairwise(won))
+        assert not weaker, f"{kind}: breaks {won} images as the budget doubles"
+
+
+def _repeatable(trial: Trial) -> None:
     """Two runs give the same images, whatever the global generators did in between."""
     x, y = toys.images()
-    first = _run(attack, toys.tiny_net(), x, y, _threat(attack))
+    threat = trial.threats()[0]
+    first = trial.run(toys.tiny_net(), x, y, threat)
     torch.rand(7)
-    second = _run(attack, toys.tiny_net(), x, y, _threat(attack))
+    second = trial.run(toys.tiny_net(), x, y, threat)
     assert torch.equal(first.last, second.last), "two runs differ: is there randomness outside ctx.noise and the seed?"
 
 
-def _one_by_one(attack: Attack) -> None:
+def _one_by_one(trial: Trial) -> None:
     """An image's verdict does not depend on the images beside it."""
+    if trial.attack.batch_coupled:
+        raise NotApplicable("it couples the images of a batch, and always gets the whole shard")
     x, y = toys.images()
-    together = _run(attack, toys.tiny_net(), x, y, _threat(attack))
-    apart = [
-        _run(attack, toys.tiny_net(), x[i : i + 1], y[i : i + 1], _threat(attack), offset=i) for i in range(len(x))
-    ]
-    difference = (torch.cat([result.last for result in apart]) - together.last).abs().amax()
+    threat = trial.threats()[0]
+    together = trial.run(toys.tiny_net(), x, y, threat).last
+    apart = torch.cat([_alone(trial, x, y, threat, i) for i in range(len(x))])
     judge = Judge(toys.tiny_net(), 4, toys.SHAPE)
-    alone = judge.broken(torch.cat([result.last for result in apart]), y, len(x))
-    assert torch.equal(alone, judge.broken(together.last, y, len(x))), (
+    assert torch.equal(judge.broken(apart, y, len(x)), judge.broken(together, y, len(x))), (
         "verdicts differ between a batch and single images"
     )
-    assert difference <= 1e-4, f"images differ by {difference:.1e} between a batch and single images"
+    difference = (apart - together).abs().amax()
+    assert trial.attack.verdicts_only or difference <= 1e-4, (
+        f"images differ by {difference:.1e} between a batch and single images"
+    )
 
 
-def _shift_invariant(attack: Attack) -> None:
+def _alone(trial: Trial, x: Images, y: torch.Tensor, threat: ThreatModel, index: int) -> Images:
+    one = slice(index, index + 1)
+    return trial.run(toys.tiny_net(), x[one], y[one], threat, offset=index).last
+
+
+def _shift_invariant(trial: Trial) -> None:
     """Adding a constant to all logits changes no verdict, whatever its sign."""
     x, y = toys.images()
-    plain = _measured(attack, toys.tiny_net(), x, y, _threat(attack), 4)
+    threat = trial.threats()[0]
+    plain = trial.measured(toys.tiny_net(), x, y, threat, 4)
     for shift in (100.0, -100.0):
-        shifted = _measured(attack, toys.Shifted(toys.tiny_net(), shift), x, y, _threat(attack), 4)
+        shifted = trial.measured(toys.Shifted(toys.tiny_net(), shift), x, y, threat, 4)
         different = sum(a != b for a, b in zip(plain.any, shifted.any, strict=True))
         assert different <= 1, f"{different} verdicts changed when {shift:g} was added to all logits"
 
 
-def _prefix(attack: Attack) -> None:
+def _prefix(trial: Trial) -> None:
     """A snapshot of a longer run equals a separate shorter run, bit for bit, at the same cost; with restarts too."""
+    attack = trial.attack
     if attack.prefix is None:
         raise NotApplicable("it declares no prefix parameter")
     x, y = toys.images()
     wanted = (2, 5, 7)
     variants: list[dict[str, Value]] = [{}, {"restarts": 3}]
     for more in variants[: 1 + ("restarts" in attack.params)]:
-        shared, costs = _shared(attack, toys.tiny_net(), x, y, wanted, more)
+        shared, costs = trial.snapshots(toys.tiny_net(), x, y, wanted, more)
         for steps in wanted:
-            separate, cost = _shared(attack, toys.tiny_net(), x, y, (steps,), more)
+            separate, cost = trial.snapshots(toys.tiny_net(), x, y, (steps,), more)
             assert torch.equal(shared[steps].last, separate[steps].last), f"last differs at {attack.prefix}={steps}"
             both = (shared[steps].any, separate[steps].any)
             assert both[0] is None or both[1] is None or torch.equal(both[0], both[1]), f"any differs at {steps}"
             assert costs.get(steps) == cost.get(steps), f"cost differs at {steps}: is ctx.reached called?"
 
 
-def _spares_inputs(attack: Attack) -> None:
+def _spares_inputs(trial: Trial) -> None:
     """Images and labels it is given are not written to."""
     x, y = toys.images()
+    threat = trial.threats()[0]
     before = x.clone(), y.clone()
-    oracle = Oracle(toys.tiny_net(), attack.access)
-    ctx = _context(attack, oracle, x)
-    inputs = [x, y]
+    oracle = Oracle(toys.tiny_net(), trial.attack.access)
+    ctx = trial.context(oracle, x)
 
     class _Handed:
         """Hands the very tensors over, where the harness hands copies."""
@@ -134,71 +162,21 @@ def _spares_inputs(attack: Attack) -> None:
         def clone(self) -> torch.Tensor:
             return self.tensor
 
-    handed = [_Handed(tensor) for tensor in inputs]
-    run_attack(attack, oracle, handed[0], handed[1], _threat(attack), ctx, _params(attack, _threat(attack)))  # type: ignore[arg-type]
+    handed = [_Handed(x), _Handed(y)]
+    run_attack(trial.attack, oracle, handed[0], handed[1], threat, ctx, trial.params(threat))  # type: ignore[arg-type]
     assert torch.equal(x, before[0]), "it wrote to the images it was given"
     assert torch.equal(y, before[1]), "it wrote to the labels it was given"
 
 
-CONTRACTS: dict[str, Callable[[Attack], None]] = {
+CONTRACTS: dict[str, Callable[[Trial], None]] = {
     "keeps to the threat model": _valid,
     "eps 0 changes nothing": _zero_budget,
     "loses inside the exact radius": _loses_inside,
     "wins outside the exact radius": _wins_outside,
+    "a larger budget is no weaker": _stronger_with_budget,
     "same twice": _repeatable,
     "same in a batch and alone": _one_by_one,
     "indifferent to shifted logits": _shift_invariant,
     "snapshots equal separate runs": _prefix,
     "spares its inputs": _spares_inputs,
 }
-
-
-def _threat(attack: Attack) -> ThreatModel:
-    kind = attack.threats[0]
-    if kind not in KINDS:
-        raise NotApplicable(f"threat kind {kind} brings its own tests")
-    return ThreatModel(kind=kind, eps=EPS.get(kind))
-
-
-def _linear(attack: Attack, share: Fraction) -> tuple[nn.Module, Images, Labels, ThreatModel]:
-    kind = _threat(attack).kind
-    if kind not in toys.DUALS:
-        raise NotApplicable(f"no exact radius under {kind}")
-    model, x, y, radius = toys.linear_problem(kind)
-    return model, x, y, ThreatModel(kind=kind, eps=radius * share)
-
-
-def _params(attack: Attack, threat: ThreatModel) -> dict[str, Value]:
-    step = threat.eps * STEP_SHARE if threat.eps is not None else None
-    values = {name: default_value(default) for name, default in attack.params.items()}
-    return {name: step if value == FROM_DATASET else value for name, value in values.items()}
-
-
-def _measured(attack: Attack, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, k: int) -> Measurement:
-    nobody = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
-    cell = Cell(subject=nobody, attack=attack.name, params=_params(attack, threat), threat=threat)
-    results, _ = evaluate(Judge(model, k, toys.SHAPE), toys.shard(x, y), attack, [cell], KINDS[threat.kind], len(x))
-    assert not isinstance(results[0], Refused), f"refused: {results[0]}"
-    return results[0]
-
-
-def _context(attack: Attack, oracle: Oracle, x: Images, wanted: tuple[int, ...] = (), offset: int = 0) -> AttackContext:
-    examples = range(offset, offset + len(x))
-    return AttackContext(oracle, x, seed=0, data_sha256=toys.TOY_SHA256, examples=examples, steps_wanted=wanted)
-
-
-def _run(attack: Attack, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, offset: int = 0) -> Result:
-    oracle = Oracle(model, attack.access)
-    ctx = _context(attack, oracle, x, offset=offset)
-    returned, _ = run_attack(attack, oracle, x, y, threat, ctx, _params(attack, threat))
-    return pick(attack, returned, 0, 0, None)
-
-
-def _shared(
-    attack: Attack, model: nn.Module, x: Images, y: Labels, wanted: tuple[int, ...], more: Mapping[str, Value]
-) -> tuple[dict[int, Result], dict[int, tuple[int, int]]]:
-    oracle = Oracle(model, attack.access)
-    ctx = _context(attack, oracle, x, wanted)
-    params = {**_params(attack, _threat(attack)), **more, str(attack.prefix): max(wanted)}
-    returned, _ = run_attack(attack, oracle, x, y, _threat(attack), ctx, params)
-    return {steps: pick(attack, returned, steps, max(wanted), attack.prefix) for steps in wanted}, ctx.costs

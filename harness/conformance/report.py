@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from harness.errors import NotApplicable
+
+__all__ = ["CheckResult", "NotApplicable", "run_checks"]
+
 Spec = TypeVar("Spec")
-
-
-class NotApplicable(Exception):
-    """A contract that this kind of plugin cannot be held to; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

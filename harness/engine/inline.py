@@ -8,31 +8,44 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from harness.errors import NotApplicable, OutOfTime
+
 T = TypeVar("T")
+NOT_APPLICABLE = "not applicable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt(Generic[T]):
-    """How a piece of work went: its value, or one line and a traceback; wall-clock seconds either way."""
+    """How a piece of work went: its value, or one line and a traceback; wall-clock seconds either way.
+
+    `state`: `done`, `failed`, `timeout` or `not applicable`.
+    """
 
     value: T | None
     error: str
     trace: str
     seconds: float
+    state: str = "done"
 
 
 def attempt(work: Callable[[], T], but: tuple[type[Exception], ...] = ()) -> Attempt[T]:
-    """Call `work`. Ctrl-C and the kinds in `but` pass through; `sys.exit` and every other exception become an error."""
+    """Call `work`. Ctrl-C and the kinds in `but` pass through; `sys.exit` and every other exception become a state."""
     start = time.perf_counter()
     try:
         return Attempt(value=work(), error="", trace="", seconds=time.perf_counter() - start)
     except but:
         raise
+    except OutOfTime:
+        return _ended(
+            "timeout", f"the time limit was over after {time.perf_counter() - start:.0f} s of this shard", start
+        )
+    except NotApplicable as error:
+        return _ended(NOT_APPLICABLE, str(error), start)
     except (Exception, SystemExit) as error:
         first = (str(error) or "no message").splitlines()[0]
-        return Attempt(
-            value=None,
-            error=f"{type(error).__name__}: {first}",
-            trace=traceback.format_exc(),
-            seconds=time.perf_counter() - start,
-        )
+        return _ended("failed", f"{type(error).__name__}: {first}", start)
+
+
+def _ended(state: str, error: str, start: float) -> Attempt[T]:
+    seconds = time.perf_counter() - start
+    return Attempt(value=None, error=error, trace=traceback.format_exc(), seconds=seconds, state=state)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +16,15 @@ ROW_FIELDS = ("dataset", "data_sha256", "defense", "arch", "recipe", "train_seed
 """What a table shows of a subject."""
 VARIANT_FIELDS = (
     "judge", "defense_revision", "attack_revision", "arch_revision", "attack_origin", "defense_origin", "arch_origin",
-    "params", "defense_params", "arch_params", "deployed_sha256", "minimal", "knowledge", "precision",
+    "params", "defense_params", "arch_params", "deployed_sha256", "minimal", "knowledge", "supplies", "ranked", "precision",
 )  # fmt: skip
 """What else decides a result. Within one cell these may only differ by revision, and the highest counts."""
+HEAD_FIELDS = (
+    "attack", "threat", "params", "seed", "knowledge", "minimal", "ranked", "attack_revision", "split_size",
+)  # fmt: skip
+"""What a cell takes over from the identity of its records."""
+COUNTED = ("false_claims", "out_of_range")
+"""Flags that count images, and so add up over shards; the others are true of the whole cell."""
 REVISIONS = 4
 """How many of the variant fields, from the front, are revisions."""
 
@@ -30,6 +38,8 @@ class CellResult:
     params: dict[str, Any]
     seed: int
     knowledge: str
+    minimal: bool
+    ranked: bool
     attack_revision: int
     split_size: int
     clean: str
@@ -39,6 +49,8 @@ class CellResult:
     forwards: int
     backwards: int
     flags: dict[str, float]
+    probes: dict[str, float]
+    distances: list[float] | None = None
 
     @property
     def n(self) -> int:
@@ -54,6 +66,21 @@ class CellResult:
     def robust_last(self) -> str:
         """Right on the clean image, and not broken by the final image: the reading of the papers' tables."""
         return _both(self.clean, self.last)
+
+    @property
+    def median_distance(self) -> float | None:
+        """The median distance of the returned images, over those that are right when clean; None where none is stored.
+
+        For an attack that seeks the smallest perturbation, an image it could not break is infinitely far.
+        """
+        if self.distances is None:
+            return None
+        far = [
+            math.inf if self.minimal and raw == "1" else distance
+            for distance, raw, clean in zip(self.distances, self.raw, self.clean, strict=True)
+            if clean == "1"
+        ]
+        return statistics.median(far) if far else None
 
     @property
     def cost(self) -> tuple[float, float]:
@@ -83,6 +110,10 @@ class Row:
     def threats(self) -> list[str]:
         """The threat models its attacks ran under."""
         return sorted({cell.threat for cell in self.cells.values()} - {"none"})
+
+    def ranked_threats(self) -> list[str]:
+        """Those with a budget and with valid images: what a worst case is told and a row is ranked by."""
+        return sorted({cell.threat for cell in self.cells.values() if cell.ranked} - {"none"})
 
     def worst(self, threat: str) -> str:
         """Image by image, whether it stood against every attack of one threat model, over their common images."""
@@ -115,7 +146,7 @@ def rows(records: Iterable[Record]) -> list[Row]:
 
 
 def _headline(row: Row) -> float:
-    shares = [row.worst(threat).count("1") / len(row.worst(threat)) for threat in row.threats()]
+    shares = [row.worst(threat).count("1") / len(row.worst(threat)) for threat in row.ranked_threats()]
     return min(shares, default=row.clean.count("1") / len(row.clean))
 
 
@@ -156,21 +187,26 @@ def _join(parts: list[Record]) -> CellResult | None:
     flags: dict[str, float] = {}
     for outcome in outcomes:
         for name, value in outcome["flags"].items():
-            flags[name] = flags.get(name, 0) + value
+            flags[name] = flags.get(name, 0) + value if name in COUNTED else max(flags.get(name, 0), value)
 
     def joined(bits: str) -> str:
         return "".join(outcome[bits] for outcome in outcomes)
 
     return CellResult(
-        **{name: head[name] for name in ("attack", "threat", "params", "seed", "knowledge", "attack_revision")},
+        **{name: head[name] for name in HEAD_FIELDS},
         clean=joined("clean"),
         raw=joined("raw"),
         last=joined("last"),
         any=joined("any"),
         forwards=sum(outcome["forwards"] for outcome in outcomes),
         backwards=sum(outcome["backwards"] for outcome in outcomes),
-        split_size=head["split_size"],
         flags=flags,
+        probes=outcomes[0].get("probes", {}),
+        distances=(
+            [distance for outcome in outcomes for distance in outcome["distances"]]
+            if all("distances" in outcome for outcome in outcomes)
+            else None
+        ),
     )
 
 

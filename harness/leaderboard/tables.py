@@ -15,7 +15,8 @@ States = Mapping[tuple[str, str, str], tuple[str, str]]
 
 COLUMNS = (
     "dataset", "defense", "arch", "recipe", "train_seed", "threat", "attack", "params", "knowledge", "seed", "state",
-    "n", "split_size", "clean", "robust", "robust_low", "robust_high", "last", "raw", "forwards", "backwards", "flags",
+    "n", "split_size", "clean", "robust", "robust_low", "robust_high", "last", "raw", "median_distance", "forwards",
+    "backwards", "flags",
     "attack_revision", "weights_sha256", "data_sha256", "reason",
 )  # fmt: skip
 
@@ -38,7 +39,7 @@ def tidy(rows: Sequence[Row], states: States | None = None) -> str:
         flags = audit.flags(row)
         subject = {name: getattr(row, name) for name in ROW_FIELDS}
         lines += [{**subject, **_line(cell)} for cell in row.cells.values()]
-        for threat in row.threats():
+        for threat in row.ranked_threats():
             bits = row.worst(threat)
             note = "; ".join(f"{name}: {evidence}" for name, evidence in flags.items())
             state = "partial" if is_partial(row, threat, states) else "done"
@@ -51,12 +52,14 @@ def tidy(rows: Sequence[Row], states: States | None = None) -> str:
 
 def is_partial(row: Row, threat: str, states: States) -> bool:
     """Whether a worst case rests on less than it should: an attack without a number, or on fewer images."""
-    lost = any((defense, under) == (row.defense, threat) for defense, _, under in states)
+    lost = any((d, t) == (row.defense, threat) and s != "not applicable" for (d, _, t), (s, _) in states.items())
     return lost or len({cell.n for cell in row.cells.values() if cell.threat == threat}) > 1
 
 
 def worst_text(row: Row, threat: str, states: States) -> str:
     """What a table shows as the worst case."""
+    if any(cell.threat == threat and not cell.ranked for cell in row.cells.values()):
+        return "not ranked"
     if threat not in row.threats():
         return "failed" if is_partial(row, threat, states) else "not run"
     return percent(row.worst(threat)) + (" partial" if is_partial(row, threat, states) else "")
@@ -96,7 +99,12 @@ def cell_text(row: Row, attack: str, threat: str, states: States) -> str:
         key=lambda cell: cell.seed,
     )
     state = states.get((row.defense, attack, threat), ("not run", ""))[0]
-    return percent(found[0].robust) if found and state == "not run" else state
+    return _number(found[0]) if found and state == "not run" else state
+
+
+def _number(cell: CellResult) -> str:
+    far = cell.median_distance
+    return percent(cell.robust) + (f" median {far:.3g}" if far is not None else "")
 
 
 def flag_notes(rows: Sequence[Row]) -> list[str]:
@@ -141,6 +149,7 @@ def _line(cell: CellResult) -> dict[str, Any]:
         "clean": _share(cell.clean),
         "last": _share(cell.robust_last),
         "raw": _share(cell.raw),
+        "median_distance": "" if cell.median_distance is None else f"{cell.median_distance:.6g}",
         "forwards": f"{cell.cost[0]:g}",
         "backwards": f"{cell.cost[1]:g}",
         "flags": " ".join(f"{name}={value:g}" for name, value in sorted(cell.flags.items())),

@@ -50,13 +50,64 @@ def test_weak_protocol_names_what_was_not_run():
     assert "weak_protocol" not in flags(record(mandatory=["pgd-10"]))
 
 
-@pytest.mark.parametrize("name", ["false_claims", "stochastic"])
-def test_what_evaluation_noted_is_passed_on(name):
-    assert flags(record(flags={name: 3}))[name] == "3"
+@pytest.mark.parametrize("name", ["false_claims", "out_of_range"])
+def test_images_that_evaluation_counted_are_passed_on(name):
+    assert flags(record(flags={name: 3}))[name] == "3 images"
+
+
+def test_a_published_variant_is_named():
+    assert flags(record("ddn_tpap", flags={"as_published": 1}), record("ddn"))["as_published"] == "ddn_tpap"
+
+
+def test_a_stochastic_defense_is_flagged_by_declaration_and_by_measurement():
+    assert "stochastic" in flags(record(flags={"stochastic": 1}))
+    assert "3 %" in flags(probed(logit_noise=0.03))["stochastic"]
+    assert flags(probed(logit_noise=1e-5)) == {}
+
+
+def probed(**numbers):
+    made = record()
+    made["outcome"]["probes"] = numbers
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "flag"),
+    [
+        ("zero_gradient_ce", 0.01, 0.02, "zero_gradients"),
+        ("zero_gradient_margin", 0.0, 0.01, "zero_gradients"),
+        ("probabilities", 0.0, 0.01, "probability_outputs"),
+        ("gradient_calls", 0.0, 1.0, "dynamic"),
+    ],
+)
+def test_what_was_probed_is_flagged_above_its_threshold(name, low, high, flag):
+    assert flags(probed(**{name: low})) == {}
+    assert list(flags(probed(**{name: high}))) == [flag]
+
+
+@pytest.mark.parametrize(("knowledge", "flag"), [("blackbox", "blackbox_wins"), ("transfer", "transfer_wins")])
+def test_an_attack_that_knows_less_may_not_break_more(knowledge, flag):
+    white = cell("pgd-10", "0011"), cell("cw_inf-10", "0001")
+    assert flag not in flags(*white, cell("weak", "0011", knowledge=knowledge)), "breaks nothing new"
+    assert flag not in flags(*white, cell("weak", "0111", knowledge=knowledge)), "one image may be luck"
+    assert "weak breaks 2 of 4" in flags(*white, cell("weak", "1111", knowledge=knowledge))[flag]
+    assert flag not in flags(*white, cell("weak", "1111", knowledge=knowledge, threat="l2:1")), "another threat model"
+
+
+def test_two_losses_that_disagree():
+    def run(loss, any_, steps=10, **more):
+        return cell(f"{loss}-{steps}", any_, params={"loss": loss, "steps": steps, **more})
+
+    assert "losses_disagree" not in flags(run("ce", "0001"), run("margin", "0001"))
+    assert "ce-10 75.0" in flags(run("ce", "0001"), run("margin", "0111"))["losses_disagree"]
+    longest = run("ce", "0111", 20), run("margin", "0111", 20)
+    assert "losses_disagree" not in flags(run("ce", "0001"), run("margin", "0111"), *longest), "the longest runs count"
+    assert "losses_disagree" not in flags(run("ce", "0001", start="none"), run("margin", "0111", start="uniform"))
 
 
 def test_every_flag_has_a_meaning():
     assert set(audit.MEANING) == {
-        "false_claims", "limited", "not_monotone_steps", "robust_ge_clean", "single_step_wins", "stochastic",
-        "under_reach", "weak_protocol",
+        "as_published", "blackbox_wins", "dynamic", "false_claims", "limited", "losses_disagree", "not_monotone_steps",
+        "out_of_range", "probability_outputs", "robust_ge_clean", "single_step_wins", "stochastic", "transfer_wins",
+        "under_reach", "weak_protocol", "zero_gradients",
     }  # fmt: skip

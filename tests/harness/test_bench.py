@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import Interrupted, Settings, bench
+from harness.bench import bench
 from harness.leaderboard.rows import rows
 from harness.leaderboard.tables import tidy, wide
+from harness.outcome import Interrupted, Settings
 from harness.plan import Request, plan
 from harness.reporter import Reporter
 from toy_plugins import CHEATS, FAILURES, toy_registry

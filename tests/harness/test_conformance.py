@@ -1,5 +1,6 @@
 """Every contract can fail: a planted fault for each, which that contract names."""
 
+import dataclasses
 import itertools
 from fractions import Fraction
 
@@ -8,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.api import FROM_DATASET, Architecture, Attack, Dataset, Defense, Result, Split, ThreatKind
-from harness.conformance import attacks, check_architecture, check_attack, check_dataset, check_defense, toys
+from harness.api import FROM_DATASET, Architecture, Attack, Dataset, Defense, Result, Split
+from harness.conformance import check_architecture, check_attack, check_dataset, check_defense, toys
+from harness.conformance.trial import BUILT_IN
 from harness.ops import ascend, cross_entropy, project_linf
 
 
@@ -101,18 +103,16 @@ def test_a_step_that_depends_on_the_length_is_no_prefix():
     assert states(check_attack(planted))["snapshots equal separate runs"] == "failed"
 
 
-def test_a_lax_verifier_is_found_by_the_attack_that_wins_inside_the_radius(monkeypatch):
-    lax = ThreatKind(
-        name="linf", distance=attacks.KINDS["linf"].distance,
-        verify=lambda x, x_adv, eps, evidence: torch.ones(len(x), dtype=torch.bool),
-    )  # fmt: skip
-    monkeypatch.setitem(attacks.KINDS, "linf", lax)
+def test_a_lax_verifier_is_found_by_the_attack_that_wins_inside_the_radius():
+    lax = dataclasses.replace(
+        BUILT_IN["linf"], verify=lambda x, x_adv, eps, evidence: torch.ones(len(x), dtype=torch.bool)
+    )
 
     def far(model, x, y, threat, *, ctx):
         wide = type(threat)(kind="linf", eps=threat.eps * 2)
         return climb(model, x, y, wide, ctx=ctx, step=float(threat.eps)).last
 
-    assert states(check_attack(attack(far)))["loses inside the exact radius"] == "failed"
+    assert states(check_attack(attack(far), [lax]))["loses inside the exact radius"] == "failed"
 
 
 def test_the_exact_radius_is_exact():

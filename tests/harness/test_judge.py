@@ -70,7 +70,7 @@ def run_then_honest(run):
     for spec in (attack(run), REGISTRY.get(Attack, "one_step").spec):
         cell = Cell(subject=NOBODY, attack=spec.name, params={}, threat=threat)
         try:
-            found.append(evaluate(judge, toys.shard(x, y), spec, [cell], kind, 250)[0][0])
+            found.append(evaluate(judge, toys.shard(x, y), spec, [cell], kind, 250).results[0])
         except BrokenModel as error:
             found.append(str(error))
     return found
@@ -250,7 +250,7 @@ def test_a_distance_that_is_not_finite_is_a_reason():
     x, y = toys.images()
     spec = attack(lambda model, x, y, threat: x, minimal=True)
     cell = Cell(subject=NOBODY, attack="planted", params={}, threat=ThreatModel.parse("linf:1/20"))
-    (result,), _ = evaluate(Judge(toys.tiny_net(), 4, toys.SHAPE), toys.shard(x, y), spec, [cell], endless, 250)
+    (result,) = evaluate(Judge(toys.tiny_net(), 4, toys.SHAPE), toys.shard(x, y), spec, [cell], endless, 250).results
     assert isinstance(result, Refused)
     assert result.reasons == {"distance not finite": 16}
 

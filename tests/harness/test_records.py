@@ -10,7 +10,7 @@ import pytest
 
 from harness import records
 from harness.errors import StoreError
-from harness.types import Attack, Cell, Recipe, Subject, ThreatModel
+from harness.types import Attack, Cell, Recipe, Subject, ThreatKind, ThreatModel
 
 
 def _nothing(*_args, **_options):
@@ -35,12 +35,17 @@ PROVENANCE = records.Provenance(
     dataset="digits", data_sha256="b" * 64, split_size=360, weights_sha256="a" * 64, deployed_sha256="e" * 64,
     defense_origin="plugin_d", defense_revision=2, mandatory=("square",), arch_origin="plugin_n", arch_revision=1,
 )  # fmt: skip
+NOTHING: dict[str, str] = {}
+LINF = ThreatKind(name="linf", distance=lambda x, x_adv: x, verify=lambda x, x_adv, eps: x)
 BITS = {"clean": "111101", "raw": "100101", "last": "011010", "any": "011010"}
 
 
-def _identity(cell=CELL, attack=ATTACK, attack_origin="plugin_a", judge=1, start=0, stop=6, **provenance):
+def _identity(
+    cell=CELL, attack=ATTACK, attack_origin="plugin_a", judge=1, start=0, stop=6, supplies=NOTHING, kind=LINF,
+    **provenance
+):  # fmt: skip
     return records.identity(
-        cell, attack, attack_origin, dataclasses.replace(PROVENANCE, **provenance), judge, start, stop
+        cell, attack, attack_origin, dataclasses.replace(PROVENANCE, **provenance), judge, start, stop, supplies, kind
     )
 
 
@@ -97,8 +102,10 @@ CHANGES = {
     "arch_params": {"cell": _subject(arch_params={"width": 2})},
     "attack_origin": {"attack_origin": "plugin_b"},
     "knowledge": {"attack": dataclasses.replace(ATTACK, access="score")},
+    "supplies": {"supplies": {"surrogate": "9" * 64}},
+    "ranked": {"kind": dataclasses.replace(LINF, bounded=False)},
 }
-CONSTANTS = {"schema": 1, "kind": "cell", "split": "test", "precision": "float32"}
+CONSTANTS = {"schema": 2, "kind": "cell", "split": "test", "precision": "float32"}
 
 
 def test_every_field_of_the_identity_is_covered_here():
@@ -114,7 +121,7 @@ def test_one_changed_input_changes_one_field_and_the_key(name):
     assert before["key"] != after["key"]
 
 
-@pytest.mark.parametrize("name", [*CHANGES, *CONSTANTS])
+@pytest.mark.parametrize("name", [name for name in [*CHANGES, *CONSTANTS] if name != "schema"])
 def test_no_field_can_be_edited_under_the_same_key(name):
     value = _record()
     old = value["identity"][name]
@@ -214,9 +221,15 @@ def test_a_missing_bit_string_is_named():
         records.unseal(_sealed(value), "here.json")
 
 
+def test_an_older_schema_is_refused_by_number():
+    value = _keyed({**_identity(), "schema": 1}, {"n": 6, **BITS})
+    with pytest.raises(StoreError, match="schema 1 is older than this harness"):
+        records.unseal(_sealed(value), "here.json")
+
+
 def test_a_newer_schema_is_refused_by_number():
-    value = _keyed({**_identity(), "schema": 2}, {"n": 6, **BITS})
-    with pytest.raises(StoreError, match="schema 2 is newer than this harness"):
+    value = _keyed({**_identity(), "schema": 3}, {"n": 6, **BITS})
+    with pytest.raises(StoreError, match="schema 3 is newer than this harness"):
         records.unseal(_sealed(value), "here.json")
 
 

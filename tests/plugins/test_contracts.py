@@ -11,8 +11,9 @@ import torchvision
 from harness import discovery
 from harness.conformance import attacks, check_dataset, datasets, defenses
 from harness.conformance.report import CheckResult, run_checks
+from harness.conformance.trial import Trial
 from harness.registry import broken_line
-from harness.types import Architecture, Attack, Dataset, Defense
+from harness.types import Architecture, Attack, Dataset, Defense, ThreatKind
 
 REGISTRY = discovery.discover()
 CONTRACTS = {
@@ -21,6 +22,7 @@ CONTRACTS = {
     Dataset: tuple(datasets.DATASET_CONTRACTS),
     Architecture: tuple(datasets.ARCHITECTURE_CONTRACTS),
 }
+KINDS = [entry.spec for entry in REGISTRY.entries(ThreatKind)]
 PAIRS = [
     (kind, entry.spec.name, contract)
     for kind, contracts in CONTRACTS.items()
@@ -73,7 +75,8 @@ def outcome(kind: type, name: str, contract: str, root: Path) -> CheckResult:
     every = {
         Attack: attacks.CONTRACTS, Defense: defenses.CONTRACTS, Architecture: datasets.ARCHITECTURE_CONTRACTS,
     }[kind]  # fmt: skip
-    (result,) = run_checks(spec, {contract: every[contract]})
+    held = Trial.of(spec, KINDS) if kind is Attack else spec
+    (result,) = run_checks(held, {contract: every[contract]})
     return result
 
 

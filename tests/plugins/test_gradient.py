@@ -135,7 +135,8 @@ def measure(name, model, x, y, steps: Sequence[int] = (), *, eps=EPS, step=STEP,
         for s in steps or (0,)
     ]
     shard = Shard(start=0, stop=len(x), examples=tuple(range(len(x))), x=x, y=y, data_sha256=SHA)
-    found, _ = evaluate(Judge(model, model(x[:1]).shape[1], x.shape[1:]), shard, ATTACKS[name], cells, LINF, batch)
+    judge = Judge(model, model(x[:1]).shape[1], x.shape[1:])
+    found = evaluate(judge, shard, ATTACKS[name], cells, LINF, batch).results
     assert all(isinstance(one, Measurement) for one in found), found
     return found
 

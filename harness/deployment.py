@@ -1,0 +1,79 @@
+"""A subject made ready to be attacked: its network under a judge, where it comes from, and what was seen of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from harness import checkpoints, records
+from harness.data import LoadedDataset
+from harness.judge import Judge
+from harness.names import parse_name
+from harness.plan import DEFENSE_OWN_NETWORK
+from harness.probes import probe
+from harness.registry import Registry
+from harness.reporter import Reporter
+from harness.types import Architecture, Defense, Subject
+
+PROBED = 100
+"""How many images, the first of the fixed order, a network is probed with before any attack."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Deployment:
+    """A subject whose network is there. `probes`: what was measured of it before any attack."""
+
+    judge: Judge
+    provenance: records.Provenance
+    flags: dict[str, float]
+    probes: dict[str, float]
+
+
+class Deployer:
+    """Gets networks for the subjects of one run, each surrogate once."""
+
+    def __init__(
+        self, registry: Registry, data: LoadedDataset, folder: Path, device: torch.device, reporter: Reporter
+    ) -> None:
+        self.registry, self.data, self.folder = registry, data, folder
+        self.device, self.reporter = device, reporter
+        self._surrogates: dict[str, checkpoints.Checkpoint] = {}
+
+    def deploy(self, subject: Subject) -> Deployment:
+        """Train, reuse or load its network, and probe it."""
+        found = self._obtain(subject, subject.defense)
+        test = self.data.part("test")
+        defense = self.registry.get(Defense, parse_name(subject.defense)[0])
+        own = subject.arch == DEFENSE_OWN_NETWORK
+        arch = None if own else self.registry.get(Architecture, parse_name(subject.arch)[0])
+        provenance = records.Provenance(
+            dataset=self.data.name, data_sha256=test.sha256, split_size=len(test),
+            weights_sha256=found.sha256, deployed_sha256=found.deployed_sha256,
+            defense_origin=defense.provider.origin, defense_revision=defense.spec.revision,
+            mandatory=defense.spec.mandatory, arch_origin=arch.provider.origin if arch else defense.provider.origin,
+            arch_revision=arch.spec.revision if arch else defense.spec.revision,
+        )  # fmt: skip
+        judge = Judge(found.model, self.data.classes, self.data.shape, self.device)
+        x, y = test.batch(self.data.order()[:PROBED], self.device)
+        probes = probe(judge, x, y)
+        random = judge.stochastic or defense.spec.stochastic
+        return Deployment(judge=judge, provenance=provenance, flags={"stochastic": 1} if random else {}, probes=probes)
+
+    def surrogate(self, subject: Subject) -> tuple[nn.Module, str]:
+        """The network that a transfer attack crafts on, and the sha256 of its tensors."""
+        key = str(subject)
+        if key not in self._surrogates:
+            self._surrogates[key] = self._obtain(subject, f"surrogate {subject.defense} (seed {subject.train_seed})")
+        return self._surrogates[key].model, self._surrogates[key].deployed_sha256
+
+    def _obtain(self, subject: Subject, label: str) -> checkpoints.Checkpoint:
+        start = time.perf_counter()
+        found = checkpoints.obtain(subject, self.registry, self.data, self.folder, self.device, self.reporter)
+        seconds = f" in {time.perf_counter() - start:.0f} s" if found.origin in ("trained", "resumed") else ""
+        where = f" ({found.path})" if found.path else ""
+        self.reporter.note(f"{label}: weights {found.origin}{seconds}, sha256 {found.sha256[:12]}{where}")
+        return found
