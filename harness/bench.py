@@ -6,7 +6,7 @@ import dataclasses
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,6 @@ from harness.errors import CheckpointError
 from harness.evaluate import Measurement, Refused, Shard, estimate, evaluate
 from harness.judge import REVISION as JUDGE_REVISION
 from harness.machine import environment, make_reproducible, pick_device
-from harness.names import parse_name
 from harness.outcome import Failure, Outcome, Settings
 from harness.plan import Plan
 from harness.registry import Registry
@@ -106,7 +105,7 @@ class _Run:
             ready = self.ready[self.plan.subjects.index(cells[0].subject)]
             if ready is None:
                 continue
-            entries = [self.registry.get(Attack, parse_name(cell.attack)[0]) for cell in cells]
+            entries = [self.registry.entry(Attack, cell.attack) for cell in cells]
             tried = attempt(partial(self._supply, cells[0], entries[0].spec))
             if tried.value is None:
                 self.outcome.failures += [Failure.of(cell, tried.error) for cell in cells]

@@ -20,7 +20,7 @@ from harness.canonical import digest, readable
 from harness.context import isolated
 from harness.data import LoadedDataset
 from harness.errors import CheckpointError, PluginError
-from harness.names import parse_name, plain
+from harness.names import plain
 from harness.oracle import tensors_sha256
 from harness.registry import Registry
 from harness.reporter import Reporter
@@ -50,7 +50,7 @@ def obtain(
         CheckpointError: for weights that are damaged or do not fit.
         PluginError: for a defense that cannot be trained this way.
     """
-    defense = registry.get(Defense, parse_name(subject.defense)[0]).spec
+    defense = registry.entry(Defense, subject.defense).spec
     params = {name: plain(value) for name, value in subject.defense_params.items()}
     if subject.weights:
         model = build(subject, registry, data)
@@ -78,8 +78,8 @@ def obtain(
 
 def identify(subject: Subject, recipe: Recipe, registry: Registry, data: LoadedDataset) -> dict[str, Any]:
     """Everything that decides what a training gives: the checkpoint's key, and the head of its card."""
-    defense = registry.get(Defense, parse_name(subject.defense)[0])
-    arch = registry.get(Architecture, parse_name(subject.arch)[0])
+    defense = registry.entry(Defense, subject.defense)
+    arch = registry.entry(Architecture, subject.arch)
     eps, step = budget(recipe, data)
     return {
         "schema": CARD_SCHEMA,
@@ -114,7 +114,7 @@ def budget(recipe: Recipe, data: LoadedDataset) -> tuple[Fraction, Fraction]:
 
 def build(subject: Subject, registry: Registry, data: LoadedDataset) -> nn.Module:
     """A freshly initialised network, the same for the same train seed."""
-    arch = registry.get(Architecture, parse_name(subject.arch)[0]).spec
+    arch = registry.entry(Architecture, subject.arch).spec
     with isolated("init", subject.train_seed, collect=False):
         network: nn.Module = arch.build(data.shape, data.classes, **subject.arch_params)
     return network

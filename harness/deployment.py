@@ -12,7 +12,6 @@ from torch import nn
 from harness import checkpoints, records
 from harness.data import LoadedDataset
 from harness.judge import Judge
-from harness.names import parse_name
 from harness.plan import DEFENSE_OWN_NETWORK
 from harness.probes import probe
 from harness.registry import Registry
@@ -47,9 +46,9 @@ class Deployer:
         """Train, reuse or load its network, and probe it."""
         found = self._obtain(subject, subject.defense)
         test = self.data.part("test")
-        defense = self.registry.get(Defense, parse_name(subject.defense)[0])
+        defense = self.registry.entry(Defense, subject.defense)
         own = subject.arch == DEFENSE_OWN_NETWORK
-        arch = None if own else self.registry.get(Architecture, parse_name(subject.arch)[0])
+        arch = None if own else self.registry.entry(Architecture, subject.arch)
         provenance = records.Provenance(
             dataset=self.data.name, data_sha256=test.sha256, split_size=len(test),
             weights_sha256=found.sha256, deployed_sha256=found.deployed_sha256,

@@ -21,7 +21,7 @@ class AccessDenied(HarnessError):
 
 
 class Oracle(nn.Module):
-    """A model that counts: every image that goes forward, and every image whose logits send a gradient back.
+    """A model that counts: every image that goes forward, and every image that a gradient comes back to.
 
     `gradient` access answers logits with a graph, and the weights are readable; `score` answers logits without one;
     `decision` answers one-hot rows. The parameters take no gradient. The network is a copy that no verdict uses.
@@ -37,7 +37,6 @@ class Oracle(nn.Module):
         self.backwards = 0
         working = copy.deepcopy(model).eval().requires_grad_(False)
         working.register_forward_pre_hook(self._count_forward)
-        working.register_forward_hook(self._watch_backward)
         if access == "gradient":
             self.model = working
         else:
@@ -64,14 +63,16 @@ class Oracle(nn.Module):
             return logits
         return nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits.dtype)
 
-    def _count_forward(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _count_forward(self, _module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise OutOfTime
-        self.forwards += len(inputs[0])
-
-    def _watch_backward(self, _module: nn.Module, _inputs: tuple[Any, ...], logits: Any) -> None:
-        if isinstance(logits, torch.Tensor) and logits.requires_grad:
-            logits.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
+        x, *rest = inputs
+        self.forwards += len(x)
+        if x.requires_grad:
+            # Of its own, so that the hook goes with this pass; at the input, so that features count as logits do.
+            x = x.view_as(x)
+            x.register_hook(self._count_backward)
+        return (x, *rest)
 
     def _count_backward(self, gradient: torch.Tensor) -> None:
         self.backwards += len(gradient)

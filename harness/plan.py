@@ -252,7 +252,7 @@ def _grouped(cells: list[Cell], registry: Registry) -> list[tuple[Cell, ...]]:
     """Put cells together whose runs are prefixes of the longest of them."""
     groups: dict[object, list[Cell]] = {}
     for cell in cells:
-        attack = registry.get(Attack, parse_name(cell.attack)[0]).spec
+        attack = registry.entry(Attack, cell.attack).spec
         rest = tuple(sorted((key, str(value)) for key, value in cell.params.items() if key != attack.prefix))
         # Cells of one run share everything but the prefix parameter.
         shared = attack.prefix is not None and attack.prefix in cell.params

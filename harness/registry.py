@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import pluggy
 
 from harness.errors import NothingSelected, UnknownName, UsageError
+from harness.names import parse_name
 from harness.types import Architecture, Attack, Dataset, Defense, ThreatKind
 
 NOUNS: dict[type, str] = {
@@ -135,9 +136,13 @@ class Registry:
         if len(found) > 1:
             raise UsageError(_clash(kind, name, found))
         if not found:
-            known = [entry.spec.name for entry in self.entries(kind)]
+            known = [entry.spec.name for entry in self.entries(kind)] + (list(self._aliases) if kind is Attack else [])
             raise UnknownName(NOUNS[kind], name, known, [broken_line(broken) for broken in self.broken])
         return found[0]
+
+    def entry(self, kind: type[Spec], identifier: str) -> Entry[Spec]:
+        """Look an id with parameters up, such as `aalp[version=1]`; raises as `get` does."""
+        return self.get(kind, parse_name(identifier)[0])
 
     def match(self, kind: type[Spec], pattern: str) -> dict[str, Entry[Spec]]:
         """Every entry whose name matches a glob, under the name to ask for it; one without wildcards must exist.

@@ -35,7 +35,7 @@ def command(
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False)
     if not console.is_terminal:
         console.width = options.PIPED_WIDTH
     for name, found in tables.items():
@@ -48,7 +48,8 @@ def command(
 
 
 def lines(topic: str, registry: Registry) -> list[dict[str, str]]:
-    """One topic as rows of text."""
+    """One topic as rows of text; attacks cheapest first, those that never run last."""
+    attacks = sorted(registry.entries(Attack), key=lambda entry: (bool(entry.spec.defect), entry.spec.passes))
     if topic == "attacks":
         return [
             {
@@ -56,7 +57,7 @@ def lines(topic: str, registry: Registry) -> list[dict[str, str]]:
                 "groups": ", ".join(e.spec.groups), "from": e.provider.plugin,
                 "what": f"not usable: {e.spec.defect}" if e.spec.defect else e.spec.summary,
             }
-            for e in registry.entries(Attack)
+            for e in attacks
         ]  # fmt: skip
     if topic == "datasets":
         return [
@@ -70,7 +71,7 @@ def lines(topic: str, registry: Registry) -> list[dict[str, str]]:
         ]  # fmt: skip
     if topic == "groups":
         members: dict[str, list[str]] = {}
-        for entry in registry.entries(Attack):
+        for entry in attacks:
             for group, params in groups(entry.spec) if not entry.spec.defect else ():
                 members.setdefault(group, []).append(format_name(entry.spec.name, params))
         return [{"group": group, "attacks": ", ".join(names)} for group, names in sorted(members.items())]

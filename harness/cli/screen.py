@@ -25,6 +25,7 @@ from harness.leaderboard.tables import (
     attack_columns,
     cell_text,
     flag_notes,
+    has_worst_case,
     percent,
     sections,
     tidy,
@@ -49,8 +50,9 @@ class Screen(Reporter):
         if progress not in ("auto", "plain", "none"):
             raise UsageError(f"--progress {progress}: must be auto, plain or none")
         # The streams are taken now: while an attack runs, sys.stdout and sys.stderr collect what it prints.
-        self.out = Console(file=sys.stdout, highlight=False)
-        self.err = Console(file=sys.stderr, highlight=False)
+        # No markup: the brackets of a name with parameters are to be seen.
+        self.out = Console(file=sys.stdout, highlight=False, markup=False)
+        self.err = Console(file=sys.stderr, highlight=False, markup=False)
         for console in (self.out, self.err):
             if not console.is_terminal:
                 console.width = PIPED_WIDTH
@@ -93,10 +95,10 @@ class Screen(Reporter):
 
     def note(self, text: str) -> None:
         if not self.quiet:
-            (self.bars.console if self.bars else self.err).print(text, markup=False)
+            (self.bars.console if self.bars else self.err).print(text)
 
     def warn(self, text: str) -> None:
-        (self.bars.console if self.bars else self.err).print(f"warning: {text}", markup=False)
+        (self.bars.console if self.bars else self.err).print(f"warning: {text}")
 
     def header(self, registry: Registry, device: str) -> None:
         """Versions, device and plugins that are not ours."""
@@ -166,9 +168,9 @@ class Screen(Reporter):
         for table in tables(found, states):
             self.out.print(table)
         for line in flag_notes(found):
-            self.out.print(f"flag  {line}", markup=False)
+            self.out.print(f"flag  {line}")
         for (defense, attack, _), (state, reason) in sorted(states.items()):
-            self.out.print(f"{state}  {attack} on {defense}: {reason}", markup=False)
+            self.out.print(f"{state}  {attack} on {defense}: {reason}")
         states |= {(skip.defense, skip.attack, ""): (NOT_APPLICABLE, skip.reason) for skip in skips}
         counts = f"{outcome.computed} shards computed, {outcome.reused} reused"
         failed = sum(failure.state != NOT_APPLICABLE for failure in outcome.failures)
@@ -215,7 +217,7 @@ def _table(dataset: str, threat: str, found: Sequence[Row], states: States) -> T
     for attack in attack_columns(found, threat, states):
         if threat != "none":
             table.add_row(attack, *[cell_text(row, attack, threat, states) for row in found])
-    if threat != "none":
+    if has_worst_case(found, threat):
         table.add_section()
         table.add_row("worst case", *[worst_text(row, threat, states) for row in found], style="bold")
     return table

@@ -35,6 +35,8 @@ def _text(noun: str, spec: Any, provider: str) -> str:
 
 
 def _values(field: str, value: Any) -> list[str]:
+    if field == "trial":
+        return [", ".join(f"{key}={format_value(setting)}" for key, setting in value.items())]
     if field == "params":
         return [f"{key}={format_value(default_value(default))}{_choices(default)}" for key, default in value.items()]
     if field == "budgets":

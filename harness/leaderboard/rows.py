@@ -16,7 +16,8 @@ ROW_FIELDS = ("dataset", "data_sha256", "defense", "arch", "recipe", "train_seed
 """What a table shows of a subject."""
 VARIANT_FIELDS = (
     "judge", "defense_revision", "attack_revision", "arch_revision", "attack_origin", "defense_origin", "arch_origin",
-    "params", "defense_params", "arch_params", "deployed_sha256", "minimal", "knowledge", "supplies", "ranked", "precision",
+    "params", "defense_params", "arch_params", "deployed_sha256", "minimal", "knowledge", "supplies", "ranked",
+    "precision",
 )  # fmt: skip
 """What else decides a result. Within one cell these may only differ by revision, and the highest counts."""
 HEAD_FIELDS = (

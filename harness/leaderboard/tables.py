@@ -10,6 +10,11 @@ from harness.leaderboard.rows import ROW_FIELDS, CellResult, Row
 from harness.names import format_value
 from harness.stats import wilson
 
+CAPTION = (
+    "Per cent of images that are classified correctly and stand against any image the attack reported",
+    "(reading `robust`), with the 95 % Wilson interval. Worst case: image by image over the attacks shown. Median: of",
+    "the distances from the clean images, for attacks that seek the smallest or have no budget.",
+)
 States = Mapping[tuple[str, str, str], tuple[str, str]]
 """(defense, attack, threat) -> (state, reason) of cells without a number; no threat where none was chosen."""
 
@@ -56,10 +61,14 @@ def is_partial(row: Row, threat: str, states: States) -> bool:
     return lost or len({cell.n for cell in row.cells.values() if cell.threat == threat}) > 1
 
 
+def has_worst_case(rows: Sequence[Row], threat: str) -> bool:
+    """Whether a table tells a worst case: not for clean accuracy, nor where no budget or no range binds the attacks."""
+    cells = [cell for row in rows for cell in row.cells.values() if cell.threat == threat]
+    return threat != "none" and all(cell.ranked for cell in cells)
+
+
 def worst_text(row: Row, threat: str, states: States) -> str:
     """What a table shows as the worst case."""
-    if any(cell.threat == threat and not cell.ranked for cell in row.cells.values()):
-        return "not ranked"
     if threat not in row.threats():
         return "failed" if is_partial(row, threat, states) else "not run"
     return percent(row.worst(threat)) + (" partial" if is_partial(row, threat, states) else "")
@@ -118,7 +127,7 @@ def flag_notes(rows: Sequence[Row]) -> list[str]:
 
 def _section(dataset: str, threat: str, rows: Sequence[Row], states: States) -> str:
     attacks = attack_columns(rows, threat, states) if threat != "none" else []
-    worst = [f"Worst case ({threat})"] if threat != "none" else []
+    worst = [f"Worst case ({threat})"] if has_worst_case(rows, threat) else []
     header = ["Defense", "Network", "Recipe", "Clean", *worst, *attacks, "Flags"]
     lines = [f"## {dataset}, {threat}", "", _joined(header), _joined(["---"] * len(header))]
     for row in rows:
@@ -126,11 +135,7 @@ def _section(dataset: str, threat: str, rows: Sequence[Row], states: States) -> 
         headline = [f"**{worst_text(row, threat, states)}**"] if worst else []
         names = ", ".join(audit.flags(row)) or "none"
         lines.append(_joined([row.defense, row.arch, row.recipe, percent(row.clean), *headline, *cells, names]))
-    lines += ["", "Per cent of images that are classified correctly and stand against any image the attack reported"]
-    lines += [
-        "(reading `robust`), with the 95 % Wilson interval. Worst case: image by image over the attacks shown.",
-        "",
-    ]
+    lines += ["", *CAPTION, ""]
     lines += [f"- {note}" for note in flag_notes(rows)]
     reasons = sorted({f"{a} on {d}: {state}, {why}" for (d, a, t), (state, why) in states.items() if t in (threat, "")})
     lines += [f"- {reason}" for reason in reasons]

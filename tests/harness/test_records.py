@@ -215,6 +215,87 @@ def test_a_wrong_count_is_refused():
         records.unseal(_sealed(_keyed(_identity(), {**BITS, "n": 7})), "here.json")
 
 
+# what an attack knew, what it was given, what is ranked
+
+
+@pytest.mark.parametrize(
+    ("changes", "knowledge"),
+    [
+        ({}, "static"),
+        ({"access": "score"}, "blackbox"),
+        ({"access": "decision"}, "blackbox"),
+        ({"needs": ("surrogate",)}, "transfer"),
+        ({"needs": ("train_images", "surrogate"), "access": "decision"}, "transfer"),
+        ({"needs": ("train_images", "features")}, "static"),
+    ],
+)
+def test_knowledge_follows_from_what_the_attack_declares(changes, knowledge):
+    assert _identity(attack=dataclasses.replace(ATTACK, **changes))["knowledge"] == knowledge
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+@pytest.mark.parametrize("box", [True, False])
+def test_only_kinds_with_a_budget_and_a_box_are_ranked(bounded, box):
+    assert _identity(kind=dataclasses.replace(LINF, bounded=bounded, box=box))["ranked"] == (bounded and box)
+
+
+def test_supplies_are_told_by_name_and_each_of_them_makes_another_key():
+    given = [{}, {"surrogate": "1"}, {"surrogate": "2"}, {"train_images": "1"}, {"surrogate": "1", "train_images": "1"}]
+    assert [_identity(supplies=supplies)["supplies"] for supplies in given] == given
+    assert len({_record(supplies=supplies)["key"] for supplies in given}) == len(given)
+
+
+# distances and details
+
+
+def _with(**outcome):
+    return _keyed(_identity(), {"n": 6, **BITS, **outcome})
+
+
+SIX = [0.0, 0.25, 1, 2.5, 1e-9, 3.0]
+
+
+@pytest.mark.parametrize(
+    "outcome", [{"distances": SIX}, {"details": {"stage": SIX, "steps": SIX}}, {"details": {}}, {"distances": None}]
+)
+def test_one_number_for_each_image_is_accepted(outcome):
+    assert records.unseal(_sealed(_with(**outcome)), "here.json") == _with(**outcome)
+
+
+NOT_SIX = [SIX[:5], [*SIX, 1.0], [1.0]]
+
+
+@pytest.mark.parametrize("values", NOT_SIX)
+@pytest.mark.parametrize("place", ["distances", "details", "second detail"])
+def test_wrong_lengths_are_refused(values, place):
+    outcome = {
+        "distances": {"distances": values},
+        "details": {"details": {"stage": values}},
+        "second detail": {"details": {"right": SIX, "stage": values}},
+    }[place]
+    with pytest.raises(StoreError, match=r"^here\.json: does not hold one distance and one of each detail"):
+        records.unseal(_sealed(_with(**outcome)), "here.json")
+
+
+def test_no_numbers_at_all_are_too_few_details():
+    with pytest.raises(StoreError, match="one distance"):
+        records.unseal(_sealed(_with(details={"stage": []})), "here.json")
+
+
+@pytest.mark.xfail(strict=True, reason="an empty list passes, others are TypeErrors or pass by their length")
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        {"distances": []}, {"distances": 5}, {"distances": "123456"}, {"distances": dict.fromkeys("123456", 1)},
+        {"distances": ["x"] * 6}, {"distances": [None] * 6}, {"distances": [True] * 6}, {"details": None},
+        {"details": []}, {"details": {"stage": 3}}, {"details": {"stage": "123456"}}, {"details": {"stage": [[]] * 6}},
+    ],
+)  # fmt: skip
+def test_what_are_no_numbers_is_refused(outcome):
+    with pytest.raises(StoreError, match=r"^here\.json: "):
+        records.unseal(_sealed(_with(**outcome)), "here.json")
+
+
 def test_a_missing_bit_string_is_named():
     value = _keyed(_identity(), {"n": 6, **{name: bits for name, bits in BITS.items() if name != "last"}})
     with pytest.raises(StoreError, match=r"not a record.*last"):
