@@ -1,15 +1,26 @@
-"""First-order linf attacks over one engine: fgsm, bim, iter_ll, pgd and cw_inf."""
+"""First-order attacks: fgsm, bim, iter_ll, pgd and cw_inf over one engine, and variants of them."""
 
 from collections.abc import Iterable
 
 from harness.api import FROM_DATASET, Attack, OneOf, hookimpl, lazy
+from harness_gradient import papers, variants
 
 STEPS = (10, 20, 40, 100)
 LOSSES = ("ce", "margin", "least_likely")
 STARTS = ("none", "uniform")
+AALP = ("paper:aalp-v1", "paper:aalp-v2")
+PAPERS = {
+    "iter_ll10": AALP[:1],
+    "pgd-20": (*AALP, "paper:tpap[step=3/1000]"),
+    "pgd-40": (*AALP, "paper:ancra[step=7/1000]"),
+    "pgd-100": (*AALP, "paper:tpap[step=7/10000]"),
+}
+"""The papers' suites, with the printed settings. AALP's two versions share fgsm, pgd and cw_inf (kappa 50)."""
 
 
-def _climb(name: str, steps: int, loss: str, start: str, *, paper: str, summary: str) -> Attack:
+def _climb(
+    name: str, steps: int, loss: str, start: str, *, paper: str, summary: str, suites: tuple[str, ...] = ()
+) -> Attack:
     return Attack(
         name=name,
         run=lazy("harness_gradient.engine:climb"),
@@ -23,7 +34,8 @@ def _climb(name: str, steps: int, loss: str, start: str, *, paper: str, summary:
             "restarts": 1,
         },
         prefix="steps",
-        groups=("all", "linf", "fast") if steps <= 20 else ("all", "linf"),
+        passes=2 * steps,
+        groups=("all", "linf", *(("fast",) if steps <= 20 else ()), *PAPERS.get(name, suites)),
         paper=paper,
         summary=summary,
     )
@@ -36,14 +48,16 @@ def harness_attacks() -> Iterable[Attack]:
         run=lazy("harness_gradient.engine:clean"),
         threats=("none",),
         access="decision",
-        groups=("all", "fast"),
+        passes=0,
+        groups=("all", "fast", *AALP, "paper:tpap", "paper:ancra", "paper:simple-structure"),
         summary="the unchanged image: clean accuracy",
     )
     yield Attack(
         name="fgsm",
         run=lazy("harness_gradient.engine:fgsm"),
         threats=("linf",),
-        groups=("all", "linf", "fast"),
+        passes=2,
+        groups=("all", "linf", "fast", *AALP, "paper:tpap"),
         paper="Goodfellow et al. 2015, arXiv:1412.6572",
         summary="one step of size eps along the sign of the gradient",
     )
@@ -60,12 +74,16 @@ def harness_attacks() -> Iterable[Attack]:
     for steps in STEPS:
         yield _climb(
             f"pgd-{steps}", steps, "ce", "uniform",
-            paper="Madry et al. 2018, arXiv:1706.06083",
+            suites=AALP,
+            paper=variants.MADRY,
             summary=f"{steps} steps up the cross-entropy from a random start in the ball",
         )  # fmt: skip
     for steps in STEPS:
         yield _climb(
             f"cw_inf-{steps}", steps, "margin", "uniform",
-            paper="Madry et al. 2018, arXiv:1706.06083, with the loss of Carlini and Wagner 2017, arXiv:1608.04644",
+            suites=tuple(f"{suite}[kappa=50]" for suite in AALP),
+            paper=f"{variants.MADRY}, with the loss of Carlini and Wagner 2017, arXiv:1608.04644",
             summary=f"{steps} steps down the margin from a random start in the ball",
         )  # fmt: skip
+    yield from variants.attacks()
+    yield from papers.attacks()

@@ -1,0 +1,62 @@
+"""The balls that iterates are kept in: where to start, which way to step and how to come back."""
+
+from dataclasses import dataclass
+
+import torch
+
+from harness.ops import norm, project_linf
+from harness_gradient.walk import Function
+
+TINY = torch.finfo(torch.float32).tiny
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ball:
+    """A norm's ball of radius eps around images, cut to [0, 1]: the direction of steepest ascent and the projection."""
+
+    direction: Function
+    project: Function
+
+
+def ball(kind: str, x: torch.Tensor, eps: float) -> Ball:
+    """The `linf` or `l2` ball around `x`."""
+    if kind == "linf":
+        return Ball(direction=torch.sign, project=project_linf(x, eps))
+    return Ball(direction=unit, project=project_l2(x, eps))
+
+
+def offsets(kind: str, ctx, restart: int) -> torch.Tensor:
+    """Changes drawn uniformly in the unit ball, keyed for each example; multiply by eps."""
+    if kind == "linf":
+        return ctx.noise(f"start:{restart}")
+    normal = ctx.noise(f"start:{restart}", "normal")
+    # Another purpose: under the same one, the radius would come from the very bits of the first normal number.
+    share = ctx.noise(f"start:{restart}:radius").flatten(1)[:, 0].double().add(1).div(2)
+    radius = share.pow(1 / normal[0].numel())
+    return (normal.double() / _wide(norm(normal, 2).clamp_min(TINY)) * _wide(radius)).float()
+
+
+def unit(gradient: torch.Tensor) -> torch.Tensor:
+    """Each example's gradient over its Euclidean length; zero, and whatever is not finite, stays zero."""
+    finite = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+    # Divided by the largest value first: the squares of saturated or exploding gradients leave the float32 range.
+    level = finite / _wide(finite.abs().flatten(1).amax(dim=1).clamp_min(TINY))
+    return level / _wide(torch.linalg.vector_norm(level.flatten(1), dim=1).clamp_min(TINY))
+
+
+def project_l2(x: torch.Tensor, eps: float) -> Function:
+    """Make the projection on the l2 ball around `x`, then on [0, 1], which leads no farther from `x`.
+
+    Lengths are taken in float64, so that only the rounding of the image itself is left of the tolerance.
+    """
+
+    def project(point: torch.Tensor) -> torch.Tensor:
+        change = point.double() - x.double()
+        share = (eps / norm(change, 2).clamp_min(TINY)).clamp_max(1.0)
+        return (x.double() + change * _wide(share)).to(x.dtype).clamp(0.0, 1.0)
+
+    return project
+
+
+def _wide(values: torch.Tensor) -> torch.Tensor:
+    return values.view(-1, 1, 1, 1)

@@ -1,0 +1,69 @@
+"""Attacks as papers' scripts run them, defects included. Their final point counts, as in the scripts."""
+
+import torch
+
+from harness.ops import cross_entropy, margin, project_linf
+from harness_gradient.momentum import momentum
+from harness_gradient.walk import follow
+
+CIFAR_DEVIATIONS = (0.2023, 0.1994, 0.2010)
+"""Standard deviations of CIFAR-10's channels, as the Simple Structure script has them."""
+
+
+def fgsm_ss(model, x, y, threat, *, size):
+    """Simple Structure: one step of size / deviation of the channel, a zero gradient counting as positive."""
+    return _stepped(model, x, y, size / _deviations(x))
+
+
+def bim_ss(model, x, y, threat, *, size, steps):
+    """Simple Structure: one step of `size` pixels, then `steps` of size / deviation of the channel, in no ball."""
+    point = _stepped(model, x, y, torch.full_like(_deviations(x), size))
+    for _ in range(steps):
+        point = _stepped(model, point, y, size / _deviations(x))
+    return point
+
+
+def fgsm_rs(model, x, y, threat, *, ctx, step):
+    """ANCRA: one step of PGD from a random start that may leave [0, 1]."""
+    return follow(lambda point: cross_entropy(model(point), y), _unclamped(x, threat, ctx), step, _ball(x, threat), 1)
+
+
+def cw_inf_batchsum(model, x, y, threat, *, ctx, steps, step):
+    """ANCRA: PGD on the hinge of the batch's summed margins: once the sum is negative no example has a gradient."""
+
+    def loss(point: torch.Tensor) -> torch.Tensor:
+        return -torch.relu(margin(model(point), y).sum())
+
+    return follow(loss, _unclamped(x, threat, ctx), step, _ball(x, threat), steps)
+
+
+def mi_fgsm_tpap(model, x, y, threat, *, steps, step, decay):
+    """TPAP's DIM, whose resizing is the identity: MI-FGSM with gradients over the mean of the whole batch.
+
+    The script takes the mean of the losses; the sum's gradient differs by a factor that the division takes out.
+    """
+    direction = momentum(decay, lambda gradient: gradient / gradient.abs().mean())
+    return follow(lambda point: cross_entropy(model(point), y), x, step, _ball(x, threat), steps, direction)
+
+
+def _stepped(model, x, y, size):
+    def positive(gradient: torch.Tensor) -> torch.Tensor:
+        return torch.where(gradient >= 0, size, -size)
+
+    return follow(
+        lambda point: cross_entropy(model(point), y), x, 1.0, lambda point: point.clamp(0.0, 1.0), 1, positive
+    )
+
+
+def _deviations(x: torch.Tensor) -> torch.Tensor:
+    """CIFAR's channels; for another number of channels, which no script has, their mean."""
+    deviations = torch.tensor(CIFAR_DEVIATIONS).to(x)
+    return (deviations if x.shape[1] == len(deviations) else deviations.mean()).view(1, -1, 1, 1)
+
+
+def _unclamped(x, threat, ctx):
+    return x + float(threat.eps) * ctx.noise("start:0")
+
+
+def _ball(x, threat):
+    return project_linf(x, float(threat.eps))
