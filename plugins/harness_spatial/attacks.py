@@ -1,0 +1,97 @@
+"""The spatially transformed attack: with a reward for smooth flows, and within a bound."""
+
+import torch
+
+from harness.api import Result, UsageError
+from harness.ops import ascend, cross_entropy, margin, rows
+from harness_spatial.minimize import adam, lbfgs
+from harness_spatial.smoothness import smoothness
+from harness_spatial.warp import warp
+
+ROUNDING = 1e-6
+"""Margins within this share of the largest logit may have the other sign in another batch."""
+
+NEAR = 0.01
+"""Pixels: away from whole numbers, where bilinear sampling has kinks, and still next to the image."""
+
+
+class Search:
+    """The loss of flows: margin plus tau times roughness. Keeps each example's adversarial flow of lowest loss."""
+
+    def __init__(self, model, x, y, tau, kappa, neighbours):
+        self.model, self.x, self.y = model, x, y
+        self.tau, self.kappa, self.neighbours = tau, kappa, neighbours
+        self.lowest = x.new_full((len(x),), float("inf"))
+        self.images, self.flow = x.clone(), x.new_zeros(len(x), 2, *x.shape[2:])
+
+    def __call__(self, points, which):
+        """Losses (k,) and gradients (k, d) of flattened flows for the examples `which`."""
+        flow = points.view(-1, *self.flow.shape[1:]).requires_grad_(True)
+        images = warp(self.x[which], flow)
+        logits, y = self.model(images), self.y[which]
+        loss = margin(logits, y).clamp_min(-self.kappa) + self.tau * smoothness(flow, self.neighbours)
+        (gradient,) = torch.autograd.grad(loss.sum(), flow)
+        loss, flow = loss.detach(), flow.detach()
+        better = broken(logits.detach(), y) & (loss < self.lowest[which])
+        found = which[better]
+        self.lowest[found], self.flow[found] = loss[better], flow[better]
+        self.images[found] = images.detach()[better]
+        return loss, gradient.flatten(1)
+
+
+def sta(model, x, y, threat, *, ctx, tau, kappa, neighbours, optimizer, steps, history, adam_steps, adam_rate):
+    """`ctx` is not used: nothing is drawn."""
+    _at_least_one(steps=steps, history=history, adam_steps=adam_steps)
+    search = Search(model, x, y, tau, kappa, neighbours)
+    start = search.flow.flatten(1).clone()
+    if optimizer == "lbfgs":
+        lbfgs(search, start, steps, history)
+    else:
+        adam(search, start, adam_steps, adam_rate)
+    details = {
+        "flow_max": search.flow.abs().flatten(1).amax(dim=1),
+        "flow_loss": smoothness(search.flow, neighbours),
+    }
+    return Result(last=search.images, any=search.images, evidence=search.flow, details=details)
+
+
+def sta_b(model, x, y, threat, *, ctx, steps, start):
+    """`last` is the final iterate; it is not evaluated, the harness judges it."""
+    _at_least_one(steps=steps)
+    rho = _not_above(float(threat.eps))
+    first, first_flow = x, x.new_zeros(len(x), 2, *x.shape[2:])
+    done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+
+    def loss(flow):
+        nonlocal first, first_flow, done
+        point = warp(x, flow)
+        logits = model(point)
+        with torch.no_grad():
+            new = broken(logits, y) & ~done
+            first, first_flow, done = rows(new, point, first), rows(new, flow, first_flow), done | new
+        return cross_entropy(logits, y)
+
+    begin = first_flow
+    if start != "none":
+        width = rho if start == "uniform" else min(NEAR, rho)
+        # Noise comes in the shape of the images, which may have a single channel: two draws.
+        begin = width * torch.cat([ctx.noise(purpose)[:, :1] for purpose in ("start:0", "draw:0")], dim=1)
+    flow = ascend(loss, begin, 2.5 * rho / steps, lambda flow: flow.clamp(-rho, rho), steps)
+    return Result(last=warp(x, flow), any=first, evidence=flow, any_evidence=first_flow)
+
+
+def broken(logits, y):
+    """Whether each example is misclassified by more than rounding."""
+    return margin(logits, y) < -ROUNDING * logits.abs().amax(dim=1)
+
+
+def _not_above(bound):
+    """The largest float32 that is not above the bound."""
+    nearest = torch.tensor(bound, dtype=torch.float32)
+    return float(nearest if float(nearest) <= bound else torch.nextafter(nearest, torch.zeros(())))
+
+
+def _at_least_one(**lengths):
+    for name, length in lengths.items():
+        if length < 1:
+            raise UsageError(f"{name}={length} must be at least 1")

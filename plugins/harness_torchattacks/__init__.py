@@ -1,0 +1,13 @@
+"""Every attack that torchattacks offers (extra `torchattacks`), as `torchattacks/NAME`; see `catalogue`."""
+
+from collections.abc import Iterable
+
+from harness.api import Attack, hookimpl
+from harness_torchattacks.defective import defective
+from harness_torchattacks.offered import offered
+
+
+@hookimpl
+def harness_attacks() -> Iterable[Attack]:
+    yield from offered()
+    yield from defective()
