@@ -36,7 +36,7 @@ class _Job:
     """
 
     cells: tuple[Cell, ...]
-    attack: Attack
+    attacks: tuple[Attack, ...]
     ready: Deployment
     supplies: Supplies
     heads: dict[tuple[int, int], list[records.Record]]
@@ -68,6 +68,7 @@ class _Run:
         self.outcome = Outcome(subjects=plan.subjects, dataset=self.data.name)
         self.deployer = Deployer(registry, self.data, settings.checkpoints, self.device, reporter)
         self.ready: list[Deployment | None] = []
+        self.absent: list[str] = []
 
     def obtain(self) -> None:
         """Get the network of every subject; one that cannot be had fails its own cells only."""
@@ -75,6 +76,7 @@ class _Run:
         for subject in self.plan.subjects:
             tried = attempt(partial(self.deployer.deploy, subject), but=(CheckpointError,) if subject.weights else ())
             if tried.value is None:
+                self.absent.append(subject.defense)
                 self.reporter.warn(f"{subject.defense}: {tried.error}")
                 self.outcome.failures += [Failure.of(c, tried.error) for c in self.plan.cells if c.subject == subject]
             self.ready.append(tried.value)
@@ -85,15 +87,14 @@ class _Run:
         keys = [digest(head) for job in jobs for heads in job.heads.values() for head in heads]
         if not keys:
             return
-        absent = [s.defense for s, ready in zip(self.plan.subjects, self.ready, strict=True) if ready is None]
-        store = RunStore(self.settings.output, _document(self.plan, self.data, self.n, keys, absent))
+        store = RunStore(self.settings.output, _document(self.plan, self.data, self.n, keys, self.absent))
         store.open()
         store.note_environment(environment(self.device))
         self.outcome.run = store.path
         try:
             for job in jobs:
                 self._do(job, store)
-                if self.settings.fail_fast and self.outcome.failures:
+                if self.settings.fail_fast and any(f.state != NOT_APPLICABLE for f in self.outcome.failures):
                     break
         finally:
             for line in store.damaged:
@@ -109,6 +110,7 @@ class _Run:
             tried = attempt(partial(self._supply, cells[0], entries[0].spec))
             if tried.value is None:
                 self.outcome.failures += [Failure.of(cell, tried.error) for cell in cells]
+                self.absent.append(f"what {cells[0].attack} needs on {cells[0].subject.defense}")
                 continue
             supplies, hashes = tried.value
             heads = {
@@ -128,14 +130,14 @@ class _Run:
                 ]
                 for start, stop in shards(self.n)
             }
-            yield _Job(
-                cells=cells, attack=entries[0].spec, ready=ready, supplies=supplies, heads=heads,
-                alive=list(range(len(cells))),
-            )  # fmt: skip
+            attacks, alive = tuple(entry.spec for entry in entries), list(range(len(cells)))
+            yield _Job(cells=cells, attacks=attacks, ready=ready, supplies=supplies, heads=heads, alive=alive)
 
     def _supply(self, cell: Cell, attack: Attack) -> tuple[Supplies, dict[str, str]]:
         """What an attack asks for besides the model, and the sha256 of each."""
-        supplies, hashes = Supplies(cache_dir=self.settings.output / "cache"), {}
+        cache = self.settings.output / "cache"
+        cache.mkdir(parents=True, exist_ok=True)
+        supplies, hashes = Supplies(cache_dir=cache), {}
         if cell.surrogate is not None:
             network, hashes["surrogate"] = self.deployer.surrogate(cell.surrogate)
             supplies = dataclasses.replace(supplies, surrogate=network)
@@ -168,7 +170,7 @@ class _Run:
 
         def expected() -> float:
             return estimate(
-                job.ready.judge, self._shard_of(spans[0]), job.attack, job.cells, kind, batch, job.supplies,
+                job.ready.judge, self._shard_of(spans[0]), job.attacks[0], job.cells, kind, batch, job.supplies,
                 [stop - start for start, stop in spans],
             )  # fmt: skip
 
@@ -195,13 +197,16 @@ class _Run:
         kind = self.plan.kinds[cells[0].threat.kind].spec
         batch = self.settings.batch_size
         tried = attempt(
-            lambda: evaluate(job.ready.judge, self._shard_of(span), job.attack, cells, kind, batch, job.supplies)
+            lambda: evaluate(job.ready.judge, self._shard_of(span), job.attacks[0], cells, kind, batch, job.supplies)
         )
         log["seconds"] = tried.seconds
         if tried.value is None:
             log |= {"outcome": tried.error, "trace": tried.trace}
             for index in missing:
-                self._end(job, index, tried.error, tried.state, self._keeper(tried.state, store), heads[index], log)
+                self._end(job, index, tried.error, tried.state, store.attempt, heads[index], log)
+                if tried.state == NOT_APPLICABLE:
+                    for promised in job.heads.values():
+                        store.inapplicable(digest(promised[index]), log)
             return
         log |= {"outcome": "done", "printed": tried.value.printed[-2000:], "batch_size": tried.value.batch}
         for index, result in zip(missing, tried.value.results, strict=True):
@@ -209,11 +214,7 @@ class _Run:
                 refusal = {**log, "outcome": "refused", "identity": heads[index], "reasons": result.reasons}
                 self._end(job, index, str(result), "refused", store.refuse, heads[index], refusal)
             else:
-                self._keep(heads[index], job, result, store, log)
-
-    @staticmethod
-    def _keeper(state: str, store: RunStore) -> Callable[[str, records.Record], None]:
-        return store.inapplicable if state == NOT_APPLICABLE else store.attempt
+                self._keep(heads[index], job, job.attacks[index], result, store, log)
 
     def _end(
         self, job: _Job, index: int, reason: str, state: str, keep: Callable[[str, records.Record], None],
@@ -232,11 +233,14 @@ class _Run:
             data_sha256=self.test.sha256,
         )  # fmt: skip
 
-    def _keep(self, head: records.Record, job: _Job, result: Measurement, store: RunStore, log: dict[str, Any]) -> None:
+    def _keep(
+        self, head: records.Record, job: _Job, attack: Attack, result: Measurement, store: RunStore,
+        log: dict[str, Any],
+    ) -> None:  # fmt: skip
         observed = {name: value for name, value in dataclasses.asdict(result).items() if value is not None}
         if not result.details:
             del observed["details"]
-        observed["flags"] |= job.ready.flags | ({"as_published": 1} if job.attack.as_published else {})
+        observed["flags"] |= job.ready.flags | ({"as_published": 1} if attack.as_published else {})
         observed["probes"] = job.ready.probes
         value = records.record(head, observed)
         store.commit(value)

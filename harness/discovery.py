@@ -23,6 +23,7 @@ import pluggy
 
 from harness import hookspecs
 from harness.errors import PluginError, UnknownName
+from harness.names import parse_name
 from harness.registry import Broken, Loaded, Provider, Registry
 from harness.types import Architecture, Attack, Dataset, Defense, ThreatKind
 
@@ -105,6 +106,8 @@ def _checked(hook: str, kind: Any, spec: Any) -> Any:
         raise PluginError(f"{hook} must return {kind.__name__} values, not {type(spec).__name__}")
     if not _NAME.fullmatch(spec.name) or spec.name in RESERVED:
         raise PluginError(f"{hook}: {spec.name!r} cannot be a name: letters, digits, . _ - and /, none of {RESERVED}")
+    for group in getattr(spec, "groups", ()):
+        parse_name(group)
     return spec
 
 

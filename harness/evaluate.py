@@ -100,10 +100,9 @@ def evaluate(
     """
     pieces: list[list[_Piece]] = [[] for _ in cells]
     printed = []
-    with isolated("judge", "clean", shard.data_sha256, shard.examples[0]):
-        clean = judge.clean((shard.start, shard.stop), shard.x, shard.y, batch)
+    clean = _clean(judge, shard, batch)
     divisible = _takes_ctx(attack) and not attack.batch_coupled
-    size = batch if divisible else len(shard.x)
+    size = min(batch, len(shard.x)) if divisible else len(shard.x)
     start = 0
     while start < len(shard.x):
         try:
@@ -127,20 +126,34 @@ def estimate(
     """Seconds that shards of these sizes will take, from two probing batches of the given shard."""
     counts = [min(len(shard.x), n) for n in PROBING]
     seconds = []
+    divisible = _takes_ctx(attack) and not attack.batch_coupled  # imports what is lazy, before the clock runs
     for n in counts:
         start = time.perf_counter()
         _batch(judge, shard, slice(0, n), attack, cells, kind, supplies)
         seconds.append(time.perf_counter() - start)
     each = max(0.0, seconds[1] - seconds[0]) / max(1, counts[1] - counts[0])
     fixed = max(0.0, seconds[1] - counts[1] * each)
-    divisible = _takes_ctx(attack) and not attack.batch_coupled
     batches = sum(-(-n // (batch if divisible else n)) for n in sizes)
     return fixed * batches + each * sum(sizes)
 
 
+def _clean(judge: Judge, shard: Shard, batch: int) -> Flags:
+    """Whether each clean image is right, in smaller batches where memory asks for it."""
+    try:
+        with isolated("judge", "clean", shard.data_sha256, shard.examples[0]):
+            return judge.clean((shard.start, shard.stop), shard.x, shard.y, batch)
+    except (RuntimeError, MemoryError) as error:
+        size = min(batch, len(shard.x))
+        if size == 1 or not _out_of_memory(error):
+            raise
+    return _clean(judge, shard, (size + 1) // 2)
+
+
 def _out_of_memory(error: Exception) -> bool:
-    """Whether an error says so; torch has a class of its own for devices only."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    """Whether an error says so; torch has a class of its own for some devices only."""
+    words = str(error).lower()
+    named = any(sign in words for sign in ("out of memory", "can't allocate memory", "alloc_failed"))
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or named
 
 
 def _batch(
@@ -160,6 +173,7 @@ def _batch(
     params = {**cells[0].params, prefix: max(wanted)} if prefix else cells[0].params
     returned, printed = run_attack(attack, oracle, x, y, cells[0].threat, ctx, params)
     total = (oracle.forwards, oracle.backwards)
+    oracle.deadline = None
     changed = _tampering(oracle, judge, before)
     judge.check_unchanged()
     pieces = []
@@ -231,6 +245,8 @@ def _tampering(oracle: Oracle, judge: Judge, before: dict[str, str]) -> list[str
 def _join(pieces: list[_Piece], clean: Flags) -> Measurement | Refused:
     seen = [piece.examined for piece in pieces]
     reasons: Counter[str] = sum((examined.reasons for examined in seen), Counter())
+    if len({tuple(sorted(examined.details)) for examined in seen}) > 1:
+        reasons["other details told in other batches"] = len(clean)
     if reasons:
         return Refused(reasons, len(clean))
     minimal = [examined.distances for examined in seen if examined.distances is not None]

@@ -133,7 +133,7 @@ def examine(
     if result.any is not None:
         evidence = result.evidence if result.any_evidence is None else result.any_evidence
         point, within, more = _verified(x, result.any, evidence, threat, kind, minimal)
-        reasons += more
+        reasons |= more
         breaks = judge.broken(point, y, len(point)) & within
         moved = (point != x).flatten(1).any(dim=1)
         claims = int((moved & within & ~breaks).sum())

@@ -53,12 +53,12 @@ class Oracle(nn.Module):
     def forward(self, x: Images) -> Logits:
         """Answer as far as the access allows."""
         if self.access == "gradient":
-            logits: Logits = self.network(x.clone())
+            logits: Logits = self.network(x)
             return logits
         if x.requires_grad:
             raise AccessDenied(f"an attack with {self.access} access asked for a gradient")
         with torch.no_grad():
-            logits = self.network(x.clone())
+            logits = self.network(x)
         if self.access == "score":
             return logits
         return nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits.dtype)
@@ -66,11 +66,11 @@ class Oracle(nn.Module):
     def _count_forward(self, _module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise OutOfTime
-        x, *rest = inputs
+        # A copy of its own for each pass: models that write to their input spare the attack's, and the hook, at the
+        # input so that features count as logits do, goes with the pass.
+        x, *rest = (inputs[0].clone(), *inputs[1:])
         self.forwards += len(x)
         if x.requires_grad:
-            # Of its own, so that the hook goes with this pass; at the input, so that features count as logits do.
-            x = x.view_as(x)
             x.register_hook(self._count_backward)
         return (x, *rest)
 

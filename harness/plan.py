@@ -175,7 +175,9 @@ def _network(text: str, defense: Defense, registry: Registry) -> tuple[str, dict
 
 def _threat(text: str, dataset: Dataset, registry: Registry) -> ThreatModel:
     threat = ThreatModel.parse(text)
-    registry.get(ThreatKind, threat.kind)
+    kind = registry.get(ThreatKind, threat.kind).spec
+    if threat.eps is not None and (not kind.bounded or kind.name == "none"):
+        raise UsageError(f"--threat {text}: {kind.name} has no budget")
     if threat.eps is None and (own := _own_threat(threat.kind, dataset, registry)) is not None:
         return own
     if threat.eps is None:
@@ -201,7 +203,7 @@ def _cells(
         if not own:
             reason = f"{dataset.name} has no budget for {' or '.join(attack.threats)}; give one with --threat"
             return Skip(defense=subject.defense, attack=selected.name, reason=reason)
-        default = next(iter(dataset.budgets))
+        default = next(iter(dataset.budgets), "")
         wanted = [next((t for t in own if t.kind == default and not attack.minimal), own[0])]
     surrogate = None
     if "surrogate" in attack.needs:
@@ -231,6 +233,8 @@ def _surrogate(subject: Subject, dataset: Dataset, registry: Registry) -> Subjec
         raw = registry.get(Defense, SURROGATE).spec
     except UnknownName:
         return f"it crafts on a surrogate, and no defense '{SURROGATE}' is installed"
+    except UsageError as error:
+        return f"it crafts on a surrogate, and {error}"
     recipe = subject.recipe or find_recipe("", raw, dataset)
     if recipe is None:
         return f"it crafts on a surrogate, and {dataset.name} has no recipe to train one"

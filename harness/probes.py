@@ -67,14 +67,25 @@ def _share(flags: Flags) -> float:
 
 @contextmanager
 def _counted_gradients() -> Iterator[list[str]]:
-    """Collect a word for every call for gradients inside the block, and put torch back as it was."""
+    """Collect a word for every call for gradients inside the block, and put torch back as it was.
+
+    A call that torch hands to itself, as it does under a default device, counts once.
+    """
     calls: list[str] = []
+    inside = False
     grad, backward = torch.autograd.grad, torch.autograd.backward
 
     def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal inside
+            if inside:
+                return original(*args, **kwargs)
             calls.append(name)
-            return original(*args, **kwargs)
+            inside = True
+            try:
+                return original(*args, **kwargs)
+            finally:
+                inside = False
 
         return call
 

@@ -123,12 +123,15 @@ def check(value: Any, origin: str) -> Record:
             raise StoreError(f"{origin}: its key is not that of its identity; it was edited or mixed up")
         n = head["stop"] - head["start"]
         bits = [outcome[name] for name in ("clean", "raw", "last", "any")]
-        numbers = [*filter(None, [outcome.get("distances")]), *outcome.get("details", {}).values()]
-    except (KeyError, TypeError, ValueError) as error:
+        numbers = [
+            *([outcome["distances"]] if outcome.get("distances") is not None else []),
+            *outcome.get("details", {}).values(),
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(f"{origin}: not a record ({type(error).__name__}: {error})") from error
     if outcome.get("n") != n or any(not isinstance(b, str) or len(b) != n or set(b) - {"0", "1"} for b in bits):
         raise StoreError(f"{origin}: does not hold one bit for each of its {n} images")
-    if any(len(values) != n for values in numbers):
+    if not all(type(v) is list and len(v) == n and all(type(one) in (int, float) for one in v) for v in numbers):
         raise StoreError(f"{origin}: does not hold one distance and one of each detail for each of its {n} images")
     return value  # type: ignore[no-any-return]
 

@@ -23,6 +23,7 @@ NOUNS: dict[type, str] = {
     Architecture: "architecture",
     ThreatKind: "threat kind",
 }
+WILDCARDS = "*?"
 Spec = TypeVar("Spec", Attack, Defense, Dataset, Architecture, ThreatKind)
 """Any of the things a plugin offers."""
 
@@ -85,12 +86,10 @@ class Registry:
         for plugin in self.loaded:
             for spec in plugin.offers:
                 self._entries[type(spec)].setdefault(spec.name, []).append(Entry(spec, plugin.provider))
-        self._aliases = {
-            alias: name
-            for name, found in self._entries[Attack].items()
-            for entry in found
-            for alias in entry.spec.aliases
-        }
+        self._aliases: dict[str, list[Entry[Any]]] = {}
+        for entry in (entry for found in self._entries[Attack].values() for entry in found):
+            for alias in entry.spec.aliases:
+                self._aliases.setdefault(alias, []).append(entry)
 
     def entries(self, kind: type[Spec]) -> list[Entry[Spec]]:
         """Everything usable by its bare name, in order of registration."""
@@ -102,8 +101,8 @@ class Registry:
         Raises:
             UnknownName: where there is none.
         """
-        name = self._aliases.get(name, name)
         found = [entry for names in self._entries.values() for entry in names.get(name, [])]
+        found = found or self._aliases.get(name, [])
         owner, _, bare = name.partition("/")
         if not found and bare:
             entries = [entry for names in self._entries.values() for entry in names.get(bare, [])]
@@ -115,7 +114,8 @@ class Registry:
 
     def clashes(self) -> list[str]:
         """One line for each name that is offered twice."""
-        return [_clash(kind, name, found) for kind in NOUNS for name, found in self.clashing(kind).items()]
+        names = [_clash(kind, name, found) for kind in NOUNS for name, found in self.clashing(kind).items()]
+        return names + [_clash(Attack, alias, found) for alias, found in self._aliases.items() if len(found) > 1]
 
     def clashing(self, kind: Any) -> dict[str, list[Entry[Any]]]:
         """The names of one kind that are offered twice, with everything offered under each."""
@@ -128,7 +128,7 @@ class Registry:
             UnknownName: with the nearest names and the plugins that failed to load.
             UsageError: where two distributions offer the name.
         """
-        found = self._entries[kind].get(name, []) or self._entries[kind].get(self._aliases.get(name, ""), [])
+        found = self._entries[kind].get(name, []) or (self._aliases.get(name, []) if kind is Attack else [])
         if not found and "/" in name:
             owner, _, bare = name.partition("/")
             named = self._entries[kind].get(bare, [])
@@ -149,7 +149,7 @@ class Registry:
 
         The name is the bare one wherever that is enough.
         """
-        if not any(sign in pattern for sign in "*?"):
+        if not any(sign in pattern for sign in WILDCARDS):
             entry = self.get(kind, pattern)
             alone = len(self._entries[kind][entry.spec.name]) == 1
             return {entry.spec.name if alone else pattern: entry}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.errors import UsageError
 from harness.names import format_name, overrides, parse_name, resolve, split_names
-from harness.registry import Entry, Registry
+from harness.registry import WILDCARDS, Entry, Registry
 from harness.types import Attack, Skip, Value
 
 EVERY_ATTACK = "extended"
@@ -36,6 +36,7 @@ def select_attacks(texts: Sequence[str], registry: Registry) -> tuple[list[Selec
     known = {name for entry in registry.entries(Attack) for name, _ in groups(entry.spec)}
     for text in split_names(texts):
         name, given = parse_name(text)
+        by_name = name not in known and not any(sign in name for sign in WILDCARDS)
         if name in known:
             found = list(_members(name, registry))
             skips |= {skip.attack: skip for skip in _clashing(name, registry)}
@@ -43,7 +44,7 @@ def select_attacks(texts: Sequence[str], registry: Registry) -> tuple[list[Selec
             found = [(asked, entry, {}) for asked, entry in registry.match(Attack, name).items()]
         for asked, entry, of_group in found:
             attack = entry.spec
-            if attack.defect and asked == name:
+            if attack.defect and by_name:
                 raise UsageError(f"attack '{name}' is listed but never runs: {attack.defect}")
             if attack.defect:
                 skips[asked] = Skip(defense="every defense", attack=asked, reason=attack.defect)

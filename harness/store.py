@@ -37,6 +37,9 @@ class RunStore:
     def open(self) -> None:
         """Write the plan down, which also proves that the folder can be written, and sweep stale temporary files."""
         atomic.replace(self.path / "run.json", readable(self.document))
+        # Every run finds out anew what does not apply.
+        for note in (self.path / "inapplicable").glob("*.json"):
+            note.unlink(missing_ok=True)
         for folder in ("tmp", "attempts", "refused", "."):
             atomic.sweep(self.path / folder, time.time() - atomic.STALE_SECONDS)
 

@@ -70,9 +70,10 @@ def _complete(run: Path) -> list[Record]:
         raise StoreError(f"{run} is incomplete: no network for {', '.join(document['absent'])}")
     path = run / RECORDS
     records = read_compacted(path) if path.exists() else []
-    missing = len(set(keys) - {str(record["key"]) for record in records})
+    promised = set(keys)
+    missing = len(promised - {str(record["key"]) for record in records})
     if missing:
         raise StoreError(
             f"{run} is incomplete: {missing} of {len(keys)} records are missing. Run its command again to finish it"
         )
-    return records
+    return [record for record in records if str(record["key"]) in promised]

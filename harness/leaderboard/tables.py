@@ -64,7 +64,7 @@ def is_partial(row: Row, threat: str, states: States) -> bool:
 def has_worst_case(rows: Sequence[Row], threat: str) -> bool:
     """Whether a table tells a worst case: not for clean accuracy, nor where no budget or no range binds the attacks."""
     cells = [cell for row in rows for cell in row.cells.values() if cell.threat == threat]
-    return threat != "none" and all(cell.ranked for cell in cells)
+    return ":" in threat and all(cell.ranked for cell in cells)
 
 
 def worst_text(row: Row, threat: str, states: States) -> str:

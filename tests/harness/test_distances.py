@@ -154,7 +154,6 @@ def test_unranked_kinds_show_their_numbers_and_no_worst_case():
     assert [line["threat"] for line in lines if line["attack"] == "sta"] == ["unbounded"]
 
 
-@pytest.mark.xfail(strict=True, reason="without any number nothing says that a threat kind is not ranked")
 def test_an_unranked_kind_of_which_every_cell_failed_shows_no_worst_case_either():
     table = wide(rows([record(defense="good")]), {("good", "sta", "unbounded"): ("failed", "ValueError: no")})
     assert "Worst case (unbounded)" not in table

@@ -98,7 +98,6 @@ def test_an_image_without_its_own_evidence_is_refused(run):
     assert found.reasons == {"outside proven:1/20": 32}
 
 
-@pytest.mark.xfail(strict=True, reason="an image that is outside in both readings counts twice: 64 of 32 images")
 def test_evidence_that_was_mixed_up_refuses_every_image_once():
     found = measured(give(turned, negative, evidence=negative, any_evidence=turned))
     assert found.reasons == {"outside proven:1/20": 32}
@@ -301,7 +300,6 @@ def test_details_change_no_verdict():
     assert untold.details == {}
 
 
-@pytest.mark.xfail(strict=True, reason="KeyError where the first batch tells more, and what it does not tell is lost")
 @pytest.mark.parametrize("first", [{"a": 1.0}, {}])
 def test_batches_that_tell_different_things_refuse_the_shard(first):
     def run(model, x, y, threat, *, ctx):

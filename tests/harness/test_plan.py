@@ -18,7 +18,8 @@ TOYS = toy_registry()
 ALL = [
     "clean", "gaussian", "uniform", "fgsm", "bim", "iter_ll10", "pgd-10", "pgd-20", "pgd-40", "pgd-100", "cw_inf-10",
     "cw_inf-20", "cw_inf-40", "cw_inf-100", "mi_fgsm", "ti_dim", "deepfool", "ddn",
-    "cw_l2[c0=0.1,iterations=100,lr=0.05,searches=5]", "aa_standard", "square", "sta", "sta_b", "fwa", "nst_b", "rays",
+    "cw_l2[c0=0.1,iterations=100,lr=0.05,searches=5]", "aa_standard", "square", "sta", "sta_b", "fwa", "nst_b",
+    "rays[queries=2000]",
 ]  # fmt: skip
 """What `all` means on ten classes, by decision."""
 
@@ -55,9 +56,9 @@ def test_budgets_and_steps_are_the_papers(dataset, eps, step):
 def test_a_threat_replaces_the_budget_of_its_own_kind_and_the_step_follows():
     cells = planned(attacks=["pgd-10", "clean"], threats=["linf:8/255,linf:0.1"]).cells
     assert [(c.attack, str(c.threat)) for c in cells] == [
-        ("pgd-10", "linf:8/255"), ("pgd-10", "linf:1/10"), ("clean", "none"),
+        ("clean", "none"), ("pgd-10", "linf:8/255"), ("pgd-10", "linf:1/10"),
     ]  # fmt: skip
-    assert cells[0].params["step"] == Fraction(8, 2550)
+    assert cells[1].params["step"] == Fraction(8, 2550)
     with pytest.raises(UsageError, match="none of the selected attacks works under l2"):
         planned(attacks=["pgd-10"], threats=["l2:1"])
     assert len(planned(attacks=["pgd-10"], threats=["linf:1/5", "linf:0.2"]).cells) == 1

@@ -125,6 +125,14 @@ def test_shares_are_counted_image_by_image():
     assert seen["zero_gradient_margin"] == pytest.approx(share)
 
 
+def test_a_default_device_does_not_double_the_count():
+    torch.set_default_device("cpu")
+    try:
+        assert measured(Purifier())["gradient_calls"] == 1
+    finally:
+        torch.set_default_device(None)
+
+
 def test_one_probe_leaves_no_trace_for_the_next():
     """AutoAttack's own counters stay raised for every later model of a process."""
     grad, backward = torch.autograd.grad, torch.autograd.backward
