@@ -72,7 +72,7 @@ def harness_attacks() -> Iterable[Attack]:
         name="cw_l2_advertorch10",
         run=lazy("harness_minimal.cw:cw_l2"),
         threats=("l2",),
-        params={"searches": 4, "iterations": 10, "c0": 1.0, "lr": 0.01, "kappa": 1.0, "abort_early": True},
+        params={"searches": 4, "iterations": 10, "c0": 1.0, "lr": 0.01, "kappa": 1.0, "abort_early": False},
         minimal=True,
         passes=40,
         as_published=True,
