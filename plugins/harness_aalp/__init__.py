@@ -38,7 +38,7 @@ def harness_defenses() -> Iterable[Defense]:
             name=name,
             step=lazy("harness_aalp.step:step"),
             params=PARAMETERS | parts,
-            mandatory=("pgd-100[restarts=10]", "cw_inf-100[restarts=10]", "apgd_t", "square"),
+            mandatory=("pgd-100[restarts=10]", "cw_inf-100[restarts=10]", "aa_standard", "square"),
             paper=PAPER,
             summary=summary,
         )

@@ -21,7 +21,7 @@ def harness_defenses() -> Iterable[Defense]:
         name="alp",
         step=lazy("harness_baselines.steps:alp"),
         params={"weight": 1.0, "ce": OneOf(("both", "clean", "adv"))},
-        mandatory=("pgd-100[restarts=10]", "cw_inf-100[restarts=10]", "apgd_t", "square"),
+        mandatory=("pgd-100[restarts=10]", "cw_inf-100[restarts=10]", "aa_standard", "square"),
         paper="Kannan et al. 2018, arXiv:1803.06373",
         summary="adversarial training that pairs clean and adversarial logits; ce = both, clean or adv",
     )
