@@ -6,7 +6,7 @@ from harness.api import Result, UsageError
 from harness.ops import ascend, cross_entropy, margin, rows
 from harness_spatial.minimize import adam, lbfgs
 from harness_spatial.smoothness import smoothness
-from harness_spatial.warp import warp
+from harness_spatial.warp import pull_inside, warp
 
 ROUNDING = 1e-6
 """Margins within this share of the largest logit may have the other sign in another batch."""
@@ -24,30 +24,49 @@ class Search:
         self.lowest = x.new_full((len(x),), float("inf"))
         self.images, self.flow = x.clone(), x.new_zeros(len(x), 2, *x.shape[2:])
 
-    def __call__(self, points, which):
-        """Losses (k,) and gradients (k, d) of flattened flows for the examples `which`."""
+    def __call__(self, points, which, penalized=True):
+        """Losses (k,) and gradients (k, d) of flattened flows for the examples `which`; of the margin alone on wish."""
         flow = points.view(-1, *self.flow.shape[1:]).requires_grad_(True)
         images = warp(self.x[which], flow)
         logits, y = self.model(images), self.y[which]
-        loss = margin(logits, y).clamp_min(-self.kappa) + self.tau * smoothness(flow, self.neighbours)
+        short = margin(logits, y).clamp_min(-self.kappa)
+        whole = short + self.tau * smoothness(flow, self.neighbours)
+        loss = whole if penalized else short
         (gradient,) = torch.autograd.grad(loss.sum(), flow)
-        loss, flow = loss.detach(), flow.detach()
-        better = broken(logits.detach(), y) & (loss < self.lowest[which])
+        loss, whole, flow = loss.detach(), whole.detach(), flow.detach()
+        better = broken(logits.detach(), y) & (whole < self.lowest[which])
         found = which[better]
-        self.lowest[found], self.flow[found] = loss[better], flow[better]
+        self.lowest[found], self.flow[found] = whole[better], flow[better]
         self.images[found] = images.detach()[better]
         return loss, gradient.flatten(1)
 
 
-def sta(model, x, y, threat, *, ctx, tau, kappa, neighbours, optimizer, steps, history, adam_steps, adam_rate):
-    """`ctx` is not used: nothing is drawn."""
+def sta(
+    model, x, y, threat, *, ctx, tau, kappa, neighbours, optimizer, steps, history, adam_steps, adam_rate, rough_steps
+):
+    """The smoothest adversarial flow that was met; `ctx` is not used, nothing is drawn.
+
+    Around a flow of zero the reward for smoothness has nearly a kink, at which L-BFGS can stay without an adversarial
+    image, SciPy's too. Such examples are searched again from where `rough_steps` steps without the reward lead.
+    """
     _at_least_one(steps=steps, history=history, adam_steps=adam_steps)
     search = Search(model, x, y, tau, kappa, neighbours)
-    start = search.flow.flatten(1).clone()
-    if optimizer == "lbfgs":
-        lbfgs(search, start, steps, history)
-    else:
-        adam(search, start, adam_steps, adam_rate)
+
+    def minimize(which, start):
+        def objective(points, rows):
+            return search(points, which[rows])
+
+        if optimizer == "lbfgs":
+            lbfgs(objective, start, steps, history)
+        else:
+            adam(objective, start, adam_steps, adam_rate)
+
+    zero = search.flow.flatten(1).clone()
+    minimize(torch.arange(len(x), device=x.device), zero)
+    left = search.lowest.isinf().nonzero().squeeze(1)
+    if rough_steps and len(left):
+        rough = lbfgs(lambda points, rows: search(points, left[rows], False), zero[left], rough_steps, history)
+        minimize(left, pull_inside(rough.view(len(left), *search.flow.shape[1:])).flatten(1))
     details = {
         "flow_max": search.flow.abs().flatten(1).amax(dim=1),
         "flow_loss": smoothness(search.flow, neighbours),

@@ -22,6 +22,14 @@ def warp(x, flow):
     return torch.lerp(upper, lower, down)
 
 
+def pull_inside(flow):
+    """The shortest flow that warps like this one: positions outside the image become those on its border."""
+    h, w = flow.shape[2:]
+    row, column = torch.arange(h, device=flow.device).view(-1, 1), torch.arange(w, device=flow.device)
+    down, right = flow.unbind(1)
+    return torch.stack([down.clamp(-row, h - 1 - row), right.clamp(-column, w - 1 - column)], dim=1)
+
+
 def _inside(index, size):
     return index.clamp(0, size - 1).long()
 
