@@ -2,7 +2,7 @@
 
 import torch
 
-from harness_wasserstein.window import Window
+from harness_wasserstein.window import Window, occupied
 
 
 class BestPlan:
@@ -20,7 +20,7 @@ class BestPlan:
         self.highest = max(2.0 + gamma * float(torch.log(self.distances.sum() / eps)), 1e-6)
         self.lengths, self._members = _rings(self.distances)
         self._outside = ~window.inside(x)
-        self._sources, self._supply = _occupied(x)
+        self._sources, self._supply = occupied(x)
 
     def __call__(self, gain: torch.Tensor) -> torch.Tensor:
         """The plan for gains (n, c, k * k, h, w)."""
@@ -50,14 +50,6 @@ def _rings(distances: torch.Tensor) -> tuple[torch.Tensor, list[list[int]]]:
     lengths = sorted(set(distances.tolist()))
     members = [[number for number, d in enumerate(distances.tolist()) if d == length] for length in lengths]
     return distances.new_tensor(lengths), members
-
-
-def _occupied(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Positions (n, p) among all channels and pixels that hold mass, and the mass; shorter rows end in empty pixels."""
-    flat = x.flatten(1)
-    most = max(int((flat > 0).sum(dim=1).max()), 1)
-    positions = (flat > 0).int().argsort(dim=1, descending=True, stable=True)[:, :most]
-    return positions, flat.gather(1, positions)
 
 
 def _column(values: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ import torch
 
 from harness.api import UsageError
 from harness_wasserstein.ascent import Direction, checked, feasible
-from harness_wasserstein.window import Window
+from harness_wasserstein.window import Window, occupied
 
 HALVINGS = 25
 
@@ -30,40 +30,44 @@ def wpgd(model, x, y, threat, *, ctx, steps, window, lr, momentum, price):
 class Projection:
     """The Euclidean projection on the plans from `x` whose cost is at most eps * M.
 
-    For a price of distance each pixel's row is projected on its simplex; the price is found by a fixed number of
-    halvings, and its feasible end is used.
+    For a price of distance the row of each occupied pixel is projected on its simplex; the price is found by a fixed
+    number of halvings, and its feasible end is used.
     """
 
     def __init__(self, x: torch.Tensor, eps: float, window: Window, halvings: int = HALVINGS) -> None:
-        self.x, self.halvings = x, halvings
+        self.halvings = halvings
         self.budget = eps * x.sum(dim=(1, 2, 3))
-        self.distances = window.distances(x)[:, None, None]
+        self.distances = window.distances(x)
         self._outside = ~window.inside(x)
+        positions, self.supply = occupied(x)
+        self._positions = positions.unsqueeze(1).expand(-1, len(self.distances), -1)
 
     def __call__(self, point: torch.Tensor) -> torch.Tensor:
         """Project points (n, c, k * k, h, w)."""
-        low = self.x.new_zeros(len(point))
-        high = 2 * point.abs().amax(dim=(1, 2, 3, 4)) + self.x.amax(dim=(1, 2, 3))
-        point = point.masked_fill(self._outside, -torch.inf)
+        n, c, offsets, h, w = point.shape
+        flat = point.masked_fill(self._outside, -torch.inf).transpose(1, 2).reshape(n, offsets, c * h * w)
+        rows = flat.gather(2, self._positions).transpose(1, 2).contiguous()
+        low = self.supply.new_zeros(n)
+        high = 2 * point.abs().amax(dim=(1, 2, 3, 4)) + self.supply.amax(dim=1)
+        # Rows that are within the budget at no price stay at none: the bracket then ends at 0.
+        high = torch.where(self._over(rows, low), high, low)
         for _ in range(self.halvings):
             middle = (low + high) / 2
-            over = self._cost(self._rows(point, middle)) > self.budget
+            over = self._over(rows, middle)
             low, high = torch.where(over, middle, low), torch.where(over, high, middle)
-        free = self._rows(point, torch.zeros_like(high))
-        within = self._cost(free) <= self.budget
-        return torch.where(within.view(-1, 1, 1, 1, 1), free, self._rows(point, high))
+        plan = torch.zeros_like(flat).scatter(2, self._positions, self._at(rows, high).transpose(1, 2))
+        return plan.view(n, offsets, c, h, w).transpose(1, 2)
 
-    def _cost(self, plan: torch.Tensor) -> torch.Tensor:
-        return (plan * self.distances).sum(dim=(1, 2, 3, 4))
+    def _over(self, rows: torch.Tensor, price: torch.Tensor) -> torch.Tensor:
+        return (self._at(rows, price) * self.distances).sum(dim=(1, 2)) > self.budget
 
-    def _rows(self, point: torch.Tensor, price: torch.Tensor) -> torch.Tensor:
-        return simplex(point - price.view(-1, 1, 1, 1, 1) * self.distances, self.x.unsqueeze(2))
+    def _at(self, rows: torch.Tensor, price: torch.Tensor) -> torch.Tensor:
+        return simplex(rows - price.view(-1, 1, 1) * self.distances, self.supply)
 
 
 def simplex(point: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
-    """Project along dimension 2 on non-negative vectors with sum `total`; entries of -inf become 0."""
-    ordered = point.sort(dim=2, descending=True).values
-    count = torch.arange(1, point.shape[2] + 1, device=point.device).view(-1, 1, 1)
-    excess = (ordered.cumsum(dim=2) - total) / count
-    support = (ordered > excess).sum(dim=2, keepdim=True).clamp_min(1)
-    return (point - excess.gather(2, support - 1)).clamp_min(0)
+    """Project rows (..., k) on non-negative ones with the sums `total` (...); entries of -inf become 0."""
+    ordered = point.sort(dim=-1, descending=True).values
+    excess = (ordered.cumsum(dim=-1) - total.unsqueeze(-1)) / torch.arange(1, point.shape[-1] + 1, device=point.device)
+    support = (ordered > excess).sum(dim=-1, keepdim=True).clamp_min(1)
+    return (point - excess.gather(-1, support - 1)).clamp_min(0)

@@ -66,3 +66,11 @@ class Window:
 
     def _padded(self, height: int, width: int) -> tuple[int, int]:
         return height + self.high - self.low, width + self.high - self.low
+
+
+def occupied(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions (n, p) among all channels and pixels that hold mass, and the mass; shorter rows end in empty pixels."""
+    flat = x.flatten(1)
+    most = max(int((flat > 0).sum(dim=1).max()), 1)
+    positions = (flat > 0).int().argsort(dim=1, descending=True, stable=True)[:, :most]
+    return positions, flat.gather(1, positions)

@@ -97,14 +97,15 @@ class InTurn(nn.Module):
 
 
 class Silent(nn.Module):
-    """The answers of a model, with gradients that are exactly zero."""
+    """The answers of a model, with gradients that are exactly zero, or NaN."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, nan: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.nan = model, nan
 
     def forward(self, x):
-        return self.model(x.detach()) + 0 * x.flatten(1).sum(dim=1, keepdim=True)
+        nothing = 0 * x.flatten(1).sum(dim=1, keepdim=True)
+        return self.model(x.detach()) + (nothing.sqrt() if self.nan else nothing)
 
 
 @functools.cache
@@ -132,6 +133,7 @@ class Injected(AttackContext):
     given: dict[str, torch.Tensor] | None = None
 
     def noise(self, purpose, distribution="uniform"):
+        self.asked = [*getattr(self, "asked", []), purpose]
         return super().noise(purpose, distribution) if self.given is None else self.given[purpose]
 
 
@@ -140,6 +142,7 @@ class Run:
     last: torch.Tensor
     any: torch.Tensor | None
     oracle: Oracle
+    asked: list[str]
 
 
 def run(name, model, x, y, *, eps=EPS, noise=None, examples=None, surrogate=None, **params) -> Run:
@@ -158,7 +161,7 @@ def run(name, model, x, y, *, eps=EPS, noise=None, examples=None, surrogate=None
     returned, printed = run_attack(attack, oracle, x, y, threat, ctx, values)
     assert printed == ""
     result = returned if isinstance(returned, Result) else Result(last=returned)
-    return Run(result.last, result.any, oracle)
+    return Run(result.last, result.any, oracle, getattr(ctx, "asked", []))
 
 
 def context(x: torch.Tensor) -> AttackContext:
@@ -303,12 +306,13 @@ def test_mi_fgsm_keeps_the_first_broken_iterate(torchattacks):
     assert wrong(model, found.any, y) != wrong(model, found.last, y)
 
 
-def test_one_zero_gradient_stops_torchattacks_mi_fgsm_and_not_ours(torchattacks):
+@pytest.mark.parametrize("nan", [False, True])
+def test_one_useless_gradient_stops_torchattacks_mi_fgsm_and_not_ours(torchattacks, nan):
     x, y = inner(), torch.zeros(N, dtype=torch.long)
     model = Linear(torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(5)), bias=-10.0)
 
     def hiccup():
-        return InTurn(model, model, Silent(model), *[model] * 7)
+        return InTurn(model, model, Silent(model, nan), *[model] * 7)
 
     theirs = torchattacks.MIFGSM(hiccup(), eps=float(EPS), alpha=float(EPS) / 10, steps=10)(x, y)
     sign = model.weight.sign()
@@ -338,6 +342,7 @@ def test_transfer_attacks_see_the_surrogate_only(name):
     target, surrogate = net(seed=3), net()
     x, y = images(surrogate)
     crafted = run(name, target, x, y, surrogate=surrogate)
+    assert crafted.asked == [f"step:{done}" for done in range(10)]
     assert (crafted.oracle.forwards, crafted.oracle.backwards) == (0, 0)
     other = run(name, net(seed=4), x, y, surrogate=surrogate)
     assert torch.equal(crafted.last, other.last)
@@ -505,15 +510,17 @@ def test_pgd_l2_on_a_linear_model_ends_where_the_weights_point():
 
 
 def test_the_l2_start_is_uniform_in_the_ball():
-    x = torch.zeros(600, 1, 2, 3)
+    n = 2000
+    x = torch.zeros(n, 1, 2, 3)
     drawn = offsets("l2", context(x), 0).double().flatten(1)
     radius = norm(drawn, 2)
     filled = radius.pow(6).sort().values  # the share of the ball's volume within that radius
-    assert (filled - torch.linspace(0, 1, 600, dtype=torch.float64)).abs().amax() < 0.08
+    assert (filled - torch.linspace(0, 1, n, dtype=torch.float64)).abs().amax() < 0.045
     assert radius.amax() <= 1 + 1e-6
     direction = drawn / radius.unsqueeze(1)
     assert direction.mean(dim=0).abs().amax() < 0.08
-    assert (direction.T @ direction / 600 - torch.eye(6, dtype=torch.float64) / 6).abs().amax() < 0.05
+    assert (direction.T @ direction / n - torch.eye(6, dtype=torch.float64) / 6).abs().amax() < 0.03
+    assert abs(direction.pow(4).mean() - 3 / 48) < 0.005  # on the sphere; directions into a cube's corners have less
     both = torch.corrcoef(torch.stack([filled * 0 + radius, *drawn.abs().T / radius]))
     assert both[0, 1:].abs().amax() < 0.15  # the radius does not come from the bits of a direction
     assert not torch.equal(drawn, offsets("l2", context(x), 1).double().flatten(1))
@@ -656,6 +663,31 @@ def test_the_grid_is_the_worst_of_separate_runs_of_foolbox(foolbox):
     assert sum(wrong(model, ours.last, y)) > max(sum(wrong(model, end, y)) for end in ends)
     single = run("pgd_grid-40", model, x, y, eps=eps, shares="1/4", noise={"start:0": noise})
     assert torch.equal(single.last, ends[2])
+
+
+def test_any_is_the_first_broken_point_of_all_runs_of_the_grid(foolbox):
+    model = Bands(frequency=4.0)
+    x, y = images(model)
+    eps, steps, noise = Fraction(1, 8), 12, unit_noise(3, x)
+    start = x + float(eps) * noise
+    expected, again = x.clone(), 0
+    runs = [
+        [foolbox_pgd(foolbox, model, x, y, done, eps=eps, step=eps * share, start=start) for done in range(steps + 1)]
+        for share in (Fraction(1, 4), Fraction(1, 2))
+    ]
+    broken = [[wrong(model, point, y) for point in points] for points in runs]
+    for row in range(N):
+        met = [(run, done) for run in (0, 1) for done in range(steps) if broken[run][done][row]]
+        if broken[0][steps][row]:  # the image leaves after the first run
+            met = [(run, done) for run, done in met if run == 0]
+        if met:
+            expected[row] = runs[met[0][0]][met[0][1]][row]
+        # A later run breaks it at another point: not at the start, which the runs share.
+        again += len({run for run, _ in met}) == 2 and met[0][1] > 0
+    ours = run("pgd_grid-40", model, x, y, steps=steps, shares="1/4:1/2", eps=eps, noise={"start:0": noise})
+    assert torch.equal(ours.any, expected)
+    assert again
+    assert any(not first and later for first, later in zip(broken[0][steps], broken[1][steps], strict=True))
 
 
 def test_restarts_of_a_variant_are_the_starts_of_pgd_with_restarts():
