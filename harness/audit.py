@@ -57,7 +57,11 @@ def flags(row: Row) -> dict[str, str]:
     if short := min((cell for cell in cells if cell.n < cell.split_size), key=lambda cell: cell.n, default=None):
         found["limited"] = f"{short.n} of {short.split_size} images"
     attacks = [cell for cell in cells if cell.threat != "none"]
-    above = [c for c in attacks if _points(c.raw.count("1"), c.n) > _points(c.clean.count("1"), c.n) + CLEAN_SLACK]
+    # Noise may well put a wrong image right: only who follows gradients should do better than that.
+    above = [
+        cell for cell in attacks
+        if cell.knowledge == "static" and _points(cell.raw.count("1") - cell.clean.count("1"), cell.n) > CLEAN_SLACK
+    ]  # fmt: skip
     if above:
         found["robust_ge_clean"] = ", ".join(cell.attack for cell in above)
     found.update(_single_step(attacks))

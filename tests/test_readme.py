@@ -42,7 +42,7 @@ def test_the_table_is_what_the_committed_records_say():
     found = [
         r for r in rows(read_compacted(ROOT / "leaderboards/digits/records.jsonl")) if r.defense in ("aalp", "raw")
     ]
-    console = Console(file=io.StringIO(), width=100, highlight=False)
+    console = Console(file=io.StringIO(), width=130, highlight=False, markup=False)
     for table in tables(found, {}):
         console.print(table)
     assert [line.rstrip() for line in printed.splitlines()] == [

@@ -32,8 +32,6 @@ def _returned(plan: torch.Tensor, image: torch.Tensor, window: Window) -> torch.
     """One round. As no pixel starts above 1, what exceeds 1 arrived."""
     arrivals = image - plan[:, :, window.centre]
     kept = (1 - (image - 1).clamp_min(0) / arrivals.clamp_min(1e-30)).clamp(0, 1)
-    share = window.pull(kept)
-    share[:, :, window.centre] = 1
-    remaining = plan * share
+    remaining = plan * window.pull(kept)
     remaining[:, :, window.centre] += (plan - remaining).sum(dim=2)
     return remaining

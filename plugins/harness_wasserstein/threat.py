@@ -22,14 +22,12 @@ CAPACITY = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class _Totals:
-    """What a plan does to a batch: images left over and arrived at, and for each image (n,) its cost, the least entry
-    and the mass that leaves the frame."""
+    """What a plan does to a batch: the images that it starts from and arrives at, their cost and least entry (n,)."""
 
     left: torch.Tensor
     arrived: torch.Tensor
     cost: torch.Tensor
     least: torch.Tensor
-    lost: torch.Tensor
 
 
 def verify(x, x_adv, eps: float | None, evidence: Any = None) -> torch.Tensor:
@@ -65,7 +63,6 @@ def _cost(x, x_adv, evidence: Any) -> tuple[torch.Tensor, torch.Tensor]:
     channels = (x_adv.double().sum(dim=(2, 3)) - x.double().sum(dim=(2, 3))).abs().amax(dim=1)
     valid = (
         (totals.least >= -NEGATIVE * total)
-        & (totals.lost <= MASS * total)
         & (_difference(totals.left, x) <= MASS * total)
         & (_difference(totals.arrived, x_adv) <= MASS * total)
         & (channels <= MASS * total)
@@ -93,19 +90,18 @@ def _totals(plan: Plan, device: torch.device) -> _Totals:
     left = torch.zeros(n, channels, height, width, dtype=torch.float64, device=device)
     arrived = torch.zeros_like(left)
     cost = torch.zeros(n, dtype=torch.float64, device=device)
-    least, lost = torch.zeros_like(cost), torch.zeros_like(cost)
+    least = torch.zeros_like(cost)
     offsets = itertools.product(range(plan.low, plan.high + 1), repeat=2)
     for number, (down, right) in enumerate(offsets):
         moved = plan.mass[:, :, number].detach().to(device).double()
         left += moved
         rows, columns = _overlap(down, height), _overlap(right, width)
-        kept = moved[:, :, rows[0], columns[0]]
-        arrived[:, :, rows[1], columns[1]] += kept
+        # What leaves the frame is lost, and missing from its channel.
+        arrived[:, :, rows[1], columns[1]] += moved[:, :, rows[0], columns[0]]
         # Counted without signs, so that no negative entry pays for another.
         cost += math.hypot(down, right) * moved.abs().sum(dim=(1, 2, 3))
-        lost += moved.abs().sum(dim=(1, 2, 3)) - kept.abs().sum(dim=(1, 2, 3))
         least = torch.minimum(least, moved.amin(dim=(1, 2, 3)))
-    return _Totals(left=left, arrived=arrived, cost=cost, least=least, lost=lost)
+    return _Totals(left=left, arrived=arrived, cost=cost, least=least)
 
 
 def _overlap(shift: int, size: int) -> tuple[slice, slice]:

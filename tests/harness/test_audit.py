@@ -27,7 +27,9 @@ def test_limited():
 
 
 def test_robust_ge_clean():
-    assert "pgd-10" in flags(record(clean="0001", raw="1111", last="0000", any_="0000"))["robust_ge_clean"]
+    better = {"clean": "0001", "raw": "1111", "last": "0000", "any_": "0000"}
+    assert "pgd-10" in flags(record(**better))["robust_ge_clean"]
+    assert "robust_ge_clean" not in flags(record("uniform", knowledge="blackbox", **better)), "noise puts images right"
 
 
 def test_single_step_wins():

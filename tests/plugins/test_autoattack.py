@@ -225,18 +225,18 @@ def broke(stages, name: str) -> list[int]:
 # --- against the reference -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "seed"), [("linf", 0), ("linf", 3), ("l2", 0), ("l1", 0)])
-def test_aa_standard_is_the_reference_driver(kind, seed):
+@pytest.mark.parametrize("kind", ["linf", "l2", "l1"])
+def test_aa_standard_is_the_reference_driver(kind):
     model, threat = four(), ThreatModel(kind=kind, eps=BUDGETS[kind])
     x, y = images(model)
-    theirs = reference(model, x, y, threat, seed=seed, steps=STEPS, queries=QUERIES)
-    ours = run("aa_standard", model, x, y, threat, seed=seed, steps=STEPS, queries=QUERIES)
+    theirs = reference(model, x, y, threat, steps=STEPS, queries=QUERIES)
+    ours = run("aa_standard", model, x, y, threat, steps=STEPS, queries=QUERIES)
     assert (ours.result.last - theirs.x_adv).abs().max() <= (1e-6 if kind == "l1" else 0)
     stages = ours.result.details["stage"]
     assert bits(stages == 0) == theirs.robust
     assert broke(stages, "aa_standard") == [count for _, count, _ in theirs.stages]
     assert (ours.forwards, ours.backwards) == theirs.ours(len(x))
-    assert seed or all(count > 0 for _, count, _ in theirs.stages)  # or a stage is not tested
+    assert all(count > 0 for _, count, _ in theirs.stages)  # or a stage is not tested
     assert ours.printed == ""
 
 
@@ -250,9 +250,8 @@ def test_the_seed_matters():
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("kind", ["linf", "l2"])
-def test_aa_plus_is_the_reference_driver(kind):
-    model, threat = four(), ThreatModel(kind=kind, eps=BUDGETS[kind] / 2)
+def test_aa_plus_is_the_reference_driver():
+    model, threat = four(), ThreatModel(kind="l2", eps=BUDGETS["l2"] / 2)
     x, y = images(model)
     lengths = {"steps": 4, "targets": 3, "queries": QUERIES, "restarts": 2}
     theirs = reference(model, x, y, threat, **lengths, version="plus")
@@ -286,8 +285,8 @@ def test_components_are_those_of_the_reference(name, kind):
     model, threat = four(), ThreatModel(kind=kind, eps=BUDGETS[kind])
     x, y = images(model)
     lengths = {"steps": STEPS, "queries": QUERIES}
-    theirs = reference(model, x, y, threat, **lengths, restarts=1, attacks=[name.replace("_", "-")])
-    ours = run(name, model, x, y, threat, **{k: v for k, v in lengths.items() if k in ATTACKS[name].params})
+    theirs = reference(model, x, y, threat, seed=3, **lengths, restarts=1, attacks=[name.replace("_", "-")])
+    ours = run(name, model, x, y, threat, seed=3, **{k: v for k, v in lengths.items() if k in ATTACKS[name].params})
     assert torch.equal(ours.result.last, theirs.x_adv)
     assert not torch.equal(theirs.x_adv, x)
     assert (ours.forwards, ours.backwards) == theirs.ours(len(x))
@@ -401,12 +400,14 @@ def half_within_reach(classes: int, kind: str):
     return model, x, y, ThreatModel(kind=kind, eps=eps), inside, radii > float(eps) * 1.0001
 
 
-@pytest.mark.parametrize("kind", ["linf", "l2", "l1"])
-@pytest.mark.parametrize("classes", [2, 3, 4, 5, 10])
+@pytest.mark.parametrize(
+    ("classes", "kind"),
+    [(2, "linf"), (2, "l1"), (3, "linf"), (3, "l2"), (4, "linf"), (5, "linf"), (10, "linf"), (10, "l2"), (10, "l1")],
+)
 def test_linear_models_break_exactly_within_their_radius(classes, kind):
     model, x, y, threat, inside, outside = half_within_reach(classes, kind)
     name = "aa_few_class" if classes < 5 else "aa_standard"
-    found = measure(name, model, x, y, threat, steps=20, queries=20)
+    found = measure(name, model, x, y, threat, steps=15, queries=20)
     broken = torch.tensor([bit == "1" for bit in found.any])
     assert not broken[outside].any()
     assert broken[inside].all()
@@ -415,8 +416,7 @@ def test_linear_models_break_exactly_within_their_radius(classes, kind):
 # --- few classes -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["linf", "l2", "l1"])
-@pytest.mark.parametrize("classes", [2, 3, 4])
+@pytest.mark.parametrize(("classes", "kind"), [(2, "linf"), (3, "l2"), (3, "l1"), (4, "linf"), (4, "l1")])
 def test_every_stage_for_few_classes_does_its_work_alone(monkeypatch, classes, kind):
     model, x, y, threat, inside, outside = half_within_reach(classes, kind)
     for stage in FEW_CLASS_STAGES[classes]:
@@ -594,7 +594,7 @@ def test_clean_mistakes_come_back_clean_and_are_marked():
         assert (model(result.last).argmax(dim=1) != y)[stages > 0].all()
 
 
-@pytest.mark.parametrize("kind", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("kind", ["linf", "l1"])
 def test_the_judge_denies_no_claim(kind):
     model, threat = four(), ThreatModel(kind=kind, eps=BUDGETS[kind])
     x, y = images(model)

@@ -407,6 +407,14 @@ def plant_between_channels(x, image, mass):
     return plan_image(mass), mass
 
 
+def plant_teleport(x, image, mass):
+    """Mass that leaves one corner and stays at the other: conserved in its channel, and no move pays for it."""
+    mass[0, 0, 12, 0, 0] += 0.01
+    j = int(mass[0, 0, 12, -1].argmax())
+    mass[0, 0, 12, -1, j] -= 0.01
+    return plan_image(mass), mass
+
+
 def plant_mass_made(x, image, mass):
     mass[0, 0, 12, 3, 3] += 0.01
     return plan_image(mass), mass
@@ -447,7 +455,7 @@ def plant_infinite(x, image, mass):
 
 
 PLANTS = [
-    plant_negative, plant_between_channels, plant_mass_made, plant_mass_lost, plant_other_image,
+    plant_negative, plant_between_channels, plant_teleport, plant_mass_made, plant_mass_lost, plant_other_image,
     plant_noise_below_each_pixels_tolerance, plant_not_a_number, plant_infinite,
 ]  # fmt: skip
 
