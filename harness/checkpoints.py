@@ -117,7 +117,8 @@ def build(subject: Subject, registry: Registry, data: LoadedDataset) -> nn.Modul
     arch = registry.entry(Architecture, subject.arch).spec
     with isolated("init", subject.train_seed, collect=False):
         network: nn.Module = arch.build(data.shape, data.classes, **subject.arch_params)
-    return network
+    # Convolutions with few channels are twice as fast this way on a CPU, to images above all.
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _train(

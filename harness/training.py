@@ -6,6 +6,7 @@ training that was killed and resumed equals one that was not, bit for bit on one
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -81,15 +82,19 @@ class TrainContext:
         x: Images,
         y: Labels,
         loss: Callable[[Images], torch.Tensor] | None = None,
+        **changes: Any,
     ) -> Images:
         """Attack a batch as the recipe's inner attack says; detached, parameters untouched.
 
         Args:
             loss: images -> values (n,) to be increased; cross-entropy against `y` by default.
+            changes: fields of `InnerAttack` to set instead of the recipe's, such as `start="normal"`; `step` and `eps`
+                on the [0, 1] scale.
         """
-        inner = self.recipe.inner
+        inner = dataclasses.replace(self.recipe.inner, **changes)
         ramp = min(1.0, self.progress / inner.ramp_epochs) if inner.ramp_epochs else 1.0
-        eps, step = self.eps * ramp, self.step * ramp
+        eps = float(changes.get("eps", self.eps)) * ramp
+        step = float(changes.get("step", self.step)) * ramp
         with frozen(model, training=inner.mode == "train"):
             start = x
             if inner.start == "uniform":

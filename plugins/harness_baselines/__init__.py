@@ -13,7 +13,7 @@ def harness_defenses() -> Iterable[Defense]:
     yield Defense(
         name="pgd_at",
         step=lazy("harness_baselines.steps:pgd_at"),
-        params={"mix": 0.0},
+        params={"mix": 0.0, "attack_mode": OneOf(("eval", "train"))},
         paper="Madry et al. 2018, arXiv:1706.06083",
         summary="cross-entropy on PGD examples; mix = share of the clean loss",
     )
@@ -24,4 +24,11 @@ def harness_defenses() -> Iterable[Defense]:
         mandatory=("pgd-100[restarts=10]", "cw_inf-100[restarts=10]", "aa_standard", "square"),
         paper="Kannan et al. 2018, arXiv:1803.06373",
         summary="adversarial training that pairs clean and adversarial logits; ce = both, clean or adv",
+    )
+    yield Defense(
+        name="trades",
+        step=lazy("harness_baselines.steps:trades"),
+        params={"beta": 6.0, "inner": OneOf(("kl", "ce", "fgsm")), "start": OneOf(("normal", "uniform"))},
+        paper="Zhang et al. 2019, arXiv:1901.08573",
+        summary="clean cross-entropy, and clean and adversarial predictions pulled together by divergence",
     )
