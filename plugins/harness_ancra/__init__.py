@@ -1,0 +1,1 @@
+"""Asymmetric negative contrast and reverse attention (ANCRA)."""

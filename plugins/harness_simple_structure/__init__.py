@@ -1,0 +1,1 @@
+"""Simple Structure: a detector of adversarial images and the networks behind it."""

@@ -1,0 +1,1 @@
+"""Test-time purification by a single adversarial step (TPAP)."""
