@@ -3,6 +3,15 @@
 import torch
 
 
+def trim(head, features, logits, labels, *, gd_rows, gd_per, gd_ties, gd_scale, gd_of):
+    """The logits (n, k) of a linear head once the features (n, d) that contribute least are dropped.
+
+    `logits` are those of all features. The mask is a constant: what is dropped takes no gradient.
+    """
+    scores = contribution(features, logits, labels, head.weight, of=gd_of)
+    return head(features * keep_mask(scores, rows=gd_rows, per=gd_per, ties=gd_ties) * gd_scale)
+
+
 @torch.no_grad()
 def contribution(
     features: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, *, of: str = "loss"
@@ -23,17 +32,24 @@ def contribution(
 def keep_mask(scores: torch.Tensor, *, rows: str = "both", per: str = "batch", ties: str = "rank") -> torch.Tensor:
     """Which features stay: the half with the largest contribution. Shape (1, d), or (n, d) with one for each sample.
 
-    `rows`: the contributions that count (both, clean, adv); the first half of the rows is clean, the second
-    adversarial. `ties="half"` is version 1's formula: half the weight for what equals the (lower) median.
+    `rows`: the contributions that count. With `both`, `clean` and `adv` the first half of the rows is clean, the second
+    adversarial; `all` is for rows that are no pairs. `ties="half"` is version 1's formula: half the weight for what
+    equals the (lower) median.
     """
-    clean, adversarial = scores.chunk(2)
-    if per == "batch":
-        ranked = {"both": scores, "clean": clean, "adv": adversarial}[rows].mean(dim=0, keepdim=True)
-    else:
-        # Both branches of a pair drop the same features, or pairing would compare two different networks.
-        ranked = {"both": (clean + adversarial) / 2, "clean": clean, "adv": adversarial}[rows].repeat(2, 1)
+    ranked = _counted(scores, rows, per)
     if ties == "half":
         return (torch.sign(ranked - ranked.median(dim=1, keepdim=True).values) + 1) / 2
     kept = (ranked.shape[1] + 1) // 2
     order = ranked.argsort(dim=1, descending=True, stable=True)
     return torch.zeros_like(ranked).scatter(1, order[:, :kept], 1.0)
+
+
+def _counted(scores, rows, per):
+    """What is ranked: one row for the batch, or one for each sample."""
+    if rows == "all":
+        return scores.mean(dim=0, keepdim=True) if per == "batch" else scores
+    clean, adversarial = scores.chunk(2)
+    if per == "batch":
+        return {"both": scores, "clean": clean, "adv": adversarial}[rows].mean(dim=0, keepdim=True)
+    # Both branches of a pair drop the same features, or pairing would compare two different networks.
+    return {"both": (clean + adversarial) / 2, "clean": clean, "adv": adversarial}[rows].repeat(2, 1)

@@ -3,28 +3,10 @@
 import torch
 import torch.nn.functional as F
 
-from harness_aalp.guided_dropout import contribution, keep_mask
+from harness_aalp.guided_dropout import trim
 
 
-def step(
-    model,
-    x,
-    y,
-    ctx,
-    *,
-    version,
-    alpha,
-    beta,
-    gd,
-    sw,
-    reduction,
-    classification,
-    gd_rows,
-    gd_per,
-    gd_ties,
-    gd_scale,
-    gd_of,
-):
+def step(model, x, y, ctx, *, version, alpha, beta, gd, sw, reduction, classification, **dropout):
     both = torch.cat([x, ctx.perturb(model, x, y)])
     labels = y.repeat(2)
     features = model.features(both)
@@ -32,9 +14,7 @@ def step(
     # The confidence is "calculated first": before features are dropped, and not a way for the loss to fall.
     confidence = logits.detach()[: len(y)].softmax(dim=1).gather(1, y.unsqueeze(1)).squeeze(1)
     if gd:
-        scores = contribution(features, logits, labels, model.head.weight, of=gd_of)
-        mask = keep_mask(scores, rows=gd_rows, per=gd_per, ties=gd_ties)
-        logits = model.head(features * mask * gd_scale)
+        logits = trim(model.head, features, logits, labels, **dropout)
     clean, adversarial = logits.chunk(2)
     pairs = (clean - adversarial).square()
     distances = pairs.mean(dim=1) if reduction == "mean" else pairs.sum(dim=1)

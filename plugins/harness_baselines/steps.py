@@ -1,9 +1,12 @@
-"""The loss of one batch for each baseline. Images handed to a loss are detached; gradients go to parameters only."""
+"""The loss of one batch for each baseline without a divergence term.
+
+Images handed to a loss are detached; gradients go to parameters only.
+"""
 
 import torch
 import torch.nn.functional as F
 
-from harness.networks import frozen
+from harness_baselines.examples import fgsm
 
 
 def raw(model, x, y, ctx):
@@ -18,6 +21,28 @@ def pgd_at(model, x, y, ctx, *, mix, attack_mode):
     return mix * F.cross_entropy(model(x), y) + (1 - mix) * adversarial
 
 
+def fgsm_at(model, x, y, ctx, *, statistics):
+    """The base of TPAP: step eps, the true label, no random start, so that catastrophic overfitting may set in.
+
+    `statistics="both"`: batch norm also sees the clean images, as in TPAP's code, which passes them for its log.
+    """
+    x_adv = fgsm(model, x, y, ctx)
+    if statistics == "both":
+        with torch.no_grad():
+            model(x)
+    return F.cross_entropy(model(x_adv), y)
+
+
+def fast_at(model, x, y, ctx, *, alpha):
+    """Wong et al. 2020: one step of `alpha` eps from a uniform start, the network attacked in train mode.
+
+    Their early stop, once PGD accuracy on a training batch falls by 20 points, belongs to a training loop and is left
+    out; the validation accuracy of every epoch shows what it would have caught.
+    """
+    x_adv = ctx.perturb(model, x, y, start="uniform", steps=1, step=alpha * ctx.eps, mode="train")
+    return F.cross_entropy(model(x_adv), y)
+
+
 def alp(model, x, y, ctx, *, weight, ce):
     """Clean and adversarial images share one forward pass, so batch norm sees their union; nothing is detached."""
     both = torch.cat([x, ctx.perturb(model, x, y)])
@@ -30,33 +55,3 @@ def alp(model, x, y, ctx, *, weight, ce):
     else:
         classification = F.cross_entropy(adversarial, y)
     return classification + weight * F.mse_loss(clean, adversarial)
-
-
-def trades(model, x, y, ctx, *, beta, inner, start):
-    """Cross-entropy on clean images plus beta times the divergence between clean and adversarial predictions.
-
-    Nothing is detached in the divergence, and the clean images pass a second time for it, as in the reference code.
-    """
-    x_adv = _inner(model, x, y, ctx, inner, start)
-    classification = F.cross_entropy(model(x), y)
-    adversarial, clean = model(x_adv).log_softmax(dim=1), model(x).log_softmax(dim=1)
-    return classification + beta * F.kl_div(adversarial, clean, reduction="batchmean", log_target=True)
-
-
-def _inner(model, x, y, ctx, inner, start):
-    """The examples of a training: of cross-entropy (`ce`), of its single step (`fgsm`) or of the divergence (`kl`)."""
-    if inner == "fgsm":
-        return fgsm(model, x, y, ctx)
-    if inner == "ce":
-        return ctx.perturb(model, x, y, start=start)
-    with torch.no_grad(), frozen(model, training=False):
-        target = model(x).softmax(dim=1)
-    return ctx.perturb(
-        model, x, y, lambda point: F.kl_div(model(point).log_softmax(dim=1), target, reduction="none").sum(dim=1),
-        start=start,
-    )  # fmt: skip
-
-
-def fgsm(model, x, y, ctx):
-    """One step of eps along the sign of the gradient, from the image itself."""
-    return ctx.perturb(model, x, y, start="none", steps=1, step=ctx.eps)
