@@ -1,10 +1,10 @@
-"""The network architectures, sized by the images and the classes they are built for."""
+"""Small networks for small grey images."""
 
 import torch.nn.functional as F
 from torch import nn
 
-from harness.api import UsageError
 from harness.networks import Classifier
+from harness_vision.networks.layers import at_least, convolution
 
 
 def digits_net(shape, classes, *, width):
@@ -23,8 +23,8 @@ def madry_mnist(shape, classes):
     return TwoConvolutions(shape, classes, kernel=5, hidden=1024)
 
 
-def resnet18(shape, classes):
-    return ResNet(shape, classes, blocks=(2, 2, 2, 2))
+def small_cnn(shape, classes, *, zero_head):
+    return SmallCNN(shape, classes, zero_head)
 
 
 class DigitsNet(Classifier):
@@ -34,9 +34,9 @@ class DigitsNet(Classifier):
 
     def __init__(self, shape, classes, width):
         super().__init__()
-        self.layer1 = _stage(shape[0], width, stride=1)
-        self.layer2 = _stage(width, 2 * width, stride=2)
-        self.layer3 = _stage(2 * width, 4 * width, stride=2)
+        self.layer1 = convolution(shape[0], width, stride=1)
+        self.layer2 = convolution(width, 2 * width, stride=2)
+        self.layer3 = convolution(2 * width, 4 * width, stride=2)
         self.head = nn.Linear(4 * width, classes)
 
     def features(self, x):
@@ -51,8 +51,7 @@ class LeNet5(Classifier):
     def __init__(self, shape, classes):
         super().__init__()
         channels, height, width = shape
-        if min(height, width) < 12:
-            raise UsageError(f"lenet5 needs images of at least 12 pixels, not {height}x{width}; choose another --arch")
+        at_least(12, shape, "lenet5")
         self.layer1 = nn.Sequential(nn.Conv2d(channels, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2))
         self.layer2 = nn.Sequential(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2))
         self.hidden1 = nn.Linear(16 * ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2), 120)
@@ -81,46 +80,37 @@ class TwoConvolutions(Classifier):
         return F.relu(self.hidden(self.layer2(self.layer1(x)).flatten(1)))
 
 
-class ResNet(Classifier):
-    """Basic blocks of 64, 128, 256 and 512 channels after a 3x3 stem without pooling; averaged features."""
+class SmallCNN(Classifier):
+    """Two pairs of unpadded 3x3 convolutions, 32 and 64, each pair max-pooled, then 200 and 200 features; ReLU.
 
-    stage_names = ("stem", "layer1", "layer2", "layer3", "layer4")
+    The MNIST network of TRADES (Zhang et al., arXiv:1901.08573), which starts from a head of zeros (`zero_head`): its
+    first gradients with respect to the image are then zero.
+    """
 
-    def __init__(self, shape, classes, *, blocks):
+    stage_names = ("layer1", "layer2")
+
+    def __init__(self, shape, classes, zero_head):
         super().__init__()
-        self.stem = _stage(shape[0], 64, stride=1)
-        channels = 64
-        for number, (count, width) in enumerate(zip(blocks, (64, 128, 256, 512), strict=True), 1):
-            stage = []
-            for block in range(count):
-                stage.append(BasicBlock(channels, width, stride=2 if number > 1 and block == 0 else 1))
-                channels = width
-            self.add_module(f"layer{number}", nn.Sequential(*stage))
-        self.head = nn.Linear(512, classes)
+        at_least(16, shape, "small_cnn")
+        channels, height, width = shape
+        self.layer1 = _pair(channels, 32)
+        self.layer2 = _pair(32, 64)
+        self.hidden1 = nn.Linear(64 * (((height - 4) // 2 - 4) // 2) * (((width - 4) // 2 - 4) // 2), 200)
+        self.dropout = nn.Dropout(0.5)
+        self.hidden2 = nn.Linear(200, 200)
+        self.head = nn.Linear(200, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+                nn.init.zeros_(module.bias)
+        if zero_head:
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
 
     def features(self, x):
-        for name in self.stage_names:
-            x = self.get_submodule(name)(x)
-        return x.mean(dim=(2, 3))
+        flat = self.layer2(self.layer1(x)).flatten(1)
+        return F.relu(self.hidden2(self.dropout(F.relu(self.hidden1(flat)))))
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm around a shortcut, which is a 1x1 convolution where shapes change."""
-
-    def __init__(self, before, after, stride):
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(after)
-        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(after)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or before != after:
-            self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-
-    def forward(self, x):
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(out + self.shortcut(x))
-
-
-def _stage(before, after, stride):
-    return nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU())
+def _pair(before, after):
+    return nn.Sequential(nn.Conv2d(before, after, 3), nn.ReLU(), nn.Conv2d(after, after, 3), nn.ReLU(), nn.MaxPool2d(2))

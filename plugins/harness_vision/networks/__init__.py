@@ -1,0 +1,24 @@
+"""The network architectures, one module for each family, sized by the images and the classes they are built for."""
+
+from harness_vision.networks.preactivation import preact_resnet18
+from harness_vision.networks.resnet import resnet9, resnet18, resnet20, resnet32, resnet34
+from harness_vision.networks.small import digits_net, lenet5, lenet_advertorch, madry_mnist, small_cnn
+from harness_vision.networks.vgg import vgg16
+from harness_vision.networks.wide_resnet import resnet32_wide, wrn34_10
+
+__all__ = [
+    "digits_net",
+    "lenet5",
+    "lenet_advertorch",
+    "madry_mnist",
+    "preact_resnet18",
+    "resnet9",
+    "resnet18",
+    "resnet20",
+    "resnet32",
+    "resnet32_wide",
+    "resnet34",
+    "small_cnn",
+    "vgg16",
+    "wrn34_10",
+]
