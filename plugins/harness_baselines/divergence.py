@@ -39,7 +39,7 @@ def mart(model, x, y, ctx, *, beta, variant, inner, start):
 
 
 def tpap_mask(predicted: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Whose divergence counts (n,) in TPAP's code, where "1e-7 + predicted != y" was meant as "1e-7 + (predicted != y)".
+    """Whose divergence counts (n,) in TPAP's code: "1e-7 + predicted != y", meant as "1e-7 + (predicted != y)".
 
     In float32, 1e-7 changes 0 and 1 and is lost in 2 and above. So it is 1 for what is misclassified, 1 for what is
     rightly taken for class 0 or 1, and 0 for what is rightly taken for any other class.

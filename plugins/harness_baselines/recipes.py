@@ -1,4 +1,7 @@
-"""How the papers train these defenses: dataset -> recipes, the default first. Epochs count from 0 here, from 1 there."""
+"""How the papers train these defenses: dataset -> recipes, the default first.
+
+Milestones count epochs from 0, as TPAP does; TRADES and MART count from 1, so that their 75 is 74 here.
+"""
 
 from dataclasses import replace
 from fractions import Fraction

@@ -47,7 +47,7 @@ class Given:
     def __init__(self, x_adv: torch.Tensor) -> None:
         self.x_adv = x_adv
 
-    def perturb(self, model, x, y):
+    def perturb(self, model, x, y, loss=None, **changes):
         return self.x_adv
 
 
@@ -235,6 +235,18 @@ def test_the_confidence_carries_no_gradient():
         assert same == detached
 
 
+def test_the_defaults_are_those_of_the_ambiguity_ledger():
+    ledger = {
+        "version": 2, "alpha": 1.0, "beta": 0.6, "gd": True, "sw": True, "reduction": "mean", "classification": "mean",
+        "gd_rows": "both", "gd_per": "batch", "gd_ties": "rank", "gd_scale": 1.0, "gd_of": "loss",
+    }  # fmt: skip
+    for name, parts in (("aalp", {}), ("aalp_gd", {"sw": False}), ("aalp_sw", {"gd": False})):
+        assert {key: default_value(value) for key, value in DEFENSES[name].params.items()} == ledger | parts
+    for name in ("raw_gd", "pgd_at_gd"):
+        own = {key: default_value(value) for key, value in DEFENSES[name].params.items()}
+        assert own == {key: ledger[key] for key in ("gd_per", "gd_ties", "gd_scale", "gd_of")}
+
+
 # --- Guided Dropout --------------------------------------------------------------------------------------------------
 
 
@@ -344,19 +356,82 @@ def test_dropped_features_and_their_columns_take_no_gradient():
     assert (model.head.weight.grad[:, live].abs().sum(dim=0) > 0).all()
 
 
-def test_guided_dropout_is_off_when_the_network_is_attacked_and_deployed():
+@pytest.mark.parametrize("name", ["aalp", "pgd_at_gd"])
+def test_guided_dropout_is_off_when_the_network_is_attacked_and_deployed(name):
     model, (x, y, x_adv) = small(), batch()
     asked = []
 
     class Watching(Given):
-        def perturb(self, model, x, y):
+        def perturb(self, model, x, y, loss=None, **changes):
             asked.append(model(x).detach())
             return super().perturb(model, x, y)
 
     twin = copy.deepcopy(model)
-    loss_of("aalp", model, x, y, Watching(x_adv))
+    loss_of(name, model, x, y, Watching(x_adv))
     assert torch.equal(asked[0], twin(x))
-    assert DEFENSES["aalp"].wrap is None
+    assert DEFENSES[name].wrap is None
+
+
+# --- Guided Dropout alone --------------------------------------------------------------------------------------------
+
+
+def hand_single(model, x, y, *, gd_per="batch", gd_ties="rank", gd_scale=1.0, gd_of="loss") -> torch.Tensor:
+    """Section 7.2 on one batch of one kind of images: the mean cross-entropy of the trimmed logits, row by row."""
+    features, weight, bias = model.layer1(x), model.head.weight, model.head.bias
+    scores = hand_contribution(features, [weight @ a + bias for a in features], y.tolist(), weight, gd_of)
+    loss = 0
+    for i, a in enumerate(features):
+        rows = scores if gd_per == "batch" else [scores[i]]
+        mean = [sum(row[j] for row in rows) / len(rows) for j in range(D)]
+        median = sorted(mean)[(D - 1) // 2]
+        halves = [1.0 if r > median else 0.5 if math.isclose(r, median, rel_tol=1e-6) else 0.0 for r in mean]
+        mask = halves if gd_ties == "half" else hand_mask([mean])
+        z = weight @ (a * torch.tensor(mask) * gd_scale) + bias
+        loss = loss - torch.log(softmax(z)[y[i]]) / len(y)
+    return loss
+
+
+SINGLE = [
+    {},
+    {"gd_per": "sample"},
+    {"gd_ties": "half"},
+    {"gd_scale": 2.0},
+    {"gd_of": "logit"},
+    {"gd_per": "sample", "gd_of": "logit", "gd_scale": 2.0},
+]
+
+
+@pytest.mark.parametrize("name", ["raw_gd", "pgd_at_gd"])
+@pytest.mark.parametrize("case", SINGLE, ids=lambda case: ",".join(f"{k}={v}" for k, v in case.items()))
+@pytest.mark.parametrize("n", [B, 3])
+def test_guided_dropout_alone_trains_the_trimmed_network(name, case, n):
+    model, (x, y, x_adv) = small(), batch()
+    x, y, x_adv = x[:n], y[:n], x_adv[:n]
+    twin = copy.deepcopy(model)
+    expected = hand_single(twin, x if name == "raw_gd" else x_adv, y, **case)
+    expected.backward()
+    found = loss_of(name, model, x, y, Given(x_adv), **case)
+    found.backward()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    for (which, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(ours.grad, theirs.grad, atol=1e-5, rtol=1e-4), which
+    assert len(model.seen) == 1  # one pass of the backbone, over the images of the loss alone
+    assert torch.equal(model.layer1[2].running_mean, twin.layer1[2].running_mean)
+
+
+def test_the_cases_of_guided_dropout_alone_are_different_losses():
+    x, y, _ = batch()
+    losses = [hand_single(small(), x, y, **case).item() for case in SINGLE]
+    plain = loss_of("raw", small(), x, y, Given(x)).item()
+    assert min(abs(a - b) for i, a in enumerate([plain, *losses]) for b in [plain, *losses][:i]) > 1e-4
+
+
+def test_an_ablation_and_guided_dropout_alone_choose_the_same_features():
+    """Without pairing, `aalp` of two equal halves is `raw_gd`: one code trims for all."""
+    model, (x, y, _) = small(), batch()
+    alone = loss_of("raw_gd", copy.deepcopy(model), x, y, Given(x))
+    paired = loss_of("aalp", copy.deepcopy(model), x, y, Given(x))
+    assert alone.item() == pytest.approx(paired.item(), rel=1e-6)
 
 
 # --- Matching ALP ----------------------------------------------------------------------------------------------------

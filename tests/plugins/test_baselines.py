@@ -1,17 +1,21 @@
 """harness_baselines against explicit formulas, and the inner attack that all defenses share."""
 
 import copy
+import math
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from harness.api import InnerAttack, Recipe
+from harness import discovery
+from harness.api import Architecture, Dataset, InnerAttack, Recipe
 from harness.conformance import toys
 from harness.names import default_value
-from harness.training import TrainContext
-from harness_baselines import harness_defenses
+from harness.training import TrainContext, learning_rate
+from harness_baselines import harness_defenses, recipes
+from harness_baselines.divergence import tpap_mask
 
 DEFENSES = {defense.name: defense for defense in harness_defenses()}
 N, K = 32, 4
@@ -24,7 +28,9 @@ class Given:
     def __init__(self, x_adv: torch.Tensor) -> None:
         self.x_adv = x_adv
 
-    def perturb(self, model, x, y):
+    eps = EPS
+
+    def perturb(self, model, x, y, loss=None, **changes):
         return self.x_adv
 
 
@@ -39,6 +45,11 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     x, y = toys.toy_part(N).batch(slice(0, N), torch.device("cpu"))
     noise = 2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) - 1
     return x, y, (x + EPS * noise).clamp(0, 1)
+
+
+def lucky_net() -> nn.Module:
+    """In train mode it gets some images of the classes 1 and 2 right, by the luck of its seed."""
+    return toys.tiny_net(K, seed=1).train()
 
 
 def step(name, model, x, y, ctx, **given) -> torch.Tensor:
@@ -61,6 +72,15 @@ def forwards(model: nn.Module):
     handle.remove()
 
 
+@contextmanager
+def inputs(model: nn.Module):
+    """The images of every forward pass of a network."""
+    seen: list[torch.Tensor] = []
+    handle = model.register_forward_hook(lambda module, given, output: seen.append(given[0].detach().clone()))
+    yield seen
+    handle.remove()
+
+
 def buffers(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: buffer.clone() for name, buffer in model.named_buffers()}
 
@@ -72,13 +92,36 @@ def same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> boo
 # --- losses ----------------------------------------------------------------------------------------------------------
 
 
-def expected_loss(name, model, x, y, x_adv, given) -> torch.Tensor:
+def probabilities(logits: torch.Tensor) -> torch.Tensor:
+    return torch.stack([torch.exp(z) / torch.exp(z).sum() for z in logits])
+
+
+def expected_loss(name, model, x, y, x_adv, given, detach=lambda what, value: value) -> torch.Tensor:
+    """Sections 2 to 6 and 10 of the method sheet, image by image. `detach(what, value)` may cut a part off."""
     if name == "raw":
         return sum(cross_entropies(model(x), y)) / N
+    if name in ("fgsm_at", "fast_at"):
+        return sum(cross_entropies(model(x_adv), y)) / N
     if name == "pgd_at":
         adversarial = sum(cross_entropies(model(x_adv), y)) / N
         mix = given.get("mix", 0.0)
         return adversarial if mix == 0 else mix * sum(cross_entropies(model(x), y)) / N + (1 - mix) * adversarial
+    if name in ("trades", "mart"):
+        clean, adversarial = model(x), model(x_adv)
+        p, q = detach("p", probabilities(clean)), detach("q", probabilities(adversarial))
+        divergences = [sum(p[i, k] * torch.log(p[i, k] / q[i, k]) for k in range(K)) for i in range(N)]
+        if name == "trades":
+            return sum(cross_entropies(clean, y)) / N + given.get("beta", 6.0) * sum(divergences) / N
+        loss = sum(cross_entropies(adversarial, y)) / N
+        boost = detach("boost", probabilities(adversarial))
+        sure = detach("weight", probabilities(clean))
+        for i, label in enumerate(y.tolist()):
+            others = max((boost[i, k] for k in range(K) if k != label), key=lambda value: value.item())
+            weight = 1.0000001 - sure[i, label]
+            if given.get("variant") == "tpap" and int(clean[i].argmax()) == label and label not in (0, 1):
+                weight = 0.0
+            loss = loss + (given.get("beta", 5.0) * divergences[i] * weight - torch.log(1.0001 - others + 1e-12)) / N
+        return loss
     logits = model(torch.cat([x, x_adv]))
     clean, adversarial = logits[:N], logits[N:]
     terms = {"clean": cross_entropies(clean, y), "adv": cross_entropies(adversarial, y)}
@@ -88,23 +131,30 @@ def expected_loss(name, model, x, y, x_adv, given) -> torch.Tensor:
     return sum(used) / len(used) + given.get("weight", 1.0) * pairing
 
 
+LOSSES = [
+    ("raw", {}),
+    ("pgd_at", {}),
+    ("pgd_at", {"mix": 0.5}),
+    ("pgd_at", {"mix": 0.25}),
+    ("alp", {}),
+    ("alp", {"ce": "clean"}),
+    ("alp", {"ce": "adv"}),
+    ("alp", {"weight": 0.5}),
+    ("alp", {"weight": 3.0, "ce": "adv"}),
+    ("trades", {}),
+    ("trades", {"beta": 1.0}),
+    ("mart", {}),
+    ("mart", {"beta": 6.0}),
+    ("mart", {"beta": 6.0, "variant": "tpap"}),
+]
+
+
 @pytest.mark.parametrize(
-    ("name", "given"),
-    [
-        ("raw", {}),
-        ("pgd_at", {}),
-        ("pgd_at", {"mix": 0.5}),
-        ("pgd_at", {"mix": 0.25}),
-        ("alp", {}),
-        ("alp", {"ce": "clean"}),
-        ("alp", {"ce": "adv"}),
-        ("alp", {"weight": 0.5}),
-        ("alp", {"weight": 3.0, "ce": "adv"}),
-    ],
+    ("name", "given"), [*LOSSES, ("fgsm_at", {}), ("fgsm_at", {"statistics": "both"}), ("fast_at", {})]
 )
 def test_the_loss_and_its_gradient_are_those_of_the_formula(name, given):
     x, y, x_adv = batch()
-    model = toys.tiny_net(K).train()
+    model = lucky_net()
     twin = copy.deepcopy(model)
     expected = expected_loss(name, twin, x, y, x_adv, given)
     expected.backward()
@@ -117,13 +167,27 @@ def test_the_loss_and_its_gradient_are_those_of_the_formula(name, given):
 
 def test_the_losses_differ():
     x, y, x_adv = batch()
-    cases = [
-        ("raw", {}), ("pgd_at", {}), ("pgd_at", {"mix": 0.5}), ("pgd_at", {"mix": 0.25}), ("alp", {}),
-        ("alp", {"ce": "clean"}), ("alp", {"ce": "adv"}), ("alp", {"weight": 0.5}), ("alp", {"weight": 3.0}),
-    ]  # fmt: skip
-    model = toys.tiny_net(K).train()
-    losses = [expected_loss(name, copy.deepcopy(model), x, y, x_adv, given).item() for name, given in cases]
+    model = lucky_net()
+    losses = [expected_loss(name, copy.deepcopy(model), x, y, x_adv, given).item() for name, given in LOSSES]
     assert min(abs(a - b) for i, a in enumerate(losses) for b in losses[:i]) > 1e-4
+
+
+@pytest.mark.parametrize(("name", "parts"), [("trades", ("p", "q")), ("mart", ("p", "q", "boost", "weight"))])
+def test_nothing_is_detached_in_a_divergence(name, parts):
+    """The gradient of the formula with any one part cut off is another one than ours."""
+    x, y, x_adv = batch()
+    model = lucky_net()
+    twin = copy.deepcopy(model)
+    step(name, model, x, y, Given(x_adv)).backward()
+    for cut in (None, *parts):
+        twin.zero_grad()
+        loss = expected_loss(
+            name, twin, x, y, x_adv, {}, lambda what, value, cut=cut: value.detach() if what == cut else value
+        )
+        loss.backward()
+        found = torch.cat([p.grad.flatten() for p in model.parameters()])
+        wanted = torch.cat([p.grad.flatten() for p in twin.parameters()])
+        assert torch.allclose(found, wanted, atol=1e-5, rtol=1e-3) == (cut is None), cut
 
 
 @pytest.mark.parametrize(
@@ -135,6 +199,12 @@ def test_the_losses_differ():
         ("alp", {}, [(2 * N, True)]),
         ("alp", {"ce": "clean"}, [(2 * N, True)]),
         ("alp", {"ce": "adv"}, [(2 * N, True)]),
+        ("trades", {"inner": "ce"}, [(N, True)] * 3),
+        ("mart", {}, [(N, True)] * 2),
+        ("mart", {"variant": "tpap"}, [(N, True)] * 2),
+        ("fgsm_at", {}, [(N, True)]),
+        ("fgsm_at", {"statistics": "both"}, [(N, True)] * 2),
+        ("fast_at", {}, [(N, True)]),
     ],
 )
 def test_a_step_passes_forward_only_what_its_loss_needs(name, given, expected):
@@ -145,14 +215,29 @@ def test_a_step_passes_forward_only_what_its_loss_needs(name, given, expected):
     assert seen == expected
 
 
-def test_pgd_at_without_a_mix_never_sees_the_clean_images():
+@pytest.mark.parametrize(
+    ("name", "given", "order"),
+    [
+        ("pgd_at", {}, ["adv"]),
+        ("pgd_at", {"mix": 0.5}, ["adv", "clean"]),
+        ("trades", {"inner": "ce"}, ["clean", "adv", "clean"]),
+        ("mart", {}, ["clean", "adv"]),
+        ("fgsm_at", {}, ["adv"]),
+        ("fgsm_at", {"statistics": "both"}, ["clean", "adv"]),
+        ("fast_at", {}, ["adv"]),
+    ],
+)
+def test_batch_norm_sees_clean_and_adversarial_images_in_the_order_of_the_reference_code(name, given, order):
     x, y, x_adv = batch()
     model = toys.tiny_net(K).train()
-    seen = []
-    model.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
-    step("pgd_at", model, x, y, Given(x_adv), mix=0.0)
-    assert len(seen) == 1
-    assert torch.equal(seen[0], x_adv)
+    twin = copy.deepcopy(model)
+    with inputs(model) as seen:
+        step(name, model, x, y, Given(x_adv), **given)
+    expected = [x if which == "clean" else x_adv for which in order]
+    assert [torch.equal(found, wanted) for found, wanted in zip(seen, expected, strict=True)] == [True] * len(order)
+    for images in expected:
+        twin(images)
+    assert same(buffers(twin), buffers(model))
 
 
 def test_pairing_sends_gradient_through_both_branches():
@@ -176,6 +261,73 @@ def test_alp_puts_the_union_of_clean_and_adversarial_through_batch_norm_at_once(
     assert int(norm.num_batches_tracked) == 1
     assert torch.allclose(norm.running_mean, expected_mean, atol=1e-6)
     assert torch.allclose(norm.running_var, expected_var, atol=1e-6)
+
+
+class Table(nn.Module):
+    """Logits by image: those of the clean images, which are black, and those of the adversarial ones, which are not."""
+
+    def __init__(self, clean, adversarial):
+        super().__init__()
+        self.clean, self.adversarial = (
+            nn.Parameter(torch.tensor(rows, dtype=torch.float64)) for rows in (clean, adversarial)
+        )
+
+    def forward(self, x):
+        return self.adversarial if x.any() else self.clean
+
+
+def of_tables(name, clean, adversarial, y, **given):
+    model = Table(clean, adversarial)
+    x = torch.zeros(len(y), 1, 1, 1, dtype=torch.float64)
+    loss = step(name, model, x, torch.tensor(y), Given(torch.ones_like(x)), **given)
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    return loss.item()
+
+
+def test_the_constants_of_mart_where_they_decide():
+    """Row by row: where another class is certain, the logarithms are those of the constants, and where the clean
+    prediction is certain, what is left of the weight is 1e-7."""
+    beta = 1e7
+    wrong = of_tables("mart", [[0, 0, 0]], [[0, 800, 0]], [0], beta=beta)
+    divergence = (-3 * math.log(3) - 2 * math.log(1e-12) - math.log(1 + 1e-12)) / 3
+    boosted = 800 - math.log(1.0001 - 1 + 1e-12)
+    assert wrong == pytest.approx(boosted + beta * (1.0000001 - 1 / 3) * divergence, rel=1e-12)
+    sure = of_tables("mart", [[800, 0, 0]], [[0, 0, 0]], [0], beta=beta)
+    boosted = math.log(3) - math.log(1.0001 - 1 / 3 + 1e-12)
+    assert sure == pytest.approx(boosted + beta * (1.0000001 - 1) * -math.log(1 / 3 + 1e-12), rel=1e-12)
+    both = of_tables("mart", [[0, 0, 0], [800, 0, 0]], [[0, 800, 0], [0, 0, 0]], [0, 0], beta=beta)
+    assert both == pytest.approx((wrong + sure) / 2, rel=1e-12)
+
+
+def test_trades_by_hand():
+    """Two classes, p = (1/2, 1/2) and q = (3/4, 1/4): the divergence is log 2 - log 3 / 2, and log(2 / sqrt 3)."""
+    loss = of_tables("trades", [[0, 0], [0, 0]], [[math.log(3), 0], [0, 0]], [0, 1], beta=6.0)
+    assert loss == pytest.approx(math.log(2) + 6 * math.log(2 / math.sqrt(3)) / 2, rel=1e-12)
+
+
+def test_the_mask_of_tpap_on_all_ten_classes():
+    """1e-7 is at least half of the distance between float32 numbers at 1, and less than half of it at 2 and above."""
+    for label in range(10):
+        assert (np.spacing(np.float32(label)) / 2 <= np.float32(1e-7)) == (label in (0, 1))
+        for predicted in range(10):
+            mask = tpap_mask(torch.tensor([predicted]), torch.tensor([label]))
+            assert mask.dtype == torch.float32
+            assert mask.item() == float(np.float32(predicted) + np.float32(1e-7) != np.float32(label))
+            assert mask.item() == float(predicted != label or label in (0, 1))
+
+
+@pytest.mark.parametrize("label", range(10))
+@pytest.mark.parametrize("predicted", [0, 4])
+def test_the_variant_of_tpap_keeps_the_divergence_of_the_rows_that_its_mask_keeps(label, predicted):
+    clean, adversarial = [0.0] * 10, [0.0] * 10
+    clean[predicted], adversarial[7] = 2.0, 1.0
+    reference, tpap, none = (
+        of_tables("mart", [clean], [adversarial], [label], beta=beta, variant=variant)
+        for beta, variant in ((6.0, "reference"), (6.0, "tpap"), (0.0, "reference"))
+    )
+    assert tpap == (reference if predicted != label or label in (0, 1) else none)
+    assert reference != none
 
 
 # --- the inner attack ------------------------------------------------------------------------------------------------
@@ -213,15 +365,141 @@ def test_the_inner_attack_in_train_mode_moves_the_running_statistics():
     assert not torch.equal(stats["layer1.1.running_mean"], model.layer1[1].running_mean)
 
 
-@pytest.mark.parametrize("name", ["pgd_at", "alp"])
-def test_a_step_leaves_no_gradient_and_one_update_of_the_running_statistics(name):
+EVAL, TRAIN, UNION = (N, False), (N, True), (2 * N, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "mode", "expected"),
+    [
+        ("raw", {}, "eval", [TRAIN]),
+        ("pgd_at", {}, "eval", [EVAL] * 3 + [TRAIN]),
+        ("pgd_at", {"attack_mode": "train"}, "eval", [TRAIN] * 4),
+        ("alp", {}, "eval", [EVAL] * 3 + [UNION]),
+        ("alp", {}, "train", [TRAIN] * 3 + [UNION]),
+        ("trades", {}, "eval", [EVAL] * 4 + [TRAIN] * 3),
+        ("trades", {"inner": "ce"}, "eval", [EVAL] * 3 + [TRAIN] * 3),
+        ("trades", {"inner": "fgsm"}, "eval", [EVAL] + [TRAIN] * 3),
+        ("mart", {}, "eval", [EVAL] * 3 + [TRAIN] * 2),
+        ("mart", {"inner": "fgsm", "variant": "tpap"}, "train", [EVAL] + [TRAIN] * 2),
+        ("fgsm_at", {}, "eval", [EVAL, TRAIN]),
+        ("fgsm_at", {}, "train", [EVAL, TRAIN]),
+        ("fgsm_at", {"statistics": "both"}, "eval", [EVAL] + [TRAIN] * 2),
+        ("fast_at", {}, "eval", [TRAIN, TRAIN]),
+    ],
+)
+def test_a_step_attacks_in_its_mode_and_leaves_no_gradient(name, given, mode, expected):
+    """Three inner steps or one, then the passes of the loss; batch norm moves in train mode only."""
     x, y, _ = batch()
     model = toys.tiny_net(K).train()
     with forwards(model) as seen:
-        step(name, model, x, y, context(InnerAttack(steps=3)))
-    assert seen == [(N, False)] * 3 + [(N if name == "pgd_at" else 2 * N, True)]
+        step(name, model, x, y, context(InnerAttack(steps=3, mode=mode)), **given)
+    assert seen == expected
     assert all(p.grad is None for p in model.parameters())
-    assert int(model.layer1[1].num_batches_tracked) == 1
+    assert int(model.layer1[1].num_batches_tracked) == sum(training for _, training in expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "start"),
+    [
+        ("trades", {}, "normal"),
+        ("trades", {"start": "uniform"}, "uniform"),
+        ("trades", {"inner": "ce"}, "normal"),
+        ("trades", {"inner": "ce", "start": "uniform"}, "uniform"),
+        ("trades", {"inner": "fgsm"}, "none"),
+        ("mart", {}, "normal"),
+        ("mart", {"start": "uniform"}, "uniform"),
+        ("mart", {"inner": "fgsm", "start": "uniform"}, "none"),
+        ("fgsm_at", {}, "none"),
+        ("fast_at", {}, "uniform"),
+    ],
+)
+@pytest.mark.parametrize("of_recipe", STARTS)
+def test_a_step_starts_its_attack_where_its_paper_does_whatever_the_recipe_says(name, given, start, of_recipe):
+    x, y, _ = batch()
+    x = 0.2 + 0.6 * x  # off the ends of the range, where a uniform start would be clipped
+    model = toys.tiny_net(K).train()
+    with inputs(model) as seen:
+        torch.manual_seed(9)
+        step(name, model, x, y, context(InnerAttack(steps=2, start=of_recipe)), **given)
+    first = seen[1] if name == "trades" and given.get("inner") is None else seen[0]  # a divergence needs a target first
+    offset = (first - x).double()
+    if start == "none":
+        assert torch.equal(first, x)
+    elif start == "normal":
+        assert 0.00095 < offset.std() < 0.00105
+        assert offset.mean().abs() < 5e-3 / math.sqrt(x.numel())
+        assert offset.abs().max() > 0.0025
+    else:
+        assert offset.abs().max() <= EPS + 1e-7
+        assert offset.std() == pytest.approx(EPS / math.sqrt(3), rel=0.05)
+        assert offset.mean().abs() < 5 * EPS / math.sqrt(3 * x.numel())
+
+
+def handed_over(name, model, x, y, ctx, **given) -> torch.Tensor:
+    """The adversarial images that a loss is given: the last that pass, or the last but one where clean ones follow."""
+    with inputs(model) as seen:
+        step(name, model, x, y, ctx, **given)
+    return seen[-2] if name == "trades" else seen[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "given"), [("fgsm_at", {}), ("trades", {"inner": "fgsm"}), ("mart", {"inner": "fgsm"})]
+)
+@pytest.mark.parametrize("inner", [InnerAttack(steps=7), InnerAttack(steps=1, start="normal", mode="train")])
+def test_fgsm_takes_one_step_of_eps_from_the_image_itself_whatever_the_recipe_says(name, given, inner):
+    x, y, _ = batch()
+    x[:, :, 0], x[:, :, 7] = 0.0, 1.0
+    model = toys.tiny_net(K).train()
+    point = x.clone().requires_grad_(True)
+    loss = sum(cross_entropies(copy.deepcopy(model).eval()(point), y))
+    (gradient,) = torch.autograd.grad(loss, point)
+    expected = torch.clamp(x + EPS * gradient.sign(), 0, 1)
+    found = handed_over(name, model, x, y, context(inner), **given)
+    clear = gradient.abs() > 1e-6  # where rounding cannot turn the sign
+    assert clear.double().mean() > 0.9
+    assert torch.allclose(found[clear], expected[clear], atol=1e-6)
+    assert (found - x).abs().max() == pytest.approx(EPS, abs=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.25, 3.0])
+def test_fast_at_takes_one_step_of_alpha_eps_against_the_network_in_train_mode(alpha):
+    x, y, _ = batch()
+    x[:, :, 0], x[:, :, 7] = 0.0, 1.0
+    model = toys.tiny_net(K).train()
+    twin = copy.deepcopy(model)
+    torch.manual_seed(2)
+    start = torch.clamp(x + EPS * (2 * torch.rand_like(x) - 1), 0, 1)
+    point = start.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(sum(cross_entropies(twin(point), y)), point)
+    moved = start + alpha * EPS * gradient.sign()
+    expected = torch.clamp(torch.minimum(torch.maximum(moved, x - EPS), x + EPS), 0, 1)
+    torch.manual_seed(2)
+    found = handed_over("fast_at", model, x, y, context(InnerAttack(steps=7)), alpha=alpha)
+    clear = gradient.abs() > 1e-6
+    assert clear.double().mean() > 0.9
+    assert torch.allclose(found[clear], expected[clear], atol=1e-6)
+    assert DEFENSES["fast_at"].params == {"alpha": 1.25}
+
+
+def test_the_images_of_trades_climb_the_divergence_from_the_clean_prediction():
+    x, y, _ = batch()
+    x = x.double()
+    model = toys.tiny_net(K).double().train()
+    twin = copy.deepcopy(model).eval()
+    torch.manual_seed(6)
+    point = x + 0.001 * torch.randn_like(x)
+    p = probabilities(twin(x)).detach()
+    for _ in range(4):
+        point = point.detach().requires_grad_(True)
+        q = probabilities(twin(point))
+        (gradient,) = torch.autograd.grad((p * torch.log(p / q)).sum(), point)
+        moved = point + 0.04 * gradient.sign()
+        point = torch.clamp(torch.minimum(torch.maximum(moved, x - EPS), x + EPS), 0, 1)
+    torch.manual_seed(6)
+    found = handed_over("trades", model, x, y, context(InnerAttack(steps=4)))
+    assert torch.allclose(found, point, atol=1e-12)
+    torch.manual_seed(6)
+    assert not torch.allclose(handed_over("trades", model, x, y, context(InnerAttack(steps=4)), inner="ce"), point)
 
 
 @pytest.mark.parametrize("start", STARTS)
@@ -271,3 +549,47 @@ def test_the_ramp_grows_budget_and_step_from_nothing(steps, start, full):
         reached.append(float((ctx.perturb(model, x, y) - x).abs().max()))
     assert reached[0] == 0
     assert reached[1:] == pytest.approx([full / 4, full / 2, full, full], abs=1e-6)
+
+
+# --- recipes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recipe", "rates"),
+    [
+        # TRADES and MART count epochs from 1 in `epoch >= 75`; TPAP counts from 0.
+        (recipes.TRADES_CIFAR10, [0.1] * 74 + [0.01] * 2),
+        (recipes.MART_RESNET, [0.01] * 74 + [0.001] * 15 + [1e-4] * 10 + [1e-5] * 21),
+        (recipes.MART_WIDE, [0.1] * 74 + [0.01] * 15 + [0.001]),
+        (recipes.TPAP, [0.01] * 75 + [0.001] * 15 + [1e-4] * 20 + [1e-5] * 10),
+        (recipes.TPAP_FGSM, [0.01] * 75 + [0.001] * 15 + [1e-4] * 10),
+        (recipes.TPAP_SLIDES, [0.01] * 75 + [0.001] * 15 + [1e-4] * 60),
+        (recipes.TPAP_FGSM_CIFAR100, [0.01] * 75 + [0.001] * 15 + [1e-4] * 50 + [1e-5] * 10),
+    ],
+    ids=lambda value: value.name if isinstance(value, Recipe) else "",
+)
+def test_the_printed_schedules(recipe, rates):
+    assert [learning_rate(recipe, epoch) for epoch in range(recipe.epochs)] == pytest.approx(rates)
+
+
+def test_the_cosine_of_fast_at_has_peak_and_mean_of_the_triangle_that_it_stands_for():
+    rates = [learning_rate(recipes.FAST, epoch) for epoch in range(recipes.FAST.epochs)]
+    assert max(rates) == 0.2
+    assert sum(rates) / len(rates) == pytest.approx(0.1, abs=0.01)
+
+
+def test_every_recipe_names_an_installed_network_and_dataset_and_no_name_twice():
+    registry = discovery.discover()
+    networks = {entry.spec.name for entry in registry.entries(Architecture)}
+    datasets = {entry.spec.name: entry.spec for entry in registry.entries(Dataset)}
+    for defense in DEFENSES.values():
+        for dataset, own in defense.recipes.items():
+            assert {recipe.arch for recipe in own} <= networks
+            names = [recipe.name for recipe in (*own, *datasets[dataset].recipes)]
+            assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("dataset", ["digits", "mnist"])
+def test_the_defenses_of_the_boards_train_with_the_recipes_of_the_dataset(dataset):
+    """So that raw, pgd_at, alp and trades stay comparable with aalp where they are compared."""
+    assert all(dataset not in DEFENSES[name].recipes for name in ("raw", "pgd_at", "alp", "trades"))
