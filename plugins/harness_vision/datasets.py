@@ -54,6 +54,21 @@ def stratified(labels: np.ndarray, sizes: dict[str, int], seed: int) -> dict[str
     return parts
 
 
+def slices(dataset: str, home: Path, labels: np.ndarray, sizes: dict[str, int]) -> dict[str, np.ndarray]:
+    """`stratified` with seed 0, for files found in a folder.
+
+    Raises:
+        DataError: where they are too few, as after an interrupted extraction.
+    """
+    try:
+        return stratified(labels, sizes, seed=0)
+    except ValueError as error:
+        raise DataError(
+            f"{dataset}: the {len(labels)} images in {home} are too few to cut {sizes} with all classes in each "
+            f"({error}); extract the archive again"
+        ) from error
+
+
 def cut(split: Split, part: str, size: int) -> Split:
     """The training images without, or the validation images of, a stratified slice of a training split."""
     parts = stratified(split.labels, {"train": len(split.labels) - size, "validation": size}, seed=0)

@@ -3,9 +3,7 @@
 A zip is read in place, never unpacked. All images must have one size and be all grey or all coloured.
 """
 
-import io
 import zipfile
-import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -14,6 +12,7 @@ import numpy as np
 
 from harness.api import DataError, Split
 from harness_vision.datasets import cut, stratified
+from harness_vision.images import decoded
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm"}
 TEST_SHARE = 5
@@ -86,15 +85,9 @@ def _check_counts(path: Path, labels: list[str], classes: list[str]) -> None:
 
 
 def _decoded(path: Path, files: list[tuple[PurePosixPath, Reader]], classes: list[str]) -> Split:
-    from PIL import Image
-
     images = []
     for name, read in files:
-        try:
-            with Image.open(io.BytesIO(read())) as image:
-                images.append(np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"), dtype=np.uint8))
-        except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError) as error:
-            raise DataError(f"folder:{path}: {name} cannot be decoded ({error}); remove or replace it") from error
+        images.append(np.asarray(decoded(f"folder:{path}", name, read), dtype=np.uint8))
         if images[-1].shape != images[0].shape:
             raise DataError(
                 f"folder:{path}: {name} is {images[-1].shape}, {files[0][0]} is {images[0].shape}; "

@@ -1,0 +1,49 @@
+"""Image files to pixels."""
+
+import io
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from harness.api import DataError
+
+
+def decoded(dataset: str, name: object, read: Callable[[], bytes]):
+    """A PIL image, grey (`L`) or coloured (`RGB`) as its file is.
+
+    Raises:
+        DataError: naming the file, where its bytes are no whole image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(read())) as image:
+            return image.convert("L" if image.mode in ("1", "L") else "RGB")
+    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError) as error:
+        raise DataError(f"{dataset}: {name} cannot be decoded ({error}); remove or replace it") from error
+
+
+def coloured(dataset: str, home: Path, files: Sequence[Path], size: tuple[int, int], resize: bool) -> np.ndarray:
+    """Pixels uint8 (n, 3, h, w) of files under `home`; grey ones become colour.
+
+    Args:
+        size: height and width; other sizes are scaled to it bilinearly, with antialiasing, or refused.
+
+    Raises:
+        DataError: naming a file that cannot be decoded, or has another size where that is refused.
+    """
+    from PIL import Image
+
+    pixels = np.empty((len(files), 3, *size), dtype=np.uint8)
+    for row, path in zip(pixels, files, strict=True):
+        name = path.relative_to(home)
+        image = decoded(dataset, name, path.read_bytes).convert("RGB")
+        if image.size != size[::-1]:
+            if not resize:
+                raise DataError(f"{dataset}: {name} is {image.width}x{image.height} pixels, not {size[1]}x{size[0]}")
+            image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+        row[:] = np.asarray(image).transpose(2, 0, 1)
+    return pixels
