@@ -288,16 +288,22 @@ def of_tables(name, clean, adversarial, y, **given):
 def test_the_constants_of_mart_where_they_decide():
     """Row by row: where another class is certain, the logarithms are those of the constants, and where the clean
     prediction is certain, what is left of the weight is 1e-7."""
-    beta = 1e7
-    wrong = of_tables("mart", [[0, 0, 0]], [[0, 800, 0]], [0], beta=beta)
-    divergence = (-3 * math.log(3) - 2 * math.log(1e-12) - math.log(1 + 1e-12)) / 3
-    boosted = 800 - math.log(1.0001 - 1 + 1e-12)
-    assert wrong == pytest.approx(boosted + beta * (1.0000001 - 1 / 3) * divergence, rel=1e-12)
-    sure = of_tables("mart", [[800, 0, 0]], [[0, 0, 0]], [0], beta=beta)
-    boosted = math.log(3) - math.log(1.0001 - 1 / 3 + 1e-12)
-    assert sure == pytest.approx(boosted + beta * (1.0000001 - 1) * -math.log(1 / 3 + 1e-12), rel=1e-12)
-    both = of_tables("mart", [[0, 0, 0], [800, 0, 0]], [[0, 800, 0], [0, 0, 0]], [0, 0], beta=beta)
-    assert both == pytest.approx((wrong + sure) / 2, rel=1e-12)
+    rows = {"wrong": ([0, 0, 0], [0, 800, 0]), "sure": ([800, 0, 0], [0, 0, 0])}
+    boosted = {
+        "wrong": 800 - math.log(1.0001 - 1 + 1e-12),
+        "sure": math.log(3) - math.log(1.0001 - 1 / 3 + 1e-12),
+    }
+    divergence = {
+        "wrong": (1.0000001 - 1 / 3) * (-3 * math.log(3) - 2 * math.log(1e-12) - math.log(1 + 1e-12)) / 3,
+        "sure": (1.0000001 - 1) * -math.log(1 / 3 + 1e-12),
+    }
+    for which, (clean, adversarial) in rows.items():
+        assert of_tables("mart", [clean], [adversarial], [0], beta=0.0) == pytest.approx(boosted[which], rel=1e-13)
+        for beta in (5.0, 1e9):
+            expected = boosted[which] + beta * divergence[which]
+            assert of_tables("mart", [clean], [adversarial], [0], beta=beta) == pytest.approx(expected, rel=1e-9)
+    both = of_tables("mart", *zip(*rows.values(), strict=True), [0, 0], beta=5.0)
+    assert both == pytest.approx((sum(boosted.values()) + 5 * sum(divergence.values())) / 2, rel=1e-12)
 
 
 def test_trades_by_hand():
