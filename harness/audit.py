@@ -34,6 +34,7 @@ MEANING = {
     "limited": "fewer images than the split has; not ranked",
     "out_of_range": "images outside [0, 1], as the reproduced publication scored them",
     "probability_outputs": "the model answers probabilities or their logarithms, on which margin losses go flat",
+    "no_adaptive": "its prediction hides a choice from gradients, and no attack that knows of it was run",
     "not_monotone_steps": "more steps of the same attack leave more images standing at its last iterate",
     "robust_ge_clean": "accuracy under attack is above clean accuracy",
     "single_step_wins": "a one-step attack beats every iterated one",
@@ -70,6 +71,8 @@ def flags(row: Row) -> dict[str, str]:
     found.update(_monotone(attacks))
     if reach := [cell.attack for cell in attacks if _under_reach(cell)]:
         found["under_reach"] = ", ".join(reach)
+    if row.gated and not any(cell.knowledge == "adaptive" for cell in attacks):
+        found["no_adaptive"] = "no adaptive evaluation"
     if missing := [name for name in row.mandatory if name not in {cell.attack for cell in cells}]:
         found["weak_protocol"] = f"not run: {', '.join(missing)}"
     return dict(sorted(found.items()))

@@ -7,8 +7,8 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,9 @@ from harness.names import plain
 from harness.oracle import tensors_sha256
 from harness.registry import Registry
 from harness.reporter import Reporter
-from harness.training import SavedState, TrainContext, fit, group
+from harness.subjects import neighbour
+from harness.trainee import budget, build, plain_params, training_context
+from harness.training import SavedState, fit, group
 from harness.types import Architecture, Defense, Recipe, Subject
 
 CARD_SCHEMA = 1
@@ -32,9 +34,14 @@ CARD_SCHEMA = 1
 
 @dataclass(slots=True, kw_only=True)
 class Checkpoint:
-    """A deployed network, the sha256 over its trained and its deployed tensors, and how it came about."""
+    """A deployed network, the sha256 over its trained and its deployed tensors, and how it came about.
+
+    `network`: what was trained, before the defense wrapped it. `stand_ins`: what attacks may differentiate instead.
+    """
 
     model: nn.Module
+    network: nn.Module
+    stand_ins: Mapping[str, nn.Module]
     sha256: str
     deployed_sha256: str
     origin: Literal["trained", "resumed", "reused", "given", "loaded"]
@@ -51,7 +58,7 @@ def obtain(
         PluginError: for a defense that cannot be trained this way.
     """
     defense = registry.entry(Defense, subject.defense).spec
-    params = {name: plain(value) for name, value in subject.defense_params.items()}
+    params = plain_params(subject)
     if subject.weights:
         model = build(subject, registry, data)
         weights.put(model, weights.read(Path(subject.weights)), subject.weights)
@@ -76,15 +83,26 @@ def obtain(
     return _ready(model, subject, defense, params, origin, chosen, device)
 
 
+def neighbouring(
+    subject: Subject, defense: str, registry: Registry, data: LoadedDataset, folder: Path, device: torch.device,
+    reporter: Reporter,
+) -> nn.Module:  # fmt: skip
+    """The trained network of another defense beside a subject; see `harness.subjects.neighbour`."""
+    return obtain(neighbour(subject, defense, registry), registry, data, folder, device, reporter).network
+
+
 def identify(subject: Subject, recipe: Recipe, registry: Registry, data: LoadedDataset) -> dict[str, Any]:
     """Everything that decides what a training gives: the checkpoint's key, and the head of its card."""
     defense = registry.entry(Defense, subject.defense)
     arch = registry.entry(Architecture, subject.arch)
     eps, step = budget(recipe, data)
+    # Absent where there is nothing, so that defenses that stand alone keep their keys.
+    uses = {"uses": _revisions(defense.spec.uses, registry)} if defense.spec.uses else {}
     return {
+        **uses,
         "schema": CARD_SCHEMA,
         "defense": subject.defense,
-        "defense_params": {name: plain(value) for name, value in subject.defense_params.items()},
+        "defense_params": plain_params(subject),
         "defense_origin": defense.provider.origin,
         "defense_revision": defense.spec.revision,
         "arch": subject.arch,
@@ -98,27 +116,6 @@ def identify(subject: Subject, recipe: Recipe, registry: Registry, data: LoadedD
         "step": str(step),
         "train_seed": subject.train_seed,
     }
-
-
-def budget(recipe: Recipe, data: LoadedDataset) -> tuple[Fraction, Fraction]:
-    """The inner attack's eps and step: the recipe's, otherwise the dataset's.
-
-    Raises:
-        PluginError: where neither says an eps.
-    """
-    eps = recipe.inner.eps if recipe.inner.eps is not None else data.spec.budgets.get("linf")
-    if eps is None:
-        raise PluginError(f"recipe '{recipe.name}' has no eps and dataset '{data.name}' no linf budget")
-    return eps, recipe.inner.step if recipe.inner.step is not None else eps * data.spec.step
-
-
-def build(subject: Subject, registry: Registry, data: LoadedDataset) -> nn.Module:
-    """A freshly initialised network, the same for the same train seed."""
-    arch = registry.entry(Architecture, subject.arch).spec
-    with isolated("init", subject.train_seed, collect=False):
-        network: nn.Module = arch.build(data.shape, data.classes, **subject.arch_params)
-    # Convolutions with few channels are twice as fast this way on a CPU, to images above all.
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _train(
@@ -136,14 +133,13 @@ def _train(
         final.append(state)
 
     final: list[SavedState] = [saved] if saved else []
-    eps, step = budget(recipe, data)
-    ctx = TrainContext(
-        recipe=recipe, seed=subject.train_seed, train=data.part("train"), validation=data.part("validation"),
-        eps=float(eps), step=float(step), device=device, saved=saved, save_state=save,
-        on_batch=reporter.train_batch, on_epoch=reporter.train_epoch,
+    ctx = training_context(
+        subject, recipe, registry, data, home.parent, device, reporter,
+        lambda other: neighbouring(subject, other, registry, data, home.parent, device, reporter),
     )  # fmt: skip
+    ctx.saved, ctx.save_state = saved, save
     model = build(subject, registry, data).to(device)
-    params = {name: plain(value) for name, value in subject.defense_params.items()}
+    params = plain_params(subject)
     reporter.train_start(subject, saved.epochs if saved else 0)
     with isolated("train", subject.train_seed, collect=False):
         if defense.train is not None:
@@ -191,14 +187,21 @@ def _ready(
     device: torch.device,
 ) -> Checkpoint:  # fmt: skip
     sha256 = tensors_sha256(model.state_dict())
-    deployed = model
-    if defense.wrap is not None:
-        with isolated("deploy", subject.train_seed, collect=False):
-            deployed = defense.wrap(model, **params)
+    model = model.to(device).eval()
+    with isolated("deploy", subject.train_seed, collect=False):
+        deployed = defense.wrap(model, **params) if defense.wrap is not None else model
+        stand_ins = {stand_in.name: stand_in.build(model, **params).eval() for stand_in in defense.stand_ins}
     return Checkpoint(
-        model=deployed.to(device).eval(), sha256=sha256, deployed_sha256=tensors_sha256(deployed.state_dict()),
-        origin=origin, path=path,
+        model=deployed.to(device).eval(), network=model, stand_ins=stand_ins, sha256=sha256,
+        deployed_sha256=tensors_sha256(deployed.state_dict()), origin=origin, path=path,
     )  # fmt: skip
+
+
+def _revisions(names: Iterable[str], registry: Registry) -> dict[str, list[str]]:
+    """Every plugin of these names with the revision that it has now."""
+    return {
+        name: [f"{entry.provider.origin} {entry.spec.revision}" for entry in registry.named(name)] for name in names
+    }
 
 
 def _file_name(text: str) -> str:

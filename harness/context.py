@@ -7,8 +7,8 @@ import io
 import os
 import random
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +31,13 @@ __all__ = ["AttackContext", "Supplies", "isolated", "seed_generators"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supplies:
-    """What a run offers to attacks that ask for it: see `Attack.needs`; `deadline` is on the monotonic clock."""
+    """What a run offers to attacks that ask for it: see `Attack.needs`; `deadline` is on the monotonic clock.
+
+    `stand_ins`: those of the defense under attack.
+    """
 
     surrogate: nn.Module | None = None
+    stand_ins: Mapping[str, nn.Module] = field(default_factory=dict)
     train: LoadedPart | None = None
     cache_dir: Path | None = None
     deadline: float | None = None
@@ -82,6 +86,17 @@ class AttackContext:
         if self._supplies.surrogate is None:
             raise HarnessError("no surrogate at hand: declare needs=('surrogate',)")
         return Oracle(self._supplies.surrogate, "gradient", self.deadline)
+
+    def stand_in(self, name: str) -> Oracle:
+        """A stand-in of the defense under attack, with the access that the attack declares; what it is asked counts.
+
+        Raises:
+            NotApplicable: where the defense publishes none of that name.
+        """
+        found = self._supplies.stand_ins.get(name)
+        if found is None:
+            raise NotApplicable(f"the defense publishes no stand-in '{name}'")
+        return Oracle(found, self._oracle.access, self.deadline, self._oracle.count)
 
     def train_images(self, label: int) -> Images:
         """All training images of one class, in the order of the split; possibly none.

@@ -10,12 +10,15 @@ import torch
 from torch import nn
 
 from harness import checkpoints, records
+from harness.analysis import AnalysisContext
 from harness.data import LoadedDataset
 from harness.judge import Judge
-from harness.plan import DEFENSE_OWN_NETWORK
+from harness.peers import Peers
 from harness.probes import probe
 from harness.registry import Registry
 from harness.reporter import Reporter
+from harness.subjects import DEFENSE_OWN_NETWORK
+from harness.trainee import plain_params, training_context
 from harness.types import Architecture, Defense, Subject
 
 PROBED = 100
@@ -27,6 +30,7 @@ class Deployment:
     """A subject whose network is there. `probes`: what was measured of it before any attack."""
 
     judge: Judge
+    checkpoint: checkpoints.Checkpoint
     provenance: records.Provenance
     flags: dict[str, float]
     probes: dict[str, float]
@@ -55,12 +59,39 @@ class Deployer:
             defense_origin=defense.provider.origin, defense_revision=defense.spec.revision,
             mandatory=defense.spec.mandatory, arch_origin=arch.provider.origin if arch else defense.provider.origin,
             arch_revision=arch.spec.revision if arch else defense.spec.revision,
+            passes=defense.spec.passes if defense.spec.stochastic else 1, gated=defense.spec.gated,
         )  # fmt: skip
-        judge = Judge(found.model, self.data.classes, self.data.shape, self.device)
+        judge = Judge(found.model, self.data.classes, self.data.shape, self.device, provenance.passes)
         x, y = test.batch(self.data.order()[:PROBED], self.device)
         probes = probe(judge, x, y)
         random = judge.stochastic or defense.spec.stochastic
-        return Deployment(judge=judge, provenance=provenance, flags={"stochastic": 1} if random else {}, probes=probes)
+        return Deployment(
+            judge=judge, checkpoint=found, provenance=provenance, flags={"stochastic": 1} if random else {},
+            probes=probes,
+        )  # fmt: skip
+
+    def analysis_context(self, subject: Subject, ready: Deployment, n: int) -> AnalysisContext:
+        """What an analysis of a subject is handed, for the first n test images of the fixed order."""
+        found = ready.checkpoint
+
+        def network_of(defense: str) -> nn.Module:
+            arguments = (self.registry, self.data, self.folder, self.device, self.reporter)
+            return checkpoints.neighbouring(subject, defense, *arguments)
+
+        training = None
+        if subject.recipe is not None:
+            training = training_context(
+                subject, subject.recipe, self.registry, self.data, self.folder, self.device, Reporter(), network_of
+            )
+        peers = Peers(
+            registry=self.registry, dataset=self.data.spec, data_sha256=self.data.part("test").sha256,
+            seed=subject.train_seed, uses=None, network_of=network_of,
+        )  # fmt: skip
+        return AnalysisContext(
+            model=found.model, network=found.network, stand_ins=found.stand_ins, defense_params=plain_params(subject),
+            test=self.data.part("test"), examples=self.data.order()[:n], device=self.device, peers=peers,
+            training=training,
+        )  # fmt: skip
 
     def surrogate(self, subject: Subject) -> tuple[nn.Module, str]:
         """The network that a transfer attack crafts on, and the sha256 of its tensors."""

@@ -25,7 +25,7 @@ from harness import hookspecs
 from harness.errors import PluginError, UnknownName
 from harness.names import parse_name
 from harness.registry import Broken, Loaded, Provider, Registry
-from harness.types import Architecture, Attack, Dataset, Defense, ThreatKind
+from harness.types import Analysis, Architecture, Attack, Dataset, Defense, ThreatKind
 
 GROUP = "harness"
 BUILT_IN = "harness.threats"
@@ -35,9 +35,10 @@ _HOOKS: dict[str, type] = {
     "harness_datasets": Dataset,
     "harness_architectures": Architecture,
     "harness_threat_models": ThreatKind,
+    "harness_analyses": Analysis,
 }
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*")
-RESERVED = ("all", "extended")
+RESERVED = ("all", "extended", "adaptive")
 """Groups that every installation has, so no attack may be called so."""
 _FROM_FILES: set[str] = set()
 """The names under which plugin files stand in `sys.modules`."""

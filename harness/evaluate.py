@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from harness.context import AttackContext, Supplies, isolated
 from harness.errors import HarnessError
@@ -92,6 +93,8 @@ def evaluate(
 ) -> Evaluated:  # fmt: skip
     """Attack one shard once for cells that differ in the prefix parameter only, and judge every one of them.
 
+    The attack is handed what is deployed, or the stand-in of `supplies` that the cells name.
+
     An attack that couples the images of a batch, or takes no `ctx` and so draws from global generators, if at all,
     always gets the whole shard. For the others a batch that does not fit into memory is halved and tried again.
 
@@ -164,7 +167,8 @@ def _batch(
     prefix = attack.prefix if attack.prefix in cells[0].params else None
     wanted = [int(str(cell.params[prefix])) if prefix else 0 for cell in cells]
     x, y = shard.x[part], shard.y[part]
-    oracle = Oracle(judge.model, attack.access, supplies.deadline if supplies else None)
+    target = supplies.stand_ins[cells[0].on] if supplies and cells[0].on else judge.model
+    oracle = Oracle(target, attack.access, supplies.deadline if supplies else None)
     ctx = AttackContext(
         oracle, x, seed=cells[0].seed, data_sha256=shard.data_sha256, examples=shard.examples[part],
         steps_wanted=sorted(set(wanted)) if prefix else (), supplies=supplies,
@@ -174,7 +178,7 @@ def _batch(
     returned, printed = run_attack(attack, oracle, x, y, cells[0].threat, ctx, params)
     total = (oracle.forwards, oracle.backwards)
     oracle.deadline = None
-    changed = _tampering(oracle, judge, before)
+    changed = _tampering(oracle, judge, target, before)
     judge.check_unchanged()
     pieces = []
     for cell, steps in zip(cells, wanted, strict=True):
@@ -230,13 +234,13 @@ def _cost(attack: Attack, ctx: AttackContext, steps: int, total: tuple[int, int]
     return min(spent[0], total[0]), min(spent[1], total[1])
 
 
-def _tampering(oracle: Oracle, judge: Judge, before: dict[str, str]) -> list[str]:
-    """The parts of its copy of the network that the attack changed."""
+def _tampering(oracle: Oracle, judge: Judge, target: nn.Module, before: dict[str, str]) -> list[str]:
+    """The parts of its copy of the target that the attack changed."""
     found = [f"modified the model ({part})" for part, value in oracle.fingerprint().items() if value != before[part]]
     if not found and not judge.stochastic:
         with isolated("canaries"), torch.no_grad():
             answers = oracle.network(judge.canaries.clone())
-            expected = judge.logits(judge.canaries)
+            expected = target(judge.canaries.clone())
         if not torch.equal(answers, expected):
             found.append("modified the model (behaviour)")
     return found

@@ -7,7 +7,7 @@ from typing import Any
 
 import pluggy
 
-from harness.types import Architecture, Attack, Dataset, Defense, ThreatKind
+from harness.types import Analysis, Architecture, Attack, Dataset, Defense, ThreatKind
 
 hookspec = pluggy.HookspecMarker("harness")
 hookimpl = pluggy.HookimplMarker("harness")
@@ -40,6 +40,12 @@ def harness_architectures() -> Iterable[Architecture]:
 @hookspec
 def harness_threat_models() -> Iterable[ThreatKind]:
     """Kinds of threat models, with the code that verifies membership."""
+    raise AssertionError("a specification is never called")
+
+
+@hookspec
+def harness_analyses() -> Iterable[Analysis]:
+    """Measurements of defenses besides their accuracy."""
     raise AssertionError("a specification is never called")
 
 

@@ -36,16 +36,19 @@ class BrokenModel(HarnessError):
 class Judge:
     """The deployed model as verdicts use it, watched for changes; clean predictions are computed once for a shard.
 
-    `stochastic`: two passes over the same images differ by more than 1e-4 of the largest logit.
+    `stochastic`: two passes over the same images differ by more than 1e-4 of the largest logit. `passes`: how many
+    fresh predictions stand behind a verdict; more than half of them decide.
 
     Raises:
         BrokenModel: where the model answers nonsense, or something else with gradients switched on.
     """
 
     def __init__(
-        self, model: nn.Module, classes: int, shape: tuple[int, ...], device: str | torch.device = "cpu"
-    ) -> None:
+        self, model: nn.Module, classes: int, shape: tuple[int, ...], device: str | torch.device = "cpu",
+        passes: int = 1,
+    ) -> None:  # fmt: skip
         self.model = model.eval().requires_grad_(False)
+        self.passes = passes
         self.classes = classes
         self._clean: dict[tuple[int, int], Flags] = {}
         stream = torch.Generator().manual_seed(0)
@@ -94,8 +97,12 @@ class Judge:
 
     def broken(self, x: Images, y: Labels, batch: int) -> Flags:
         """Whether each image is misclassified, predicted in batches of a fixed size."""
-        parts = range(0, len(x), batch)
-        return torch.cat([misclassified(self.logits(x[i : i + batch]), y[i : i + batch]) for i in parts])
+        parts = [(x[i : i + batch], y[i : i + batch]) for i in range(0, len(x), batch)]
+        return torch.cat([self._outvoted(*part) for part in parts])
+
+    def _outvoted(self, x: Images, y: Labels) -> Flags:
+        wrong = torch.stack([misclassified(self.logits(x), y) for _ in range(self.passes)])
+        return 2 * wrong.sum(dim=0) > self.passes
 
     def clean(self, span: tuple[int, int], x: Images, y: Labels, batch: int) -> Flags:
         """Whether each clean image of a shard is classified correctly; `span` names the shard."""

@@ -37,6 +37,12 @@ def parse_name(text: str) -> tuple[str, dict[str, Value]]:
     return name, dict(found)
 
 
+def split_target(text: str) -> tuple[str, str]:
+    """Split `pgd-40[step=1/100]@base` into the attack's id and the stand-in that it is run on, empty without one."""
+    attack, _, target = text.partition("@")
+    return attack, target
+
+
 def format_name(name: str, overrides: Mapping[str, Value]) -> str:
     """Write a name with the parameters that differ from their defaults, sorted."""
     inside = ",".join(f"{key}={format_value(value)}" for key, value in sorted(overrides.items()))

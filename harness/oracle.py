@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,21 +21,31 @@ class AccessDenied(HarnessError):
     """An attack asked the model for more than it declared."""
 
 
+@dataclass(slots=True)
+class Count:
+    """What an attack asked so far, in images."""
+
+    forwards: int = 0
+    backwards: int = 0
+
+
 class Oracle(nn.Module):
     """A model that counts: every image that goes forward, and every image that a gradient comes back to.
 
     `gradient` access answers logits with a graph, and the weights are readable; `score` answers logits without one;
     `decision` answers one-hot rows. The parameters take no gradient. The network is a copy that no verdict uses.
     The counts are honest for code that plays by the rules: who copies the network can ask the copy uncounted.
-    After `deadline` (on the monotonic clock) it answers nothing more and raises `OutOfTime`.
+    After `deadline` (on the monotonic clock) it answers nothing more and raises `OutOfTime`. `count` is shared by the
+    oracles of one attack.
     """
 
-    def __init__(self, model: nn.Module, access: Access, deadline: float | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, access: Access, deadline: float | None = None, count: Count | None = None
+    ) -> None:
         super().__init__()
         self.access = access
         self.deadline = deadline
-        self.forwards = 0
-        self.backwards = 0
+        self.count = count or Count()
         working = copy.deepcopy(model).eval().requires_grad_(False)
         working.register_forward_pre_hook(self._count_forward)
         if access == "gradient":
@@ -43,6 +54,16 @@ class Oracle(nn.Module):
             # Held outside the module tree: an attack without gradient access finds no parameters here.
             object.__setattr__(self, "_hidden", working)
         self.training = False
+
+    @property
+    def forwards(self) -> int:
+        """How many images went forward."""
+        return self.count.forwards
+
+    @property
+    def backwards(self) -> int:
+        """How many images a gradient came back to."""
+        return self.count.backwards
 
     @property
     def network(self) -> nn.Module:
@@ -69,13 +90,13 @@ class Oracle(nn.Module):
         # A copy of its own for each pass: models that write to their input spare the attack's, and the hook, at the
         # input so that features count as logits do, goes with the pass.
         x, *rest = (inputs[0].clone(), *inputs[1:])
-        self.forwards += len(x)
+        self.count.forwards += len(x)
         if x.requires_grad:
             x.register_hook(self._count_backward)
         return (x, *rest)
 
     def _count_backward(self, gradient: torch.Tensor) -> None:
-        self.backwards += len(gradient)
+        self.count.backwards += len(gradient)
 
     def fingerprint(self) -> dict[str, str]:
         """What must be equal before and after an attack (see `fingerprint`)."""

@@ -5,23 +5,25 @@ Sees no torch and no disk: names, numbers and the registry only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
-from harness.errors import NothingSelected, UnknownName, UsageError
+from harness.errors import NothingSelected, UsageError
 from harness.names import format_name, overrides, parse_name, resolve, split_names
 from harness.registry import Entry, Registry
-from harness.selection import Selected, select_attacks
+from harness.request import Request
+from harness.selection import EVERY_ATTACK, Selected, select_attacks
+from harness.subjects import find_subjects, find_surrogate
 from harness.types import (
     FROM_DATASET,
-    Architecture,
+    Analysis,
     Attack,
     Cell,
     Dataset,
     Defense,
-    Recipe,
+    Knowledge,
     Skip,
     Subject,
     ThreatKind,
@@ -29,25 +31,17 @@ from harness.types import (
     Value,
 )
 
-DEFENSE_OWN_NETWORK = "own"
-SURROGATE = "raw"
-"""The defense whose network, trained with the next seed, transfer attacks craft on."""
+ADAPTIVE = "adaptive"
+"""The group of the attacks that each defense names as those that know it; `all` and `extended` include it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What a user asks for, as typed. `limit`: the first n test images, or a share of them below 1."""
+class PlannedAnalysis:
+    """One analysis of one subject."""
 
-    defenses: Sequence[str]
-    attacks: Sequence[str] = ("all",)
-    dataset: str = "digits"
-    threats: Sequence[str] = ()
-    arch: str = ""
-    recipe: str = ""
-    weights: str = ""
-    limit: float | None = None
-    seed: int = 0
-    train_seed: int = 0
+    subject: Subject
+    analysis: str
+    params: Mapping[str, Value]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,6 +54,7 @@ class Plan:
     subjects: list[Subject]
     groups: list[tuple[Cell, ...]]
     skips: list[Skip]
+    analyses: list[PlannedAnalysis] = field(default_factory=list)
     limit: float | None = None
     seed: int = 0
     kinds: dict[str, Entry[ThreatKind]] = field(default_factory=dict)
@@ -78,7 +73,7 @@ def plan(request: Request, registry: Registry) -> Plan:
         NothingSelected: where no cell is left.
     """
     dataset, dataset_name, location = find_dataset(request.dataset, registry)
-    named = [_subjects(name, dataset, request, registry) for name in split_names(request.defenses)]
+    named = [find_subjects(name, dataset, request, registry) for name in split_names(request.defenses)]
     subjects = list({subject.defense: subject for found in named for subject in found}.values())
     if request.weights and len(subjects) > 1:
         raise UsageError(f"--weights goes with one defense, not with {len(subjects)}")
@@ -87,28 +82,48 @@ def plan(request: Request, registry: Registry) -> Plan:
     if request.limit is not None and not (0 < request.limit <= 1 or (request.limit > 1 and request.limit % 1 == 0)):
         raise UsageError(f"--limit {request.limit}: give a number of images, or a share between 0 and 1")
     threats = list(dict.fromkeys(_threat(text, dataset, registry) for text in split_names(request.threats)))
-    chosen, unusable = select_attacks(request.attacks, registry)
+    asked = split_names(request.attacks)
+    chosen, unusable = select_attacks([name for name in asked if name != ADAPTIVE], registry)
+    adaptive = bool({ADAPTIVE, "all", EVERY_ATTACK} & set(asked))
     for threat in threats:
-        if not any(threat.kind in attack.threats for attack in (selected.attack for selected in chosen)):
+        if chosen and not any(threat.kind in selected.attack.threats for selected in chosen):
             raise UsageError(f"--threat {threat}: none of the selected attacks works under {threat.kind}")
     result = Plan(
         dataset=dataset, dataset_name=dataset_name, location=location, subjects=subjects, groups=[], skips=unusable,
         limit=request.limit, seed=request.seed,
     )  # fmt: skip
     for subject in subjects:
-        cells = []
-        for selected in chosen:
-            found = _cells(subject, selected, dataset, threats, request.seed, registry)
+        cells: list[Cell] = []
+        defense = registry.entry(Defense, subject.defense).spec
+        for selected in _aimed(chosen, defense, adaptive, registry):
+            found = _cells(subject, defense, selected, dataset, threats, request.seed, registry)
             if isinstance(found, Skip):
                 result.skips.append(found)
             else:
                 cells.extend(found)
         result.groups.extend(_grouped(cells, registry))
-    if not result.groups:
+    result.analyses = [
+        PlannedAnalysis(subject=subject, analysis=name, params=params)
+        for subject in subjects
+        for name, params in _analyses(request.analyses, registry.entry(Defense, subject.defense).spec, registry)
+    ]
+    if not result.groups and not result.analyses:
         reasons = "".join(f"\n  {skip.attack}: {skip.reason}" for skip in result.skips)
         raise NothingSelected(f"nothing selected: no attack applies{reasons}")
     result.kinds = {cell.threat.kind: registry.get(ThreatKind, cell.threat.kind) for cell in result.cells}
     return result
+
+
+def _analyses(texts: Sequence[str], defense: Defense, registry: Registry) -> Iterator[tuple[str, dict[str, Value]]]:
+    """The ids and parameters of the analyses that apply to a defense; `all` and other groups, names and globs."""
+    for text in split_names(texts):
+        name, given = parse_name(text)
+        found = [entry for entry in registry.entries(Analysis) if name in entry.spec.groups]
+        for entry in found or registry.match(Analysis, name).values():
+            spec = entry.spec
+            if not spec.only_of or defense.name in spec.only_of:
+                params = resolve("analysis", spec.name, spec.params, given)
+                yield format_name(spec.name, overrides(spec.params, params)), params
 
 
 def find_dataset(text: str, registry: Registry) -> tuple[Dataset, str, str]:
@@ -121,64 +136,12 @@ def find_dataset(text: str, registry: Registry) -> tuple[Dataset, str, str]:
     return dataset, f"{name}:{Path(location).stem}" if location else name, location
 
 
-def find_recipe(name: str, defense: Defense, dataset: Dataset) -> Recipe | None:
-    """The named recipe, or the first: the defense's own for this dataset before the dataset's.
-
-    Raises:
-        UsageError: where there is no recipe of that name.
-    """
-    offered = [*defense.recipes.get(dataset.name, ()), *dataset.recipes]
-    for recipe in offered:
-        if name in ("", recipe.name):
-            return recipe
-    if not name:
-        return None
-    names = ", ".join(recipe.name for recipe in offered) or "none"
-    raise UsageError(f"no recipe '{name}' for {defense.name} on {dataset.name}; there are: {names}")
-
-
-def _subjects(text: str, dataset: Dataset, request: Request, registry: Registry) -> list[Subject]:
-    name, given = parse_name(text)
-    subjects = []
-    for asked, entry in registry.match(Defense, name).items():
-        defense = entry.spec
-        params = resolve("defense", defense.name, defense.params, given)
-        recipe = None if defense.load is not None or request.weights else find_recipe(request.recipe, defense, dataset)
-        arch_text: str = DEFENSE_OWN_NETWORK
-        arch_params: dict[str, Value] = {}
-        if defense.load is None:
-            template = recipe or find_recipe("", defense, dataset)
-            arch_text, arch_params = _network(request.arch or (template.arch if template else ""), defense, registry)
-        subjects.append(
-            Subject(
-                defense=format_name(asked, overrides(defense.params, params)),
-                defense_params=params,
-                arch=arch_text,
-                arch_params=arch_params,
-                recipe=recipe,
-                train_seed=request.train_seed,
-                weights=request.weights,
-            )
-        )
-    return subjects
-
-
-def _network(text: str, defense: Defense, registry: Registry) -> tuple[str, dict[str, Value]]:
-    """The id and the resolved parameters of a network."""
-    if not text:
-        raise UsageError(f"no network is known for {defense.name} on this dataset: give --arch")
-    name, given = parse_name(text)
-    arch = registry.get(Architecture, name).spec
-    params = resolve("architecture", arch.name, arch.params, given)
-    return format_name(arch.name, overrides(arch.params, params)), params
-
-
 def _threat(text: str, dataset: Dataset, registry: Registry) -> ThreatModel:
     threat = ThreatModel.parse(text)
     kind = registry.get(ThreatKind, threat.kind).spec
     if threat.eps is not None and (not kind.bounded or kind.name == "none"):
         raise UsageError(f"--threat {text}: {kind.name} has no budget")
-    if threat.eps is None and (own := _own_threat(threat.kind, dataset, registry)) is not None:
+    if threat.eps is None and (own := own_threat(threat.kind, dataset, registry)) is not None:
         return own
     if threat.eps is None:
         raise UsageError(f"--threat {text}: dataset '{dataset.name}' has no {text} budget; write {text}:EPS")
@@ -189,17 +152,53 @@ def _threat(text: str, dataset: Dataset, registry: Registry) -> ThreatModel:
     return threat
 
 
+def _aimed(chosen: list[Selected], defense: Defense, adaptive: bool, registry: Registry) -> list[Selected]:
+    """The attacks for one defense, cheapest first: on what is deployed, on the stand-ins that every attack with
+    gradients is run on too, and those that the defense names as knowing it."""
+    every = [stand_in.name for stand_in in defense.stand_ins if stand_in.every]
+    found = {selected.name: selected for selected in chosen}
+    for selected in chosen:
+        attack = selected.attack
+        if not selected.on and attack.access == "gradient" and not attack.needs and not attack.only_against:
+            aimed = [replace(selected, name=f"{selected.name}@{name}", on=name) for name in every]
+            found |= {selected.name: selected for selected in aimed}
+    if adaptive:
+        found = {selected.name: selected for selected in select_attacks(defense.adaptive, registry)[0]} | found
+    return sorted(found.values(), key=lambda selected: selected.attack.passes)
+
+
+def _knowledge(attack: Attack, name: str, on: str, defense: Defense) -> Knowledge:
+    """What an attacker knows: another network, answers only, the network without its defense, or all of it."""
+    if on:
+        return next(stand_in.knowledge for stand_in in defense.stand_ins if stand_in.name == on)
+    if "surrogate" in attack.needs:
+        return "transfer"
+    if attack.access != "gradient":
+        return "blackbox"
+    # Where the network alone is a target of its own, whoever attacks what is deployed knows of the defense.
+    published = any(stand_in.knowledge == "static" for stand_in in defense.stand_ins)
+    return "adaptive" if attack.only_against or name in defense.adaptive or published else "static"
+
+
 def _cells(
-    subject: Subject, selected: Selected, dataset: Dataset, threats: list[ThreatModel], seed: int, registry: Registry
-) -> list[Cell] | Skip:
+    subject: Subject, defense: Defense, selected: Selected, dataset: Dataset, threats: list[ThreatModel], seed: int,
+    registry: Registry,
+) -> list[Cell] | Skip:  # fmt: skip
     attack, k = selected.attack, dataset.classes
+    if attack.only_against and defense.name not in attack.only_against:
+        reason = f"it is written against {', '.join(attack.only_against)}"
+        return Skip(defense=subject.defense, attack=selected.name, reason=reason)
+    if selected.on and selected.on not in {stand_in.name for stand_in in defense.stand_ins}:
+        offered = ", ".join(stand_in.name for stand_in in defense.stand_ins) or "none"
+        reason = f"{defense.name} has no stand-in '{selected.on}'; it has: {offered}"
+        return Skip(defense=subject.defense, attack=selected.name, reason=reason)
     if k is not None and not attack.min_classes <= k <= (attack.max_classes or k):
         bounds = f"{attack.min_classes} classes" if k < attack.min_classes else f"at most {attack.max_classes} classes"
         reason = f"needs {bounds}, {dataset.name} has {k}"
         return Skip(defense=subject.defense, attack=selected.name, reason=reason)
     wanted = [threat for threat in threats if threat.kind in attack.threats]
     if not wanted:
-        own = [threat for kind in attack.threats if (threat := _own_threat(kind, dataset, registry)) is not None]
+        own = [threat for kind in attack.threats if (threat := own_threat(kind, dataset, registry)) is not None]
         if not own:
             reason = f"{dataset.name} has no budget for {' or '.join(attack.threats)}; give one with --threat"
             return Skip(defense=subject.defense, attack=selected.name, reason=reason)
@@ -207,46 +206,28 @@ def _cells(
         wanted = [next((t for t in own if t.kind == default and not attack.minimal), own[0])]
     surrogate = None
     if "surrogate" in attack.needs:
-        found = _surrogate(subject, dataset, registry)
+        found = find_surrogate(subject, dataset, registry)
         if isinstance(found, str):
             return Skip(defense=subject.defense, attack=selected.name, reason=found)
         surrogate = found
     return [
         Cell(
-            subject=subject, attack=selected.name, params=_with_step(selected.params, threat, dataset.step),
-            threat=threat, seed=seed, surrogate=surrogate,
+            subject=subject, attack=selected.name, params=with_step(selected.params, threat, dataset.step),
+            threat=threat, seed=seed, on=selected.on,
+            knowledge=_knowledge(attack, selected.name, selected.on, defense), surrogate=surrogate,
         )
         for threat in wanted
     ]  # fmt: skip
 
 
-def _own_threat(name: str, dataset: Dataset, registry: Registry) -> ThreatModel | None:
+def own_threat(name: str, dataset: Dataset, registry: Registry) -> ThreatModel | None:
     """The dataset's budget of a kind, where it has one or the kind needs none."""
     kind = registry.get(ThreatKind, name).spec
     eps = dataset.budgets.get(name, dataset.budgets.get(kind.budget_of))
     return ThreatModel(kind=name, eps=eps) if eps is not None or not kind.bounded or name == "none" else None
 
 
-def _surrogate(subject: Subject, dataset: Dataset, registry: Registry) -> Subject | str:
-    """What a transfer attack on a subject crafts on, or why there is nothing."""
-    try:
-        raw = registry.get(Defense, SURROGATE).spec
-    except UnknownName:
-        return f"it crafts on a surrogate, and no defense '{SURROGATE}' is installed"
-    except UsageError as error:
-        return f"it crafts on a surrogate, and {error}"
-    recipe = subject.recipe or find_recipe("", raw, dataset)
-    if recipe is None:
-        return f"it crafts on a surrogate, and {dataset.name} has no recipe to train one"
-    own = subject.arch == DEFENSE_OWN_NETWORK
-    arch, params = _network(recipe.arch, raw, registry) if own else (subject.arch, dict(subject.arch_params))
-    return Subject(
-        defense=SURROGATE, defense_params=resolve("defense", SURROGATE, raw.params, {}), arch=arch, arch_params=params,
-        recipe=recipe, train_seed=subject.train_seed + 1,
-    )  # fmt: skip
-
-
-def _with_step(params: dict[str, Value], threat: ThreatModel, share: Fraction) -> dict[str, Value]:
+def with_step(params: dict[str, Value], threat: ThreatModel, share: Fraction) -> dict[str, Value]:
     """Put the dataset's step in, where the attack leaves it open."""
     step = threat.eps * share if threat.eps is not None else None
     return {key: step if value == FROM_DATASET else value for key, value in params.items()}
@@ -260,6 +241,6 @@ def _grouped(cells: list[Cell], registry: Registry) -> list[tuple[Cell, ...]]:
         rest = tuple(sorted((key, str(value)) for key, value in cell.params.items() if key != attack.prefix))
         # Cells of one run share everything but the prefix parameter.
         shared = attack.prefix is not None and attack.prefix in cell.params
-        run = (attack.run, attack.revision, attack.access, rest) if shared else cell.attack
+        run = (attack.run, attack.revision, attack.access, rest, cell.on) if shared else cell.attack
         groups.setdefault((run, str(cell.threat)), []).append(cell)
     return [tuple(group) for group in groups.values()]

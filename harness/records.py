@@ -17,15 +17,20 @@ from typing import Any
 from harness.canonical import canonical, digest
 from harness.errors import StoreError
 from harness.names import plain
-from harness.types import Attack, Cell, ThreatKind
+from harness.types import Analysis, Attack, Cell, Subject, ThreatKind, Value
 
-SCHEMA = 2
+SCHEMA = 3
+CELL, ANALYSIS = "cell", "analysis"
+"""The kinds of records."""
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What a subject and its data came to, beyond the names in a cell: hashes, revisions and origins."""
+    """What a subject and its data came to, beyond the names in a cell: hashes, revisions and origins.
+
+    `passes`: how many predictions stand behind a verdict. `gated`: as the defense declares it.
+    """
 
     dataset: str
     data_sha256: str
@@ -37,6 +42,8 @@ class Provenance:
     mandatory: tuple[str, ...]
     arch_origin: str
     arch_revision: int
+    passes: int = 1
+    gated: bool = False
 
 
 def identity(
@@ -47,28 +54,19 @@ def identity(
 
     `supplies`: what the attack was given besides the model -> its sha256.
     """
-    subject = cell.subject
     return {
-        **dataclasses.asdict(provenance),
-        "mandatory": list(provenance.mandatory),
-        "schema": SCHEMA,
-        "kind": "cell",
+        **_subject(cell.subject, provenance),
+        "kind": CELL,
         "judge": judge,
-        "split": "test",
         "start": start,
         "stop": stop,
-        "defense": subject.defense,
-        "defense_params": {name: plain(value) for name, value in subject.defense_params.items()},
-        "arch": subject.arch,
-        "arch_params": {name: plain(value) for name, value in subject.arch_params.items()},
-        "recipe": subject.recipe.name if subject.recipe else "given weights" if subject.weights else "own",
-        "train_seed": subject.train_seed,
         "attack": cell.attack,
         "attack_origin": attack_origin,
         "attack_revision": attack.revision,
         "params": {name: plain(value) for name, value in cell.params.items()},
         "threat": str(cell.threat),
-        "knowledge": _knowledge(attack),
+        "on": cell.on,
+        "knowledge": cell.knowledge,
         "minimal": attack.minimal,
         "supplies": dict(supplies),
         "ranked": kind.bounded and kind.box,
@@ -77,11 +75,36 @@ def identity(
     }
 
 
-def _knowledge(attack: Attack) -> str:
-    """What the attacker knew: another network, the model's answers only, or the model."""
-    if "surrogate" in attack.needs:
-        return "transfer"
-    return "static" if attack.access == "gradient" else "blackbox"
+def analysis_identity(
+    subject: Subject, name: str, params: Mapping[str, Value], analysis: Analysis, origin: str, provenance: Provenance,
+    n: int, seed: int,
+) -> Record:  # fmt: skip
+    """The deterministic head of an analysis' record; `n`: how many test images it was given."""
+    return {
+        **_subject(subject, provenance),
+        "kind": ANALYSIS,
+        "analysis": name,
+        "analysis_origin": origin,
+        "analysis_revision": analysis.revision,
+        "params": {key: plain(value) for key, value in params.items()},
+        "n": n,
+        "seed": seed,
+    }
+
+
+def _subject(subject: Subject, provenance: Provenance) -> Record:
+    return {
+        **dataclasses.asdict(provenance),
+        "mandatory": list(provenance.mandatory),
+        "schema": SCHEMA,
+        "split": "test",
+        "defense": subject.defense,
+        "defense_params": {name: plain(value) for name, value in subject.defense_params.items()},
+        "arch": subject.arch,
+        "arch_params": {name: plain(value) for name, value in subject.arch_params.items()},
+        "recipe": subject.recipe.name if subject.recipe else "given weights" if subject.weights else "own",
+        "train_seed": subject.train_seed,
+    }
 
 
 def record(head: Record, outcome: Record) -> Record:
@@ -121,19 +144,39 @@ def check(value: Any, origin: str) -> Record:
             raise StoreError(f"{origin}: schema {head['schema']} is older than this harness ({SCHEMA}); run it again")
         if value["key"] != digest(head):
             raise StoreError(f"{origin}: its key is not that of its identity; it was edited or mixed up")
-        n = head["stop"] - head["start"]
-        bits = [outcome[name] for name in ("clean", "raw", "last", "any")]
-        numbers = [
-            *([outcome["distances"]] if outcome.get("distances") is not None else []),
-            *outcome.get("details", {}).values(),
-        ]
+        problem = _CHECKS[head["kind"]](head, outcome)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(f"{origin}: not a record ({type(error).__name__}: {error})") from error
-    if outcome.get("n") != n or any(not isinstance(b, str) or len(b) != n or set(b) - {"0", "1"} for b in bits):
-        raise StoreError(f"{origin}: does not hold one bit for each of its {n} images")
-    if not all(type(v) is list and len(v) == n and all(type(one) in (int, float) for one in v) for v in numbers):
-        raise StoreError(f"{origin}: does not hold one distance and one of each detail for each of its {n} images")
+    if problem:
+        raise StoreError(f"{origin}: does not hold {problem}")
     return value  # type: ignore[no-any-return]
+
+
+def _cell_problem(head: Record, outcome: Record) -> str:
+    """What a cell's record lacks, empty where it is whole."""
+    n = head["stop"] - head["start"]
+    bits = [outcome[name] for name in ("clean", "raw", "last", "any")]
+    numbers = [
+        *([outcome["distances"]] if outcome.get("distances") is not None else []),
+        *outcome.get("details", {}).values(),
+    ]
+    if outcome.get("n") != n or any(not isinstance(b, str) or len(b) != n or set(b) - {"0", "1"} for b in bits):
+        return f"one bit for each of its {n} images"
+    if not all(type(v) is list and len(v) == n and all(type(one) in (int, float) for one in v) for v in numbers):
+        return f"one distance and one of each detail for each of its {n} images"
+    return ""
+
+
+def _analysis_problem(head: Record, outcome: Record) -> str:
+    quantities = outcome["quantities"]
+    fine = quantities and all(
+        set(q) == {"value", "n", "unit"} and type(q["n"]) is int and type(q["value"]) in (int, float, type(None))
+        for q in quantities.values()
+    )
+    return "" if fine else "a value, its n and its unit for each quantity"
+
+
+_CHECKS = {CELL: _cell_problem, ANALYSIS: _analysis_problem}
 
 
 def compact(values: Iterable[Record]) -> bytes:

@@ -13,8 +13,8 @@ from typing import Any, Generic, TypeVar
 import pluggy
 
 from harness.errors import NothingSelected, UnknownName, UsageError
-from harness.names import parse_name
-from harness.types import Architecture, Attack, Dataset, Defense, ThreatKind
+from harness.names import parse_name, split_target
+from harness.types import Analysis, Architecture, Attack, Dataset, Defense, ThreatKind
 
 NOUNS: dict[type, str] = {
     Attack: "attack",
@@ -22,9 +22,10 @@ NOUNS: dict[type, str] = {
     Dataset: "dataset",
     Architecture: "architecture",
     ThreatKind: "threat kind",
+    Analysis: "analysis",
 }
 WILDCARDS = "*?"
-Spec = TypeVar("Spec", Attack, Defense, Dataset, Architecture, ThreatKind)
+Spec = TypeVar("Spec", Attack, Defense, Dataset, Architecture, ThreatKind, Analysis)
 """Any of the things a plugin offers."""
 
 
@@ -141,8 +142,8 @@ class Registry:
         return found[0]
 
     def entry(self, kind: type[Spec], identifier: str) -> Entry[Spec]:
-        """Look an id with parameters up, such as `aalp[version=1]`; raises as `get` does."""
-        return self.get(kind, parse_name(identifier)[0])
+        """Look an id with parameters up, such as `aalp[version=1]` or `pgd-40@base`; raises as `get` does."""
+        return self.get(kind, parse_name(split_target(identifier)[0])[0])
 
     def match(self, kind: type[Spec], pattern: str) -> dict[str, Entry[Spec]]:
         """Every entry whose name matches a glob, under the name to ask for it; one without wildcards must exist.

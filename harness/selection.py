@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.errors import UsageError
-from harness.names import format_name, overrides, parse_name, resolve, split_names
+from harness.names import format_name, overrides, parse_name, resolve, split_names, split_target
 from harness.registry import WILDCARDS, Entry, Registry
 from harness.types import Attack, Skip, Value
 
@@ -16,11 +16,12 @@ EVERY_ATTACK = "extended"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selected:
-    """An attack, the id that records give it, and its parameters."""
+    """An attack, the id that records give it, its parameters, and the stand-in it is to run on, empty for its own."""
 
     name: str
     attack: Attack
     params: dict[str, Value]
+    on: str = ""
 
 
 def select_attacks(texts: Sequence[str], registry: Registry) -> tuple[list[Selected], list[Skip]]:
@@ -35,7 +36,8 @@ def select_attacks(texts: Sequence[str], registry: Registry) -> tuple[list[Selec
     skips: dict[str, Skip] = {}
     known = {name for entry in registry.entries(Attack) for name, _ in groups(entry.spec)}
     for text in split_names(texts):
-        name, given = parse_name(text)
+        bare, target = split_target(text)
+        name, given = parse_name(bare)
         by_name = name not in known and not any(sign in name for sign in WILDCARDS)
         if name in known:
             found = list(_members(name, registry))
@@ -52,8 +54,8 @@ def select_attacks(texts: Sequence[str], registry: Registry) -> tuple[list[Selec
             resolved = resolve("attack", asked, attack.params, {**of_group, **given})
             if attack.prefix in resolved and int(str(resolved[attack.prefix])) < 1:
                 raise UsageError(f"attack '{asked}': {attack.prefix}={resolved[attack.prefix]} must be at least 1")
-            label = format_name(asked, overrides(attack.params, resolved))
-            chosen.setdefault(label, Selected(name=label, attack=attack, params=resolved))
+            label = format_name(asked, overrides(attack.params, resolved)) + (f"@{target}" if target else "")
+            chosen.setdefault(label, Selected(name=label, attack=attack, params=resolved, on=target))
     return sorted(chosen.values(), key=lambda selected: selected.attack.passes), list(skips.values())
 
 

@@ -10,8 +10,10 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -24,6 +26,7 @@ from harness.ops import ascend, cross_entropy, project_linf
 from harness.types import Recipe, Value
 
 if TYPE_CHECKING:
+    from harness.peers import Peers
     from harness.types import Flags, Images, Labels, Logits
 
 __all__ = ["EpochReport", "SavedState", "TrainContext", "fit"]
@@ -60,7 +63,9 @@ class TrainContext:
     """Handed to a defense's `step` and `train` as `ctx`.
 
     `eps` and `step` are the inner attack's, on the [0, 1] scale. `progress` is the number of epochs done, with a
-    fraction, kept up to date by the loop. `saved` is the state to resume from, or None.
+    fraction, and `examples` are the batch's indices in the training split; the loop keeps both up to date. `saved` is
+    the state to resume from, or None. `peers`: other defenses and attacks by name, as far as the defense declares
+    that it `uses` them. `cache_dir`: a folder to keep files in. `note`: tells the user a line.
     """
 
     recipe: Recipe
@@ -74,7 +79,32 @@ class TrainContext:
     save_state: Callable[[SavedState], None] = _ignore
     on_batch: Callable[[int, int, int, float], None] = _ignore
     on_epoch: Callable[[EpochReport], None] = _ignore
+    note: Callable[[str], None] = _ignore
+    peers: Peers | None = None
+    cache_dir: Path | None = None
     progress: float = field(default=math.inf)
+    examples: np.ndarray = field(default_factory=lambda: np.arange(0))
+
+    def loss_of(self, defense: str) -> Callable[..., torch.Tensor]:
+        """The loss of another defense, `step(model, x, y, ctx)`; see `harness.peers.Peers.loss`."""
+        return self._peers().loss(defense)
+
+    def network_of(self, defense: str) -> nn.Module:
+        """A trained, frozen network of another defense; see `harness.peers.Peers.network`."""
+        return self._peers().network(defense)
+
+    def attack(self, name: str) -> Callable[..., Images]:
+        """An attack, `craft(model, x, y, examples)`; see `harness.peers.Peers.attack`."""
+        return self._peers().attack(name)
+
+    def _peers(self) -> Peers:
+        if self.peers is None:
+            raise HarnessError("this training has no other plugins at hand: give TrainContext its peers")
+        return self.peers
+
+    def augment(self, x: Images) -> Images:
+        """Change a batch as the recipe's `augment` says; the loop has done so with the images of `step`."""
+        return crop_flip(x) if self.recipe.augment == "crop-flip" else x
 
     def perturb(
         self,
@@ -164,8 +194,7 @@ def _epoch(
         ctx.progress = epoch + batch / batches
         chosen = order[batch * ctx.recipe.batch : (batch + 1) * ctx.recipe.batch]
         x, y = ctx.train.batch(chosen, ctx.device)
-        if ctx.recipe.augment == "crop-flip":
-            x = crop_flip(x)
+        x, ctx.examples = ctx.augment(x), chosen
         loss = step(model, x, y, ctx, **params)
         if not torch.isfinite(loss).all():
             raise HarnessError(f"the loss became {loss.item()} in epoch {epoch + 1}, batch {batch + 1}; lower the rate")

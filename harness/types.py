@@ -28,8 +28,12 @@ Defaults: TypeAlias = "Mapping[str, Value | OneOf]"
 Access: TypeAlias = Literal["gradient", "score", "decision"]
 Need: TypeAlias = Literal["surrogate", "train_images", "features"]
 
+Knowledge: TypeAlias = Literal["static", "transfer", "adaptive", "blackbox"]
+
 FROM_DATASET = "dataset"
 """As the default of an attack's `step` parameter: the planner puts in the dataset's step for the budget in force."""
+TRAINING_EPS = "training eps"
+"""As the default of a defense's parameter: the planner puts in the eps that its network is trained with."""
 
 
 _NUMBER = re.compile(r"[+-]?(\d+/\d+|(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?)")
@@ -142,6 +146,7 @@ class Attack:
         prefix: the parameter in which shorter runs are prefixes of longer ones; needs `Result.snapshots`.
         minimal: seeks the smallest perturbation and ignores `eps`; its first threat kind with a budget is the default.
         needs: what it takes from `ctx` beyond noise: a `surrogate` network, `train_images`, `features` of the model.
+        only_against: the defenses that it is written against; it is not applicable to others.
         min_classes, max_classes: it is not applicable to datasets with fewer, or more, classes.
         aliases: other names under which it can be asked for; records use `name`.
         batch_coupled: its draws or its search couple the images of a batch, so that it always gets the whole shard.
@@ -163,6 +168,7 @@ class Attack:
     prefix: str | None = None
     minimal: bool = False
     needs: tuple[Need, ...] = ()
+    only_against: tuple[str, ...] = ()
     min_classes: int = 2
     max_classes: int | None = None
     aliases: tuple[str, ...] = ()
@@ -222,30 +228,62 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StandIn:
+    """Another network that an attacker of a defense differentiates instead of the deployed one; never judged.
+
+    `build(network, **params)` makes it from the trained network, which it must not change. `knowledge`: what an
+    attack on it knows: `static` (the network without what is added at inference), `transfer` (another network) or
+    `adaptive` (a differentiable stand-in of the deployed one). `every`: all attacks with gradients run on it too, as
+    the paper's protocol has it; otherwise it is attacked where `Defense.adaptive` or the user says `attack@name`.
+    """
+
+    name: str
+    build: Callable[..., torch.nn.Module]
+    knowledge: Literal["static", "transfer", "adaptive"] = "adaptive"
+    every: bool = False
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Defense:
     """One defense: how its network is trained or loaded, and what is deployed.
 
     Give one of `step(model, x, y, ctx, **params)` (the loss of one batch; the harness owns the epoch loop),
     `train(model, ctx, **params)` (its own loop; it calls `ctx.save_state` every epoch) and `load(data=..., **params)`
-    (returns a network with weights). `wrap(model, **params)` returns what is deployed, and what is deployed is what
-    is attacked.
+    (returns a network with weights). `extend(network, shape=..., classes=..., **params)` makes what is trained and
+    saved from the freshly built architecture. `wrap(model, **params)` returns what is deployed, and what is deployed
+    is what is judged.
 
     Args:
         recipes: dataset -> its own recipes, the default first; otherwise the dataset's recipes are used.
+        uses: other defenses and attacks, by name, that its training builds on; their revisions are part of its key.
+        stand_ins: what attacks may differentiate instead of what is deployed.
+        adaptive: the attacks that know it, `attack` or `attack@stand_in`; every suite `all` includes them.
+        gated: a choice inside its prediction (an argmax that selects a branch or a mask) hides part of the gradient;
+            without `adaptive` its numbers carry the flag `no_adaptive`.
         mandatory: attacks without which its numbers carry the flag `weak_protocol`.
-        stochastic: its predictions are random by design.
-        revision: raised whenever what it trains changes.
+        stochastic: its predictions are random by design; then `passes` fresh predictions stand behind each verdict,
+            and an image is broken where more than half of them are wrong.
+        claims: `clean` or an attack -> the published accuracy in per cent.
+        revision: raised whenever what it trains or deploys changes.
     """
 
     name: str
     step: Callable[..., torch.Tensor] | None = None
     train: Callable[..., None] | None = None
     load: Callable[..., torch.nn.Module] | None = None
+    extend: Callable[..., torch.nn.Module] | None = None
     wrap: Callable[..., torch.nn.Module] | None = None
     params: Defaults = field(default_factory=dict)
     recipes: Mapping[str, tuple[Recipe, ...]] = field(default_factory=dict)
+    uses: tuple[str, ...] = ()
+    stand_ins: tuple[StandIn, ...] = ()
+    adaptive: tuple[str, ...] = ()
+    gated: bool = False
     mandatory: tuple[str, ...] = ()
     stochastic: bool = False
+    passes: int = 11
+    claims: Mapping[str, float] = field(default_factory=dict)
     revision: int = 1
     paper: str = ""
     summary: str = ""
@@ -296,6 +334,37 @@ class Architecture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """Something measured of a defense besides its accuracy: `run(ctx, **params)` returns name -> `Quantity`.
+
+    `ctx` is a `harness.analysis.AnalysisContext`.
+
+    Args:
+        only_of: the defenses that it is about; empty for all.
+        groups: suites that include it; `all` is what boards show.
+        revision: raised whenever its results change.
+    """
+
+    name: str
+    run: Callable[..., Mapping[str, Quantity]]
+    params: Defaults = field(default_factory=dict)
+    only_of: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ("all",)
+    revision: int = 1
+    paper: str = ""
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A measured number, over how many images (or what else it counts), and its unit; None where nothing was there."""
+
+    value: float | None
+    n: int
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """One model to be attacked: a defense with its parameters, trained in one way on one dataset.
 
@@ -315,6 +384,7 @@ class Subject:
 class Cell:
     """One attack on one subject under one threat model: names and numbers only.
 
+    `attack` is an id such as `pgd-40@base`; `on` is the stand-in that it differentiates, empty for what is deployed.
     `surrogate`: the other network that a transfer attack crafts on.
     """
 
@@ -323,6 +393,8 @@ class Cell:
     params: Mapping[str, Value]
     threat: ThreatModel
     seed: int = 0
+    on: str = ""
+    knowledge: Knowledge = "static"
     surrogate: Subject | None = None
 
 

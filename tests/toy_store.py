@@ -12,7 +12,7 @@ DOCUMENT = {"attacks": ["pgd-10"], "expected": ["k1", "k2"], "seed": 0}
 
 def make(i, bits="1010"):
     return records.record(
-        {"schema": 2, "start": 0, "stop": 4, "i": i},
+        {"schema": 3, "kind": "cell", "start": 0, "stop": 4, "i": i},
         {"n": 4, "clean": "1111", "raw": bits, "last": "0101", "any": "0101"},
     )
 

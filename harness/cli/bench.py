@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from harness.cli import options
-from harness.plan import Request, plan
+from harness.plan import plan
+from harness.request import Request
 
 
 def command(
@@ -21,6 +22,9 @@ def command(
             help="Names, globs, comma lists or groups (all, standard, linf, fast ...; harness list groups).",
         ),
     ] = ["all"],  # noqa: B006  typer reads the default, nothing changes it
+    analyses: Annotated[
+        list[str], typer.Option("--analyses", help="Measurements besides accuracy: names or all; none by default.")
+    ] = [],  # noqa: B006
     dataset: options.DatasetName = "digits",
     threat: Annotated[
         list[str], typer.Option("--threat", help="Budget, such as linf:8/255; replaces its own kind's; repeatable.")
@@ -56,7 +60,7 @@ def command(
     registry = options.registry(plugin, no_plugin, strict_plugins)
     request = Request(
         defenses=defense, attacks=attacks, dataset=dataset, threats=threat, arch=arch, recipe=recipe, weights=weights,
-        limit=limit, seed=seed, train_seed=train_seed,
+        limit=limit, seed=seed, train_seed=train_seed, analyses=analyses,
     )  # fmt: skip
     planned = plan(request, registry)
     limit_s = options.seconds(time_limit) if time_limit else None

@@ -6,9 +6,10 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -21,12 +22,17 @@ from harness.engine.inline import NOT_APPLICABLE
 from harness.errors import UsageError
 from harness.leaderboard.rows import Row, rows
 from harness.leaderboard.tables import (
+    READINGS,
     States,
+    analyses_csv,
+    analysis_lines,
     attack_columns,
     cell_text,
     flag_notes,
+    has_readings,
     has_worst_case,
     percent,
+    reading_text,
     sections,
     tidy,
     wide,
@@ -167,6 +173,8 @@ class Screen(Reporter):
         found = present(outcome, states)
         for table in tables(found, states):
             self.out.print(table)
+        if measured := analysis_lines(found):
+            self.out.print(_analyses(measured))
         for line in flag_notes(found):
             self.out.print(f"flag  {line}")
         for (defense, attack, _), (state, reason) in sorted(states.items()):
@@ -184,13 +192,15 @@ class Screen(Reporter):
     def _write(self, run: Path, found: Sequence[Row], states: States) -> None:
         atomic.replace(run / "table.csv", tidy(found, states).encode())
         atomic.replace(run / "table.md", wide(found, states).encode())
+        if analyses := analyses_csv(found):
+            atomic.replace(run / "analyses.csv", analyses.encode())
         self.note(f"wrote {run}/records.jsonl, table.csv, table.md   next: harness leaderboard build BOARD --add {run}")
 
 
 def present(outcome: Outcome, states: States) -> list[Row]:
     """The rows of a run: only cells that are whole, and a row without cells for each defense that has none."""
     named = ("defense", "attack", "threat")
-    found = rows(r for r in outcome.records if tuple(r["identity"][name] for name in named) not in states)
+    found = rows(r for r in outcome.records if tuple(r["identity"].get(name) for name in named) not in states)
     for subject in outcome.subjects:
         if subject.defense not in {row.defense for row in found}:
             empty = Row(
@@ -207,6 +217,16 @@ def tables(found: Sequence[Row], states: States) -> list[Table]:
     return [_table(dataset, threat, here, states) for dataset, threat, here in sections(found, states)]
 
 
+def _analyses(lines: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title="analyses", title_justify="left")
+    shown = ("defense", "analysis", "quantity", "value", "unit", "n")
+    for name in shown:
+        table.add_column(name, justify="right" if name in ("value", "n") else "left")
+    for line in lines:
+        table.add_row(*[str(line[name]) for name in shown])
+    return table
+
+
 def _table(dataset: str, threat: str, found: Sequence[Row], states: States) -> Table:
     title = f"{dataset}, {threat}: per cent still correct, 95 % interval"
     table = Table(title=title, title_justify="left")
@@ -219,5 +239,7 @@ def _table(dataset: str, threat: str, found: Sequence[Row], states: States) -> T
             table.add_row(attack, *[cell_text(row, attack, threat, states) for row in found])
     if has_worst_case(found, threat):
         table.add_section()
+        for reading in READINGS if has_readings(found, threat) else ():
+            table.add_row(f"worst, {reading}", *[reading_text(row, threat, reading) for row in found])
         table.add_row("worst case", *[worst_text(row, threat, states) for row in found], style="bold")
     return table

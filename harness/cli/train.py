@@ -7,7 +7,8 @@ from pathlib import Path
 import typer
 
 from harness.cli import options
-from harness.plan import Request, plan
+from harness.plan import plan
+from harness.request import Request
 
 
 def command(

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness import atomic
 from harness.errors import BoardMismatch, StoreError
 from harness.leaderboard.rows import rows
-from harness.leaderboard.tables import tidy, wide
+from harness.leaderboard.tables import analyses_csv, tidy, wide
 from harness.records import Record, compact, read_compacted
 from harness.store import expected
 
@@ -61,7 +61,9 @@ def check(board: Path) -> int:
 
 def _tables(board: Path, records: list[Record]) -> dict[Path, str]:
     found = rows(records)
-    return {board / "table.csv": tidy(found), board / "table.md": wide(found)}
+    tables = {board / "table.csv": tidy(found), board / "table.md": wide(found)}
+    analyses = analyses_csv(found)
+    return {**tables, board / "analyses.csv": analyses} if analyses else tables
 
 
 def _complete(run: Path) -> list[Record]:

@@ -10,18 +10,20 @@ from typing import Any
 
 from harness.canonical import digest
 from harness.errors import StoreError
-from harness.records import Record
+from harness.records import ANALYSIS, Record
+from harness.types import Quantity
 
 ROW_FIELDS = ("dataset", "data_sha256", "defense", "arch", "recipe", "train_seed", "weights_sha256")
 """What a table shows of a subject."""
 VARIANT_FIELDS = (
     "judge", "defense_revision", "attack_revision", "arch_revision", "attack_origin", "defense_origin", "arch_origin",
-    "params", "defense_params", "arch_params", "deployed_sha256", "minimal", "knowledge", "supplies", "ranked",
-    "precision",
+    "params", "defense_params", "arch_params", "deployed_sha256", "minimal", "on", "knowledge", "passes", "supplies",
+    "ranked", "precision",
 )  # fmt: skip
 """What else decides a result. Within one cell these may only differ by revision, and the highest counts."""
 HEAD_FIELDS = (
-    "attack", "threat", "params", "seed", "knowledge", "minimal", "ranked", "attack_revision", "split_size",
+    "attack", "threat", "params", "seed", "on", "knowledge", "passes", "minimal", "ranked", "attack_revision",
+    "split_size",
 )  # fmt: skip
 """What a cell takes over from the identity of its records."""
 COUNTED = ("false_claims", "out_of_range")
@@ -38,7 +40,9 @@ class CellResult:
     threat: str
     params: dict[str, Any]
     seed: int
+    on: str
     knowledge: str
+    passes: int
     minimal: bool
     ranked: bool
     attack_revision: int
@@ -91,7 +95,7 @@ class CellResult:
 
 @dataclass(slots=True, kw_only=True)
 class Row:
-    """One subject with all its cells, keyed by (attack, threat, seed), cheapest first."""
+    """One subject with all its cells, keyed by (attack, threat, seed), cheapest first, and its analyses by name."""
 
     dataset: str
     data_sha256: str
@@ -101,7 +105,9 @@ class Row:
     train_seed: int
     weights_sha256: str
     mandatory: tuple[str, ...] = ()
+    gated: bool = False
     cells: dict[tuple[str, str, int], CellResult] = field(default_factory=dict)
+    analyses: dict[str, dict[str, Quantity]] = field(default_factory=dict)
 
     @property
     def clean(self) -> str:
@@ -116,9 +122,16 @@ class Row:
         """Those with a budget and with valid images: what a worst case is told and a row is ranked by."""
         return sorted({cell.threat for cell in self.cells.values() if cell.ranked} - {"none"})
 
-    def worst(self, threat: str) -> str:
-        """Image by image, whether it stood against every attack of one threat model, over their common images."""
-        together = [cell.robust for cell in self.cells.values() if cell.threat == threat]
+    def worst(self, threat: str, knowledge: str = "") -> str:
+        """Image by image, whether it stood against every attack of one threat model, over their common images.
+
+        `knowledge`: only attackers who know so much count; empty where there was none.
+        """
+        together = [
+            cell.robust for cell in self.cells.values() if cell.threat == threat and knowledge in ("", cell.knowledge)
+        ]
+        if not together:
+            return ""
         n = min(len(bits) for bits in together)
         return "".join("1" if all(bits[i] == "1" for bits in together) else "0" for i in range(n))
 
@@ -130,25 +143,43 @@ def rows(records: Iterable[Record]) -> list[Row]:
         StoreError: where two records of one cell differ in more than their revisions.
     """
     grouped: dict[tuple[Any, ...], dict[tuple[str, str, int], list[Record]]] = {}
+    analyses: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
         head = record["identity"]
         subject = tuple(head[name] for name in ROW_FIELDS)
+        if head["kind"] == ANALYSIS:
+            analyses.setdefault(subject, []).append(record)
+            continue
         cell = (head["attack"], head["threat"], head["seed"])
         grouped.setdefault(subject, {}).setdefault(cell, []).append(record)
     found = []
-    for subject, cells in grouped.items():
+    for subject in {**grouped, **analyses}:
+        cells, measured = grouped.get(subject, {}), analyses.get(subject, [])
         row = Row(**dict(zip(ROW_FIELDS, subject, strict=True)))
         joined = {cell: result for cell, parts in cells.items() if (result := _join(_newest(parts))) is not None}
         row.cells = dict(sorted(joined.items(), key=lambda item: (item[1].threat, sum(item[1].cost), item[0])))
-        row.mandatory = tuple(next(iter(cells.values()))[0]["identity"]["mandatory"])
-        if row.cells:
+        head = [*(parts[0] for parts in cells.values()), *measured][0]["identity"]
+        row.mandatory, row.gated = tuple(head["mandatory"]), head["gated"]
+        row.analyses = _newest_analyses(measured)
+        if row.cells or row.analyses:
             found.append(row)
     return sorted(found, key=lambda row: (row.dataset, -_headline(row), row.defense, row.weights_sha256))
 
 
 def _headline(row: Row) -> float:
     shares = [row.worst(threat).count("1") / len(row.worst(threat)) for threat in row.ranked_threats()]
-    return min(shares, default=row.clean.count("1") / len(row.clean))
+    return min(shares, default=row.clean.count("1") / max(1, len(row.clean)))
+
+
+def _newest_analyses(measured: list[Record]) -> dict[str, dict[str, Quantity]]:
+    """Analysis id -> its quantities; of several records the highest revision counts, then the most images."""
+    ordered = sorted(measured, key=lambda r: (r["identity"]["analysis_revision"], r["identity"]["n"]))
+    return {
+        record["identity"]["analysis"]: {
+            name: Quantity(**quantity) for name, quantity in record["outcome"]["quantities"].items()
+        }
+        for record in ordered
+    }
 
 
 def _newest(parts: list[Record]) -> list[Record]:

@@ -15,12 +15,14 @@ CAPTION = (
     "(reading `robust`), with the 95 % Wilson interval. Worst case: image by image over the attacks shown. Median: of",
     "the distances from the clean images, for attacks that seek the smallest or have no budget.",
 )
+READINGS = ("static", "transfer", "blackbox", "adaptive")
+"""What attackers may know, in the order of the columns; the worst case over all of them comes last."""
 States = Mapping[tuple[str, str, str], tuple[str, str]]
 """(defense, attack, threat) -> (state, reason) of cells without a number; no threat where none was chosen."""
 
 COLUMNS = (
-    "dataset", "defense", "arch", "recipe", "train_seed", "threat", "attack", "params", "knowledge", "seed", "state",
-    "n", "split_size", "clean", "robust", "robust_low", "robust_high", "last", "raw", "median_distance", "forwards",
+    "dataset", "defense", "arch", "recipe", "train_seed", "threat", "attack", "params", "knowledge", "passes", "seed",
+    "state", "n", "split_size", "clean", "robust", "robust_low", "robust_high", "last", "raw", "median_distance", "forwards",
     "backwards", "flags",
     "attack_revision", "weights_sha256", "data_sha256", "reason",
 )  # fmt: skip
@@ -48,8 +50,13 @@ def tidy(rows: Sequence[Row], states: States | None = None) -> str:
             bits = row.worst(threat)
             note = "; ".join(f"{name}: {evidence}" for name, evidence in flags.items())
             state = "partial" if is_partial(row, threat, states) else "done"
-            head = {"threat": threat, "attack": "worst case", "state": state, "flags": note}
-            lines.append({**subject, **head, **_accuracy(bits), "clean": _share(row.clean[: len(bits)])})
+            head = {"threat": threat, "attack": "worst case", "state": state}
+            for knowledge in READINGS if has_readings([row], threat) else ():
+                if part := row.worst(threat, knowledge):
+                    told = {"knowledge": knowledge, "clean": _share(row.clean[: len(part)])}
+                    lines.append({**subject, **head, **told, **_accuracy(part)})
+            whole = {"clean": _share(row.clean[: len(bits)]), "flags": note}
+            lines.append({**subject, **head, **whole, **_accuracy(bits)})
     for (defense, attack, threat), (state, reason) in sorted(states.items()):
         lines.append({"defense": defense, "attack": attack, "threat": threat, "state": state, "reason": reason})
     return str(pd.DataFrame(lines, columns=list(COLUMNS), dtype=object).to_csv(index=False, lineterminator="\n"))
@@ -74,10 +81,27 @@ def worst_text(row: Row, threat: str, states: States) -> str:
     return percent(row.worst(threat)) + (" partial" if is_partial(row, threat, states) else "")
 
 
+def has_readings(rows: Sequence[Row], threat: str) -> bool:
+    """Whether worst cases are told apart by what the attacker knew: where that matters for any of the rows."""
+    return has_worst_case(rows, threat) and any(
+        row.gated or any(cell.knowledge == "adaptive" for cell in row.cells.values()) for row in rows
+    )
+
+
+def reading_text(row: Row, threat: str, knowledge: str) -> str:
+    """What a table shows as the worst case of the attackers who know so much."""
+    if bits := row.worst(threat, knowledge):
+        return percent(bits)
+    if knowledge != "adaptive":
+        return "not run"
+    return "no adaptive evaluation" if row.gated else "as static"
+
+
 def wide(rows: Sequence[Row], states: States | None = None) -> str:
     """The Markdown table for each dataset and threat model: one line for each row, one column for each attack."""
     states = states or {}
-    return "\n".join(_section(dataset, threat, here, states) for dataset, threat, here in sections(rows, states))
+    tables = [_section(dataset, threat, here, states) for dataset, threat, here in sections(rows, states)]
+    return "\n".join([*tables, *_analyses(rows)])
 
 
 def sections(rows: Sequence[Row], states: States) -> Iterator[tuple[str, str, list[Row]]]:
@@ -113,7 +137,8 @@ def cell_text(row: Row, attack: str, threat: str, states: States) -> str:
 
 def _number(cell: CellResult) -> str:
     far = cell.median_distance
-    return percent(cell.robust) + (f" median {far:.3g}" if far is not None else "")
+    drawn = f" passes={cell.passes}" if cell.passes > 1 else ""
+    return percent(cell.robust) + (f" median {far:.3g}" if far is not None else "") + drawn
 
 
 def flag_notes(rows: Sequence[Row]) -> list[str]:
@@ -128,11 +153,14 @@ def flag_notes(rows: Sequence[Row]) -> list[str]:
 def _section(dataset: str, threat: str, rows: Sequence[Row], states: States) -> str:
     attacks = attack_columns(rows, threat, states) if threat != "none" else []
     worst = [f"Worst case ({threat})"] if has_worst_case(rows, threat) else []
-    header = ["Defense", "Network", "Recipe", "Clean", *worst, *attacks, "Flags"]
+    readings = READINGS if has_readings(rows, threat) else ()
+    named = [f"Worst case, {reading}" for reading in readings]
+    header = ["Defense", "Network", "Recipe", "Clean", *named, *worst, *attacks, "Flags"]
     lines = [f"## {dataset}, {threat}", "", _joined(header), _joined(["---"] * len(header))]
     for row in rows:
         cells = [cell_text(row, attack, threat, states) for attack in attacks]
-        headline = [f"**{worst_text(row, threat, states)}**"] if worst else []
+        headline = [reading_text(row, threat, reading) for reading in readings]
+        headline += [f"**{worst_text(row, threat, states)}**"] if worst else []
         names = ", ".join(audit.flags(row)) or "none"
         lines.append(_joined([row.defense, row.arch, row.recipe, percent(row.clean), *headline, *cells, names]))
     lines += ["", *CAPTION, ""]
@@ -142,12 +170,53 @@ def _section(dataset: str, threat: str, rows: Sequence[Row], states: States) -> 
     return "\n".join(lines).rstrip() + "\n"
 
 
+ANALYSIS_COLUMNS = (*ROW_FIELDS, "analysis", "quantity", "value", "unit", "n")
+
+
+def analysis_lines(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A line for each quantity of each analysis."""
+    return [
+        {
+            **{name: getattr(row, name) for name in ROW_FIELDS},
+            "analysis": analysis, "quantity": name, "unit": quantity.unit, "n": quantity.n,
+            "value": "" if quantity.value is None else f"{quantity.value:.6g}",
+        }
+        for row in rows
+        for analysis, quantities in sorted(row.analyses.items())
+        for name, quantity in quantities.items()
+    ]  # fmt: skip
+
+
+def analyses_csv(rows: Sequence[Row]) -> str:
+    """The CSV of all analyses; empty without any."""
+    import pandas as pd
+
+    lines = analysis_lines(rows)
+    if not lines:
+        return ""
+    return str(
+        pd.DataFrame(lines, columns=list(ANALYSIS_COLUMNS), dtype=object).to_csv(index=False, lineterminator="\n")
+    )
+
+
+def _analyses(rows: Sequence[Row]) -> list[str]:
+    """A Markdown section with every analysis."""
+    lines = analysis_lines(rows)
+    if not lines:
+        return []
+    shown = ("defense", "arch", "recipe", "analysis", "quantity", "value", "unit", "n")
+    head = [_joined([name.capitalize() for name in shown]), _joined(["---"] * len(shown))]
+    body = [_joined([str(line[name]) for name in shown]) for line in lines]
+    return ["\n".join(["## Analyses", "", *head, *body]) + "\n"]
+
+
 def _line(cell: CellResult) -> dict[str, Any]:
     return {
         "threat": cell.threat,
         "attack": cell.attack,
         "params": " ".join(f"{key}={format_value(value)}" for key, value in sorted(cell.params.items())),
         "knowledge": cell.knowledge,
+        "passes": cell.passes,
         "seed": cell.seed,
         "state": "done",
         "split_size": cell.split_size,

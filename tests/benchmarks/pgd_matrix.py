@@ -14,7 +14,8 @@ from harness.data import LoadedDataset
 from harness.discovery import discover
 from harness.evaluate import Shard, evaluate
 from harness.judge import Judge
-from harness.plan import Request, plan
+from harness.plan import plan
+from harness.request import Request
 from harness.types import Architecture, Attack
 
 STEPS = (10, 20, 40, 100)

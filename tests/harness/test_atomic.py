@@ -173,7 +173,7 @@ def violations(log, versions):
 
 
 def sealed(i):
-    head = {"schema": 2, "start": 0, "stop": 4, "i": i}
+    head = {"schema": 3, "kind": "cell", "start": 0, "stop": 4, "i": i}
     bits = {"clean": "1111", "raw": "1010", "last": "0101", "any": "0101"}
     return records.seal(records.record(head, {"n": 4, **bits}))
 

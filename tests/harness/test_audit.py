@@ -109,7 +109,8 @@ def test_two_losses_that_disagree():
 
 def test_every_flag_has_a_meaning():
     assert set(audit.MEANING) == {
-        "as_published", "blackbox_wins", "dynamic", "false_claims", "limited", "losses_disagree", "not_monotone_steps",
+        "as_published", "blackbox_wins", "dynamic", "false_claims", "limited", "losses_disagree", "no_adaptive",
+        "not_monotone_steps",
         "out_of_range", "probability_outputs", "robust_ge_clean", "single_step_wins", "stochastic", "transfer_wins",
         "under_reach", "weak_protocol", "zero_gradients",
     }  # fmt: skip

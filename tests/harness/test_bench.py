@@ -9,8 +9,9 @@ from harness.bench import bench
 from harness.leaderboard.rows import rows
 from harness.leaderboard.tables import tidy, wide
 from harness.outcome import Interrupted, Settings
-from harness.plan import Request, plan
+from harness.plan import plan
 from harness.reporter import Reporter
+from harness.request import Request
 from toy_plugins import CHEATS, FAILURES, toy_registry
 
 

@@ -9,8 +9,9 @@ import torch
 from harness import checkpoints, weights
 from harness.data import LoadedDataset
 from harness.errors import CheckpointError
-from harness.plan import Request, plan
+from harness.plan import plan
 from harness.reporter import Reporter
+from harness.request import Request
 from toy_plugins import toy_registry
 
 REGISTRY = toy_registry()

@@ -7,7 +7,8 @@ import pytest
 from harness.api import Attack, hookimpl
 from harness.discovery import discover
 from harness.errors import HarnessError, NothingSelected, UnknownName, UsageError
-from harness.plan import Request, plan
+from harness.plan import plan
+from harness.request import Request
 from harness.types import ThreatModel
 from toy_plugins import toy_registry
 

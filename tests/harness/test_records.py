@@ -101,11 +101,14 @@ CHANGES = {
     "arch_revision": {"arch_revision": 2},
     "arch_params": {"cell": _subject(arch_params={"width": 2})},
     "attack_origin": {"attack_origin": "plugin_b"},
-    "knowledge": {"attack": dataclasses.replace(ATTACK, access="score")},
+    "knowledge": {"cell": dataclasses.replace(CELL, knowledge="blackbox")},
+    "on": {"cell": dataclasses.replace(CELL, on="base")},
+    "passes": {"passes": 11},
+    "gated": {"gated": True},
     "supplies": {"supplies": {"surrogate": "9" * 64}},
     "ranked": {"kind": dataclasses.replace(LINF, bounded=False)},
 }
-CONSTANTS = {"schema": 2, "kind": "cell", "split": "test", "precision": "float32"}
+CONSTANTS = {"schema": 3, "kind": "cell", "split": "test", "precision": "float32"}
 
 
 def test_every_field_of_the_identity_is_covered_here():
@@ -216,21 +219,6 @@ def test_a_wrong_count_is_refused():
 
 
 # what an attack knew, what it was given, what is ranked
-
-
-@pytest.mark.parametrize(
-    ("changes", "knowledge"),
-    [
-        ({}, "static"),
-        ({"access": "score"}, "blackbox"),
-        ({"access": "decision"}, "blackbox"),
-        ({"needs": ("surrogate",)}, "transfer"),
-        ({"needs": ("train_images", "surrogate"), "access": "decision"}, "transfer"),
-        ({"needs": ("train_images", "features")}, "static"),
-    ],
-)
-def test_knowledge_follows_from_what_the_attack_declares(changes, knowledge):
-    assert _identity(attack=dataclasses.replace(ATTACK, **changes))["knowledge"] == knowledge
 
 
 @pytest.mark.parametrize("bounded", [True, False])

@@ -11,9 +11,11 @@ from harness.bench import bench
 from harness.conformance import toys
 from harness.errors import NothingSelected, UnknownName, UsageError
 from harness.outcome import Settings
-from harness.plan import DEFENSE_OWN_NETWORK, Request, plan
+from harness.plan import plan
 from harness.reporter import Reporter
+from harness.request import Request
 from harness.selection import groups, select_attacks
+from harness.subjects import DEFENSE_OWN_NETWORK
 from toy_plugins import RECIPE, load_toy, one_step, plain_step, toy_registry
 
 

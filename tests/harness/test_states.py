@@ -21,9 +21,10 @@ from harness.leaderboard import board
 from harness.leaderboard.rows import rows
 from harness.leaderboard.tables import tidy, wide
 from harness.outcome import Settings
-from harness.plan import Request, plan
+from harness.plan import plan
 from harness.records import read_compacted
 from harness.reporter import Reporter
+from harness.request import Request
 from harness.store import expected
 from toy_clock import Clock
 from toy_plugins import RECIPE, broken_step, plain_step, toy_registry
