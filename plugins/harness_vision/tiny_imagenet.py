@@ -60,7 +60,7 @@ def _annotated(home: Path, classes: list[str]) -> tuple[list[Path], np.ndarray]:
     if not notes.is_file():
         raise DataError(f"dataset tiny-imagenet: {notes} is missing. Expected {WANTED}")
     number = {name: label for label, name in enumerate(classes)}
-    rows = [line.split("\t") for line in notes.read_text().splitlines() if line.strip()]
+    rows = [line.split("\t") for line in notes.read_text("utf-8", "replace").splitlines() if line.strip()]
     if odd := next((row for row in rows if len(row) < 2 or row[1] not in number), None):
         raise DataError(f"dataset tiny-imagenet: {notes} has a line without a known class: {' '.join(odd)}")
     files = [home / "val" / "images" / row[0] for row in rows]

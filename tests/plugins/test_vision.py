@@ -3,6 +3,8 @@
 import hashlib
 import io
 import itertools
+import os
+import shutil
 import struct
 import zipfile
 import zlib
@@ -20,7 +22,7 @@ from harness.errors import DataError
 from harness.names import default_value
 from harness.networks import Classifier, parameter_count
 from harness.types import Split
-from harness_vision import datasets, harness_architectures, harness_datasets
+from harness_vision import datasets, harness_architectures, harness_datasets, images
 
 DATASETS = {dataset.name: dataset for dataset in harness_datasets()}
 ARCHITECTURES = {arch.name: arch for arch in harness_architectures()}
@@ -184,20 +186,7 @@ def test_torchvisions_layouts_become_channels_first_and_validation_comes_from_tr
     assert not any(arguments["download"] for arguments in disk.asked)
 
 
-# --- networks --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "count"),
-    [
-        ("lenet5", (1, 28, 28), 61_706),
-        ("lenet_advertorch", (1, 28, 28), 648_226),
-        ("madry_mnist", (1, 28, 28), 3_274_634),
-        ("resnet18", (3, 32, 32), 11_173_962),
-    ],
-)
-def test_networks_have_the_published_number_of_parameters(name, shape, count):
-    assert parameter_count(build(name, shape, 10)) == count
+# --- the networks of digits and MNIST; the others are in test_architectures.py ---------------------------------------
 
 
 @pytest.mark.parametrize(("width", "channels", "classes"), [(16, 1, 10), (16, 3, 7), (5, 1, 10)])
@@ -220,17 +209,6 @@ def test_digits_net_has_64_features_unless_told_otherwise():
     assert build("digits_net", (1, 8, 8), 10).head.in_features == 64
 
 
-def test_resnet18_has_the_stages_of_the_paper():
-    model = build("resnet18", (3, 32, 32), 10)
-    with torch.no_grad():
-        stages = model.stages(torch.zeros(2, 3, 32, 32))
-    assert {name: tuple(output.shape[1:]) for name, output in stages.items()} == {
-        "stem": (64, 32, 32), "layer1": (64, 32, 32), "layer2": (128, 16, 16), "layer3": (256, 8, 8),
-        "layer4": (512, 4, 4),
-    }  # fmt: skip
-    assert model.head.in_features == 512
-
-
 @pytest.mark.parametrize(("name", "features"), [("lenet5", 84), ("lenet_advertorch", 200), ("madry_mnist", 1024)])
 def test_the_head_sees_the_last_hidden_layer(name, features):
     model = build(name, (1, 28, 28), 10)
@@ -248,6 +226,179 @@ def test_the_public_weights_reach_their_accuracy_on_all_test_images(trained, acc
             x, y = part.batch(slice(start, start + 100), torch.device("cpu"))
             right += int((model(x).argmax(dim=1) == y).sum())
     assert right / 100 == pytest.approx(accuracy, abs=0.01)
+
+
+# --- Tiny-ImageNet and Caltech-101: folders of their own layouts -----------------------------------------------------
+
+
+def jpeg(path: Path, size: tuple[int, int], colour: tuple[int, int, int], mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).convert(mode).save(path, "JPEG")
+
+
+def linked(source: Path, target: Path) -> Path:
+    """A copy of a folder in which files can be removed and replaced, and not written over."""
+    return Path(shutil.copytree(source, target, copy_function=os.link))
+
+
+def plainly(files: dict[Path, int], size: tuple[int, int]) -> Counter[tuple[bytes, int]]:
+    """What files of a single colour are as images (pixels, label), by another way than the harness's."""
+    found: Counter[tuple[bytes, int]] = Counter()
+    for path, label in files.items():
+        with Image.open(path) as image:
+            colour = np.array(image.convert("RGB").getpixel((0, 0)), dtype=np.uint8)
+        found[np.broadcast_to(colour[:, None, None], (3, *size)).tobytes(), label] += 1
+    return found
+
+
+TINY_CLASSES = [f"n{10 * number:08}" for number in range(200)]
+
+
+@pytest.fixture(scope="module")
+def tiny_root(tmp_path_factory) -> Path:
+    """Tiny-ImageNet with 6 training images for each of its classes, one of them grey, and 300 validation images."""
+    root = tmp_path_factory.mktemp("tiny")
+    home = root / "tiny-imagenet-200"
+    for label, name in enumerate(TINY_CLASSES):
+        for i in range(6):
+            jpeg(
+                home / "train" / name / "images" / f"{name}_{i}.JPEG",
+                (64, 64),
+                (label, 40 * i, 0),
+                "L" if i == 5 else "RGB",
+            )
+        (home / "train" / name / f"{name}_boxes.txt").write_text(f"{name}_0.JPEG\t0\t0\t62\t62\n")
+    lines = []
+    for i in range(300):
+        jpeg(home / "val" / "images" / f"val_{i}.JPEG", (64, 64), (0, 0, i // 2))
+        lines.append(f"val_{i}.JPEG\t{TINY_CLASSES[i * 7 % 200]}\t0\t32\t44\t62\n")
+    (home / "val" / "val_annotations.txt").write_text("".join(lines))
+    jpeg(home / "test" / "images" / "test_0.JPEG", (64, 64), (9, 9, 9))
+    return root
+
+
+def test_tiny_imagenet_is_tested_on_its_annotated_validation_images(tiny_root):
+    home, dataset = tiny_root / "tiny-imagenet-200", loaded("tiny-imagenet", tiny_root)
+    parts = {part: dataset.part(part).split for part in PARTS}
+    assert {part: split.pixels.shape for part, split in parts.items()} == {
+        "train": (200, 3, 64, 64), "validation": (1000, 3, 64, 64), "test": (300, 3, 64, 64),
+    }  # fmt: skip
+    validation = {home / "val" / "images" / f"val_{i}.JPEG": i * 7 % 200 for i in range(300)}
+    assert as_images(parts["test"]) == plainly(validation, (64, 64))
+    assert parts["test"].labels[:3].tolist() == [0, 7, 14]  # in the order of the annotations
+    train = {path: TINY_CLASSES.index(path.parts[-3]) for path in home.glob("train/*/images/*.JPEG")}
+    assert as_images(parts["train"]) + as_images(parts["validation"]) == plainly(train, (64, 64))
+    assert np.bincount(parts["validation"].labels).tolist() == [5] * 200
+
+
+TINY_FILES = (
+    "tiny-imagenet-200/train/CLASS/images/*.JPEG", "tiny-imagenet-200/val/images/*.JPEG",
+    "tiny-imagenet-200/val/val_annotations.txt", "tiny-imagenet-200.zip",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("part", "gone"),
+    [
+        ("train", "train"),
+        ("test", "train"),
+        ("train", f"train/{TINY_CLASSES[3]}"),
+        ("train", f"train/{TINY_CLASSES[3]}/images"),
+        ("test", "val/val_annotations.txt"),
+        ("test", "val/images/val_7.JPEG"),
+    ],
+)
+def test_what_is_missing_of_tiny_imagenet_is_named_with_where_all_of_it_belongs(tiny_root, tmp_path, part, gone):
+    path = linked(tiny_root, tmp_path / "data") / "tiny-imagenet-200" / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(DataError) as raised:
+        loaded("tiny-imagenet", tmp_path / "data").part(part)
+    named = path.parent if gone == f"train/{TINY_CLASSES[3]}" else path  # 199 of the class folders
+    assert all(text in str(raised.value) for text in (str(named), "--data-root", *TINY_FILES))
+
+
+def test_damage_to_tiny_imagenet_is_named(tiny_root, tmp_path):
+    home = linked(tiny_root, tmp_path / "data") / "tiny-imagenet-200"
+    (home / "val" / "val_annotations.txt").unlink()
+    (home / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn99999999\t0\t0\t1\t1\n")
+    with pytest.raises(
+        DataError, match=r"val_annotations\.txt has a line without a known class: val_0\.JPEG n99999999"
+    ):
+        loaded("tiny-imagenet", tmp_path / "data").part("test")
+    for image in (home / "train" / TINY_CLASSES[0] / "images").glob("*.JPEG"):
+        image.unlink()
+        jpeg(image, (64, 32), (0, 0, 0))
+    with pytest.raises(DataError, match=rf"train/{TINY_CLASSES[0]}/images/.*JPEG is 64x32 pixels, not 64x64"):
+        loaded("tiny-imagenet", tmp_path / "data").part("train")
+    for name in TINY_CLASSES:
+        for i in range(1, 6):
+            (home / "train" / name / "images" / f"{name}_{i}.JPEG").unlink()
+    with pytest.raises(DataError, match=r"the 200 images in .* are too few .* extract the archive again"):
+        loaded("tiny-imagenet", tmp_path / "data").part("train")
+
+
+@pytest.fixture(scope="module")
+def caltech_root(tmp_path_factory) -> Path:
+    """Caltech-101 with 15 images for each of its classes, of several sizes, and its background class."""
+    root = tmp_path_factory.mktemp("caltech")
+    home = root / "caltech101" / "101_ObjectCategories"
+    for number in range(101):
+        for i in range(15):
+            size, mode = ((30, 20), (20, 30), (64, 64), (100, 70))[i % 4], "L" if i == 7 else "RGB"
+            jpeg(home / f"class_{number:03}" / f"image_{i:04}.jpg", size, (2 * number, 16 * i, 99), mode)
+        jpeg(home / "BACKGROUND_Google" / f"image_{number:04}.jpg", (30, 20), (255, 0, 255))
+    (home / "class_000" / "._image_0000.jpg").write_bytes(b"resource fork")
+    (home / ".hidden").mkdir()
+    return root
+
+
+def test_caltech_is_cut_into_three_stratified_parts_without_its_background(caltech_root):
+    home, dataset = caltech_root / "caltech101" / "101_ObjectCategories", loaded("caltech101", caltech_root)
+    parts = {part: dataset.part(part).split for part in PARTS}
+    # A fifth of 1,515 images is the test part, a tenth of the other 1,212 the validation part.
+    assert {part: split.pixels.shape for part, split in parts.items()} == {
+        "train": (1091, 3, 64, 64), "validation": (121, 3, 64, 64), "test": (303, 3, 64, 64),
+    }  # fmt: skip
+    files = {path: int(path.parent.name[-3:]) for path in home.glob("class_*/image_*.jpg")}
+    assert len(files) == 1515
+    assert sum((as_images(split) for split in parts.values()), Counter()) == plainly(files, (64, 64))
+    assert np.bincount(parts["test"].labels).tolist() == [3] * 101
+    assert set(np.bincount(parts["validation"].labels).tolist()) == {1, 2}
+
+
+@pytest.mark.parametrize("gone", ["", "class_050"])
+def test_what_is_missing_of_caltech_is_named_with_where_all_of_it_belongs(caltech_root, tmp_path, gone):
+    home = linked(caltech_root, tmp_path / "data") / "caltech101" / "101_ObjectCategories"
+    shutil.rmtree(home / gone)
+    with pytest.raises(DataError, match="has 100 class folders" if gone else "has 0 class folders") as raised:
+        loaded("caltech101", tmp_path / "data").part("test")
+    wanted = (str(home), "--data-root", "caltech101/101_ObjectCategories/CLASS/*.jpg", "data.caltech.edu")
+    assert all(text in str(raised.value) for text in wanted)
+
+
+def test_caltech_with_too_few_images_or_a_damaged_one_is_a_data_error(caltech_root, tmp_path):
+    home = linked(caltech_root, tmp_path / "data") / "caltech101" / "101_ObjectCategories"
+    for image in (home / "class_004").glob("*.jpg"):
+        image.unlink()
+        image.write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"class_004/image_.*jpg cannot be decoded"):
+        loaded("caltech101", tmp_path / "data").part("train")
+    for i in range(10):
+        for image in home.glob(f"class_*/image_{i:04}.jpg"):
+            image.unlink()
+    with pytest.raises(DataError, match=r"the 505 images in .* are too few"):
+        loaded("caltech101", tmp_path / "data").part("train")
+
+
+@pytest.mark.parametrize("size", [(90, 131), (64, 200), (40, 50)])
+def test_images_are_scaled_bilinearly_with_antialiasing(tmp_path, size):
+    source = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(source).save(tmp_path / "noise.png")
+    pixels = images.coloured("dataset", tmp_path, [tmp_path / "noise.png"], (64, 64), resize=True)
+    torchs = torch.nn.functional.interpolate(
+        torch.from_numpy(source).permute(2, 0, 1)[None].double(), (64, 64), mode="bilinear", antialias=True
+    )
+    assert np.abs(pixels - torchs.numpy()).max() <= 1.01  # rounded once for each direction
 
 
 # --- folder:PATH -----------------------------------------------------------------------------------------------------
