@@ -39,6 +39,8 @@ def _values(field: str, value: Any) -> list[str]:
         return [", ".join(f"{key}={format_value(setting)}" for key, setting in value.items())]
     if field == "params":
         return [f"{key}={format_value(default_value(default))}{_choices(default)}" for key, default in value.items()]
+    if field == "claims":
+        return [", ".join(f"{attack} {accuracy:g} %" for attack, accuracy in value.items())]
     if field == "budgets":
         return [f"{kind}:{eps}" for kind, eps in value.items()]
     if field == "recipes":

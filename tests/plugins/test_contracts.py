@@ -26,8 +26,20 @@ KINDS = [entry.spec for entry in REGISTRY.entries(ThreatKind)]
 
 
 def usable(kind):
-    """Everything that runs: what has a measured defect is listed, and its own plugin's tests show the defect."""
-    return [entry for entry in REGISTRY.entries(kind) if not getattr(entry.spec, "defect", "")]
+    """Everything that runs and that a contract can hold.
+
+    What has a measured defect is listed, and its own plugin's tests show the defect. A defense that only loads a
+    network has nothing to train or to deploy on a toy; the zoo of robustbench alone has two hundred of them.
+    """
+    return [
+        entry
+        for entry in REGISTRY.entries(kind)
+        if not getattr(entry.spec, "defect", "") and not (kind is Defense and only_loads(entry.spec))
+    ]
+
+
+def only_loads(defense: Defense) -> bool:
+    return defense.load is not None and defense.wrap is None
 
 
 PAIRS = [
