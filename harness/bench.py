@@ -180,15 +180,11 @@ class _Run:
             store.attempt(key, {**log, "outcome": tried.error, "trace": tried.trace})
             if tried.state == NOT_APPLICABLE:
                 store.inapplicable(key, {**log, "outcome": tried.error})
-            self.outcome.failures.append(
-                Failure(
-                    defense=subject.defense,
-                    attack=f"analysis {job.planned.analysis}",
-                    threat="none",
-                    state=tried.state,
-                    reason=tried.error,
-                )  # fmt: skip
+            name = f"analysis {job.planned.analysis}"
+            failure = Failure(
+                defense=subject.defense, attack=name, threat="none", state=tried.state, reason=tried.error
             )
+            self.outcome.failures.append(failure)
             return
         store.commit(records.record(job.head, tried.value))
         store.attempt(key, {**log, "outcome": "done"})

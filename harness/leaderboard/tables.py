@@ -22,9 +22,8 @@ States = Mapping[tuple[str, str, str], tuple[str, str]]
 
 COLUMNS = (
     "dataset", "defense", "arch", "recipe", "train_seed", "threat", "attack", "params", "knowledge", "passes", "seed",
-    "state", "n", "split_size", "clean", "robust", "robust_low", "robust_high", "last", "raw", "median_distance", "forwards",
-    "backwards", "flags",
-    "attack_revision", "weights_sha256", "data_sha256", "reason",
+    "state", "n", "split_size", "clean", "robust", "robust_low", "robust_high", "last", "raw", "median_distance",
+    "forwards", "backwards", "flags", "attack_revision", "weights_sha256", "data_sha256", "reason",
 )  # fmt: skip
 
 
