@@ -8,6 +8,9 @@ from pathlib import Path
 
 from harness import atomic
 from harness.errors import BoardMismatch, StoreError
+from harness.leaderboard import definition as definitions
+from harness.leaderboard import printed
+from harness.leaderboard.paper_table import paper_csv, paper_markdown
 from harness.leaderboard.rows import rows
 from harness.leaderboard.tables import analyses_csv, tidy, wide
 from harness.records import Record, compact, read_compacted
@@ -30,7 +33,7 @@ def build(board: Path, runs: Sequence[Path] = ()) -> list[Path]:
             key = str(record["key"])
             if kept.setdefault(key, record) != record:
                 raise StoreError(f"{run}: record {key[:12]} differs from the one on {board}; both cannot be right")
-    if not kept:
+    if not kept and definitions.read(board) is None:
         raise StoreError(f"{board} has no records yet: name finished runs with --add results/RUN_ID")
     atomic.replace(board / RECORDS, compact(kept.values()))
     tables = _tables(board, list(kept.values()))
@@ -60,8 +63,21 @@ def check(board: Path) -> int:
 
 
 def _tables(board: Path, records: list[Record]) -> dict[Path, str]:
+    """Every generated file of a board: a paper's table, or the ranked one where the board has no definition."""
     found = rows(records)
-    tables = {board / "table.csv": tidy(found), board / "table.md": wide(found)}
+    definition = definitions.read(board)
+    if definition is not None and definition.kind == "paper":
+        values = printed.read(board)
+        return {
+            board / "table.csv": paper_csv(definition, values, found),
+            board / "table.md": paper_markdown(definition, values, found),
+        }
+    limited = definition.rank_limited if definition is not None else False
+    head = f"# {definition.title}\n\n{definition.note}\n\n" if definition is not None else ""
+    tables = {
+        board / "table.csv": tidy(found, rank_limited=limited),
+        board / "table.md": head + wide(found, rank_limited=limited),
+    }
     analyses = analyses_csv(found)
     return {**tables, board / "analyses.csv": analyses} if analyses else tables
 

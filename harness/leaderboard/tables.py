@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness import audit
+from harness.leaderboard.ranking import ranks
 from harness.leaderboard.rows import ROW_FIELDS, CellResult, Row
 from harness.names import format_value
 from harness.stats import wilson
@@ -13,7 +14,8 @@ from harness.stats import wilson
 CAPTION = (
     "Per cent of images that are classified correctly and stand against any image the attack reported",
     "(reading `robust`), with the 95 % Wilson interval. Worst case: image by image over the attacks shown. Median: of",
-    "the distances from the clean images, for attacks that seek the smallest or have no budget.",
+    "the distances from the clean images, for attacks that seek the smallest or have no budget. Rank: 1 + the rows",
+    "that are better in an exact McNemar test on common images, with Holm's correction over all pairs at 5 %.",
 )
 READINGS = ("static", "transfer", "blackbox", "adaptive")
 """What attackers may know, in the order of the columns; the worst case over all of them comes last."""
@@ -22,8 +24,8 @@ States = Mapping[tuple[str, str, str], tuple[str, str]]
 
 COLUMNS = (
     "dataset", "defense", "arch", "recipe", "train_seed", "threat", "attack", "params", "knowledge", "passes", "seed",
-    "state", "n", "split_size", "clean", "robust", "robust_low", "robust_high", "last", "raw", "median_distance",
-    "forwards", "backwards", "flags", "attack_revision", "weights_sha256", "data_sha256", "reason",
+    "state", "rank", "n", "split_size", "clean", "robust", "robust_low", "robust_high", "last", "raw",
+    "median_distance", "forwards", "backwards", "flags", "attack_revision", "weights_sha256", "data_sha256", "reason",
 )  # fmt: skip
 
 
@@ -35,13 +37,14 @@ def percent(bits: str) -> str:
     return f"{100 * bits.count('1') / len(bits):.1f} [{100 * low:.1f}, {100 * high:.1f}] n={len(bits)}"
 
 
-def tidy(rows: Sequence[Row], states: States | None = None) -> str:
+def tidy(rows: Sequence[Row], states: States | None = None, rank_limited: bool = False) -> str:
     """The CSV: a line for each cell, then one worst case for each threat model; accuracies in per cent."""
     import pandas as pd
 
     states = states or {}
     lines: list[dict[str, Any]] = []
-    for row in rows:
+    placed = _placed(rows, rank_limited)
+    for number, row in enumerate(rows):
         flags = audit.flags(row)
         subject = {name: getattr(row, name) for name in ROW_FIELDS}
         lines += [{**subject, **_line(cell)} for cell in row.cells.values()]
@@ -54,11 +57,23 @@ def tidy(rows: Sequence[Row], states: States | None = None) -> str:
                 if part := row.worst(threat, knowledge):
                     told = {"knowledge": knowledge, "clean": _share(row.clean[: len(part)])}
                     lines.append({**subject, **head, **told, **_accuracy(part)})
-            whole = {"clean": _share(row.clean[: len(bits)]), "flags": note}
+            rank = placed.get((number, threat))
+            whole = {"clean": _share(row.clean[: len(bits)]), "flags": note, "rank": rank or "not ranked"}
             lines.append({**subject, **head, **whole, **_accuracy(bits)})
     for (defense, attack, threat), (state, reason) in sorted(states.items()):
         lines.append({"defense": defense, "attack": attack, "threat": threat, "state": state, "reason": reason})
     return str(pd.DataFrame(lines, columns=list(COLUMNS), dtype=object).to_csv(index=False, lineterminator="\n"))
+
+
+def _placed(rows: Sequence[Row], rank_limited: bool) -> dict[tuple[int, str], int | None]:
+    """(number of the row, threat model) -> its rank among the rows of its dataset."""
+    found: dict[tuple[int, str], int | None] = {}
+    for dataset in {row.dataset for row in rows}:
+        here = [i for i, row in enumerate(rows) if row.dataset == dataset]
+        for threat in {threat for i in here for threat in rows[i].ranked_threats()}:
+            places = ranks([rows[i] for i in here], threat, rank_limited)
+            found |= {(i, threat): place for i, place in zip(here, places, strict=True)}
+    return found
 
 
 def is_partial(row: Row, threat: str, states: States) -> bool:
@@ -96,10 +111,13 @@ def reading_text(row: Row, threat: str, knowledge: str) -> str:
     return "no adaptive evaluation" if row.gated else "as static"
 
 
-def wide(rows: Sequence[Row], states: States | None = None) -> str:
-    """The Markdown table for each dataset and threat model: one line for each row, one column for each attack."""
+def wide(rows: Sequence[Row], states: States | None = None, rank_limited: bool = False) -> str:
+    """The Markdown table for each dataset and threat model: one line for each row, one column for each attack.
+
+    `rank_limited`: rank rows on fewer images than the split has too.
+    """
     states = states or {}
-    tables = [_section(dataset, threat, here, states) for dataset, threat, here in sections(rows, states)]
+    tables = [_section(dataset, threat, here, states, rank_limited) for dataset, threat, here in sections(rows, states)]
     return "\n".join([*tables, *_analyses(rows)])
 
 
@@ -149,19 +167,22 @@ def flag_notes(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _section(dataset: str, threat: str, rows: Sequence[Row], states: States) -> str:
+def _section(dataset: str, threat: str, rows: Sequence[Row], states: States, rank_limited: bool) -> str:
     attacks = attack_columns(rows, threat, states) if threat != "none" else []
     worst = [f"Worst case ({threat})"] if has_worst_case(rows, threat) else []
     readings = READINGS if has_readings(rows, threat) else ()
     named = [f"Worst case, {reading}" for reading in readings]
-    header = ["Defense", "Network", "Recipe", "Clean", *named, *worst, *attacks, "Flags"]
-    lines = [f"## {dataset}, {threat}", "", _joined(header), _joined(["---"] * len(header))]
-    for row in rows:
+    placed = ranks(rows, threat, rank_limited) if worst else []
+    order = sorted(range(len(rows)), key=lambda i: placed[i] or len(rows) + 1) if worst else range(len(rows))
+    header = [*(["Rank"] if worst else []), "Defense", "Network", "Recipe", "Clean", *named, *worst, *attacks, "Flags"]
+    lines = [f"## {dataset}, {threat}", "", joined(header), joined(["---"] * len(header))]
+    for i in order:
+        row, place = rows[i], [str(placed[i] or "not ranked")] if worst else []
         cells = [cell_text(row, attack, threat, states) for attack in attacks]
         headline = [reading_text(row, threat, reading) for reading in readings]
         headline += [f"**{worst_text(row, threat, states)}**"] if worst else []
         names = ", ".join(audit.flags(row)) or "none"
-        lines.append(_joined([row.defense, row.arch, row.recipe, percent(row.clean), *headline, *cells, names]))
+        lines.append(joined([*place, row.defense, row.arch, row.recipe, percent(row.clean), *headline, *cells, names]))
     lines += ["", *CAPTION, ""]
     lines += [f"- {note}" for note in flag_notes(rows)]
     reasons = sorted({f"{a} on {d}: {state}, {why}" for (d, a, t), (state, why) in states.items() if t in (threat, "")})
@@ -204,8 +225,8 @@ def _analyses(rows: Sequence[Row]) -> list[str]:
     if not lines:
         return []
     shown = ("defense", "arch", "recipe", "analysis", "quantity", "value", "unit", "n")
-    head = [_joined([name.capitalize() for name in shown]), _joined(["---"] * len(shown))]
-    body = [_joined([str(line[name]) for name in shown]) for line in lines]
+    head = [joined([name.capitalize() for name in shown]), joined(["---"] * len(shown))]
+    body = [joined([str(line[name]) for name in shown]) for line in lines]
     return ["\n".join(["## Analyses", "", *head, *body]) + "\n"]
 
 
@@ -245,5 +266,6 @@ def _share(bits: str) -> str:
     return f"{100 * bits.count('1') / len(bits):.2f}"
 
 
-def _joined(cells: Sequence[str]) -> str:
+def joined(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

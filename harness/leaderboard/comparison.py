@@ -1,0 +1,154 @@
+"""Printed beside measured: every cell of a paper's board, with the difference and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.leaderboard.definition import ColumnDefinition, Definition, RowDefinition, Setting
+from harness.leaderboard.printed import Key, PrintedValue
+from harness.leaderboard.rows import CellResult, Row
+from harness.stats import wilson
+
+NOT_MEASURED = "not measured"
+REPRODUCED = "reproduced"
+DIFFERS = "differs"
+DIFFERENT_SETTING = "different setting"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A measured number in per cent, or in the unit of its analysis, with its interval where it is a share."""
+
+    value: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedCell:
+    """One cell. `others`: what other versions of the paper print where that differs. `reasons`: in which respects the
+    setting is another than the paper's."""
+
+    row: RowDefinition
+    column: ColumnDefinition
+    printed: PrintedValue | None
+    others: tuple[PrintedValue, ...]
+    measured: Measured | None
+    verdict: str
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def difference(self) -> float | None:
+        """Measured minus printed; None where either is missing."""
+        if self.printed is None or self.measured is None:
+            return None
+        return self.measured.value - self.printed.value
+
+    @property
+    def in_words(self) -> str:
+        """The verdict with its reasons."""
+        return f"{self.verdict} ({', '.join(self.reasons)})" if self.reasons else self.verdict
+
+
+def compare(
+    definition: Definition, printed: Mapping[Key, Sequence[PrintedValue]], rows: Sequence[Row]
+) -> Iterator[list[ComparedCell]]:
+    """The cells of each row of a board, in the paper's order."""
+    for row in definition.rows:
+        columns = [definition.column(row, column) for column in definition.columns]
+        yield [_cell(definition, row, column, printed, rows) for column in columns]
+
+
+def threat_of(setting: Setting, column: ColumnDefinition) -> str:
+    """The threat model that a cell is looked up under."""
+    return "none" if column.attack == "clean" else setting.threat
+
+
+def measured_row(definition: Definition, row: RowDefinition, setting: Setting, rows: Sequence[Row]) -> Row | None:
+    """The measured row that a row of a board stands for."""
+    wanted = {"dataset": setting.dataset, "arch": setting.arch, "recipe": setting.recipe}
+    for found in rows:
+        same = all(not value or getattr(found, name) == value for name, value in wanted.items())
+        if same and found.defense == row.defense and found.train_seed == setting.train_seed:
+            return found
+    return None
+
+
+def _cell(
+    definition: Definition, row: RowDefinition, column: ColumnDefinition,
+    printed: Mapping[Key, Sequence[PrintedValue]], rows: Sequence[Row],
+) -> ComparedCell:  # fmt: skip
+    setting = definition.setting(row, column)
+    own, others = _printed(definition, row, column, setting, printed)
+    subject = measured_row(definition, row, setting, rows) if row.defense else None
+    measured = _measured(subject, column, setting) if subject is not None else None
+    if measured is None or subject is None:
+        return ComparedCell(row=row, column=column, printed=own, others=others, measured=None, verdict=NOT_MEASURED)
+    if own is None:
+        return ComparedCell(row=row, column=column, printed=None, others=others, measured=measured, verdict="")
+    reasons = _reasons(definition, subject, setting, column, measured)
+    close = abs(measured.value - own.value) <= definition.tolerance
+    if measured.low is not None and measured.high is not None:
+        close = close or measured.low <= own.value <= measured.high
+    verdict = DIFFERENT_SETTING if reasons else REPRODUCED if close else DIFFERS
+    return ComparedCell(
+        row=row, column=column, printed=own, others=others, measured=measured, verdict=verdict, reasons=reasons
+    )
+
+
+def _printed(
+    definition: Definition, row: RowDefinition, column: ColumnDefinition, setting: Setting,
+    printed: Mapping[Key, Sequence[PrintedValue]],
+) -> tuple[PrintedValue | None, tuple[PrintedValue, ...]]:  # fmt: skip
+    dataset = row.printed_dataset or setting.dataset
+    found = printed.get((dataset, row.printed, column.printed, column.metric), [])
+    own = next((value for value in found if value.paper == definition.paper.name), None)
+    others = tuple(value for value in found if own is not None and value.value != own.value)
+    return own, others
+
+
+def _measured(subject: Row, column: ColumnDefinition, setting: Setting) -> Measured | None:
+    if column.analysis:
+        quantity = subject.analyses.get(column.analysis, {}).get(column.quantity)
+        if quantity is None or quantity.value is None:
+            return None
+        return Measured(value=quantity.value * column.scale, n=quantity.n)
+    cell = subject.cells.get((column.attack, threat_of(setting, column), setting.seed))
+    if cell is None:
+        return None
+    bits = _bits(cell, setting)
+    low, high = wilson(bits.count("1"), len(bits))
+    flags = tuple(name for name in ("as_published",) if cell.flags.get(name))
+    share = 100 * bits.count("1") / len(bits)
+    return Measured(value=share, n=len(bits), low=100 * low, high=100 * high, flags=flags)
+
+
+def _bits(cell: CellResult, setting: Setting) -> str:
+    """One character for each image, in the reading of the column, over the first n of the fixed order."""
+    if setting.reading == "raw" or cell.attack == "clean":
+        bits = cell.raw
+    else:
+        bits = cell.robust_last if setting.reading == "last" else cell.robust
+    return bits[: setting.n] if setting.n else bits
+
+
+def _reasons(
+    definition: Definition, subject: Row, setting: Setting, column: ColumnDefinition, measured: Measured
+) -> tuple[str, ...]:
+    """In which respects a cell was measured differently than the paper did."""
+    paper = definition.paper
+    found = []
+    if not column.analysis and paper.n is not None and measured.n != paper.n:
+        found.append("n")
+    if paper.recipe and subject.recipe != paper.recipe:
+        found.append("recipe")
+    if paper.arch and subject.arch != paper.arch:
+        found.append("network")
+    if paper.threat and not column.analysis and column.attack != "clean" and setting.threat != paper.threat:
+        found.append("eps")
+    if setting.protocol != paper.protocol:
+        found.append("protocol")
+    return tuple(found)

@@ -1,0 +1,197 @@
+"""A board as data: `board.toml` says what its rows and columns are; nothing about a board is in code.
+
+title = "AALP, later version, table 2: MNIST"
+kind = "paper"                          # or "ranked": no printed values, ranked by worst case
+dataset = "mnist"                       # and arch, recipe, threat, n, seed, train_seed, reading: rows and columns
+...                                     # may each set their own
+[paper]                                 # the paper's setting, with which every cell is compared
+name = "AALP-v2"
+arch = "madry_mnist"
+[[rows]]
+label = "RAW"                           # as printed
+printed = "raw"                         # as in paper.csv
+defense = "raw"                         # as here
+[[columns]]
+label = "PGD10"
+printed = "pgd10"
+attack = "pgd-10"                       # or analysis = "cost" and quantity = "parameters"
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from harness.errors import UsageError
+
+FILE = "board.toml"
+READINGS = ("robust", "last", "raw")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How a cell is measured; empty where a defense or a dataset decides. `n`: how many test images, None for all.
+
+    `protocol`: in words, what else the number rests on; cells whose words differ from the paper's are not comparable.
+    """
+
+    dataset: str = ""
+    arch: str = ""
+    recipe: str = ""
+    threat: str = ""
+    n: int | None = None
+    seed: int = 0
+    train_seed: int = 0
+    reading: str = "robust"
+    protocol: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowDefinition:
+    """A row: how the paper prints it (`label`), what `paper.csv` calls it (`printed`), and the defense here.
+
+    `defense` is empty where nothing here is that row; `printed_dataset` tells rows of one name apart. `fill`: name ->
+    what stands for `{name}` in the attack, analysis, quantity and printed attack of the columns.
+    """
+
+    label: str
+    printed: str = ""
+    printed_dataset: str = ""
+    defense: str = ""
+    fill: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnDefinition:
+    """A column: an attack, or a quantity of an analysis; `metric` and `printed` are what `paper.csv` calls it.
+
+    `scale`: what a measured quantity is multiplied by to be in the paper's unit.
+    """
+
+    label: str
+    printed: str = ""
+    metric: str = "accuracy"
+    attack: str = ""
+    analysis: str = ""
+    quantity: str = ""
+    scale: float = 1.0
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperDefinition:
+    """The paper's own setting, as far as it is stated; `name` is what `paper.csv` calls it."""
+
+    name: str = ""
+    arch: str = ""
+    recipe: str = ""
+    threat: str = ""
+    n: int | None = None
+    protocol: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """A whole board. `tolerance`: by how many points a measured number may differ and still reproduce a printed one.
+
+    `attacks` and `analyses`: what a ranked board runs, as on the command line, instead of columns. `rank_limited`:
+    rows on fewer images than the split has are ranked too.
+    """
+
+    name: str
+    title: str
+    kind: Literal["paper", "ranked"]
+    settings: Mapping[str, Any]
+    rows: tuple[RowDefinition, ...]
+    columns: tuple[ColumnDefinition, ...]
+    paper: PaperDefinition
+    attacks: Sequence[str] = ()
+    analyses: Sequence[str] = ()
+    tolerance: float = 1.0
+    rank_limited: bool = False
+    source: str = ""
+    note: str = ""
+
+    def column(self, row: RowDefinition, column: ColumnDefinition) -> ColumnDefinition:
+        """A column as it is in one row, with the row's words filled in."""
+        words = {}
+        for name in ("attack", "analysis", "quantity", "printed"):
+            text = getattr(column, name)
+            for key, value in row.fill.items():
+                text = text.replace(f"{{{key}}}", value)
+            words[name] = text
+        return dataclasses.replace(column, **words)
+
+    def setting(self, row: RowDefinition, column: ColumnDefinition) -> Setting:
+        """How one cell is measured: the column's words before the row's before the board's."""
+        return Setting(**{**self.settings, **row.settings, **column.settings})
+
+
+Part = TypeVar("Part", RowDefinition, ColumnDefinition)
+
+
+def read(board: Path) -> Definition | None:
+    """Read a board's definition; None where it has none.
+
+    Raises:
+        UsageError: naming what cannot be understood.
+    """
+    path = board / FILE
+    if not path.exists():
+        return None
+    try:
+        data = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}") from error
+    try:
+        rows = tuple(_part(RowDefinition, row, f"{path}, row {i}") for i, row in enumerate(data.pop("rows", []), 1))
+        columns = tuple(
+            _part(ColumnDefinition, column, f"{path}, column {i}")
+            for i, column in enumerate(data.pop("columns", []), 1)
+        )
+        paper = PaperDefinition(**data.pop("paper", {}))
+        settings = _settings(data, str(path))
+        found = Definition(name=board.name, settings=settings, rows=rows, columns=columns, paper=paper, **data)
+    except TypeError as error:
+        raise UsageError(f"{path}: {error}") from error
+    _check(found, path)
+    return found
+
+
+def _settings(data: dict[str, Any], where: str) -> dict[str, Any]:
+    """Take the fields of `Setting` out of a table.
+
+    Raises:
+        UsageError: for a reading that there is none of.
+    """
+    names = [field.name for field in dataclasses.fields(Setting)]
+    found = {name: data.pop(name) for name in names if name in data}
+    if found.get("reading", "robust") not in READINGS:
+        raise UsageError(f"{where}: reading = '{found['reading']}' must be one of {', '.join(READINGS)}")
+    return found
+
+
+def _part(kind: type[Part], data: dict[str, Any], where: str) -> Part:
+    settings = _settings(data, where)
+    try:
+        return kind(settings=settings, **data)
+    except TypeError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+def _check(found: Definition, path: Path) -> None:
+    if found.kind not in ("paper", "ranked"):
+        raise UsageError(f"{path}: kind = '{found.kind}' must be paper or ranked")
+    for part in (found.rows, found.columns):
+        labels = [one.label for one in part]
+        keys = [(one.label, getattr(one, "printed_dataset", "")) for one in part]
+        if len(set(keys)) < len(keys):
+            raise UsageError(f"{path}: '{max(labels, key=labels.count)}' stands twice")
+    for column in found.columns:
+        if bool(column.attack) == bool(column.analysis) and (column.attack or found.kind == "ranked"):
+            raise UsageError(f"{path}: column '{column.label}' needs an attack or an analysis")

@@ -1,0 +1,126 @@
+"""A paper's table with measured beside printed: a CSV with a line for each row, and Markdown for readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from harness.leaderboard.comparison import NOT_MEASURED, ComparedCell, Measured, compare, measured_row
+from harness.leaderboard.definition import Definition, RowDefinition
+from harness.leaderboard.printed import Key, PrintedValue
+from harness.leaderboard.rows import Row
+from harness.leaderboard.tables import flag_notes, joined
+
+PARTS = ("printed", "measured", "low", "high", "n", "difference", "verdict", "other version")
+"""What the CSV holds for each column of the paper."""
+
+
+def paper_csv(definition: Definition, printed: dict[Key, list[PrintedValue]], rows: Sequence[Row]) -> str:
+    """The CSV: the paper's rows and columns in the paper's order; accuracies in per cent."""
+    import pandas as pd
+
+    lines = [_line(definition, cells, rows) for cells in compare(definition, printed, rows)]
+    names = ["row", "dataset", "defense", "arch", "recipe"]
+    names += [f"{column.label} {part}" for column in definition.columns for part in PARTS]
+    return str(pd.DataFrame(lines, columns=names, dtype=object).to_csv(index=False, lineterminator="\n"))
+
+
+def paper_markdown(definition: Definition, printed: dict[Key, list[PrintedValue]], rows: Sequence[Row]) -> str:
+    """The Markdown: what was measured, what is printed, and the verdict, cell by cell."""
+    compared = list(compare(definition, printed, rows))
+    lines = [f"# {definition.title}", ""]
+    lines += [definition.source, ""] if definition.source else []
+    lines += [definition.note, ""] if definition.note else []
+    header = ["", *(column.label for column in definition.columns)]
+    lines += [joined(header), joined(["---"] * len(header))]
+    lines += [joined([_name(cells[0].row), *(_text(cell) for cell in cells)]) for cells in compared]
+    lines += ["", *_legend(definition), "", *_settings(definition, compared, rows)]
+    used = [row for row in rows if row.defense in {row.defense for row in definition.rows}]
+    lines += [f"- {note}" for note in flag_notes(used)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def verdict_counts(cells: Iterable[ComparedCell]) -> dict[str, int]:
+    """How many cells have each verdict."""
+    counts: dict[str, int] = {}
+    for cell in cells:
+        counts[cell.verdict] = counts.get(cell.verdict, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _line(definition: Definition, cells: Sequence[ComparedCell], rows: Sequence[Row]) -> dict[str, Any]:
+    row = cells[0].row
+    setting = definition.setting(row, cells[0].column)
+    names = {"dataset": setting.dataset, "arch": setting.arch, "recipe": setting.recipe}
+    line: dict[str, Any] = {"row": row.label, "defense": row.defense, **names}
+    for cell in cells:
+        measured, difference = cell.measured, cell.difference
+        values = {
+            "printed": cell.printed.text if cell.printed else "",
+            "measured": number(measured.value) if measured else "",
+            "low": number(measured.low) if measured else "",
+            "high": number(measured.high) if measured else "",
+            "n": measured.n if measured else "",
+            "difference": f"{difference:+.2f}" if difference is not None else "",
+            "verdict": cell.in_words,
+            "other version": "; ".join(f"{other.text} ({other.paper})" for other in cell.others),
+        }
+        line |= {f"{cell.column.label} {part}": value for part, value in values.items()}
+    return line
+
+
+def number(value: float | None) -> str:
+    """A number as tables show it: two decimals, or four significant digits where those would hide it."""
+    if value is None:
+        return ""
+    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.4g}"
+
+
+def _name(row: RowDefinition) -> str:
+    return f"{row.label} ({row.printed_dataset})" if row.printed_dataset else row.label
+
+
+def _text(cell: ComparedCell) -> str:
+    """`90.41 [88.40, 92.10] n=1000; printed 96.92; -6.51; different setting (n)`."""
+    parts = [NOT_MEASURED if cell.measured is None else _measured(cell.measured)]
+    parts.append(f"printed {cell.printed.text}" if cell.printed else "not printed")
+    parts += [f"{other.text} in {other.paper}" for other in cell.others]
+    if cell.difference is not None:
+        parts += [f"{cell.difference:+.2f}", cell.in_words]
+    if cell.measured is not None:
+        parts += cell.measured.flags
+    return "; ".join(parts)
+
+
+def _measured(measured: Measured) -> str:
+    interval = "" if measured.low is None else f" [{number(measured.low)}, {number(measured.high)}]"
+    return f"**{number(measured.value)}**{interval} n={measured.n}"
+
+
+def _legend(definition: Definition) -> list[str]:
+    return [
+        "Each cell: what was measured here in bold, with its 95 % Wilson interval where it is a share of images; what",
+        "the paper prints; the difference in points; the verdict. A number is `reproduced` where the printed one lies",
+        f"in the interval or within {definition.tolerance:g} points, and only in the paper's own setting; what is",
+        "another setting (n, recipe, network, eps, protocol) is named, and the difference is shown all the same.",
+        "`not measured`: no record of it is here.",
+    ]
+
+
+def _settings(definition: Definition, compared: Sequence[Sequence[ComparedCell]], rows: Sequence[Row]) -> list[str]:
+    """The paper's setting and those of the measured rows, and how many cells have each verdict."""
+    paper = definition.paper
+    stated = {"network": paper.arch, "recipe": paper.recipe, "threat model": paper.threat, "n": paper.n}
+    stated_text = [f"{name} {value}" for name, value in stated.items() if value]
+    stated_text += [paper.protocol] * bool(paper.protocol)
+    lines = [f"- The paper's setting: {', '.join(stated_text) or 'not stated'}."]
+    seen = []
+    for row in definition.rows:
+        setting = definition.setting(row, definition.columns[0])
+        found = measured_row(definition, row, setting, rows) if row.defense else None
+        if found is not None:
+            seen.append(f"{found.dataset}, {found.arch}, recipe {found.recipe}, training seed {found.train_seed}")
+    lines += [f"- Measured: {text}." for text in dict.fromkeys(seen)]
+    counts = verdict_counts(cell for cells in compared for cell in cells)
+    told = [f"{count} {verdict or 'not printed'}" for verdict, count in counts.items()]
+    return [*lines, f"- Cells: {', '.join(told)}."]

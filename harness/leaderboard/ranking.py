@@ -1,0 +1,63 @@
+"""Ranks that differences must earn: a row stands behind another only where a paired test says so."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.leaderboard.rows import Row
+from harness.stats import holm, mcnemar
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedTest:
+    """Two rows on their common images: how many only the first, only the second keeps, and p before and after Holm."""
+
+    first: int
+    second: int
+    only_first: int
+    only_second: int
+    n: int
+    p: float
+    adjusted: float
+
+
+def paired_tests(bits: Sequence[str]) -> list[PairedTest]:
+    """Exact McNemar tests between all pairs of rows, on the images that both have, with Holm's correction.
+
+    `bits`: for each row one character for each image, 1 where it stands.
+    """
+    pairs = list(itertools.combinations(range(len(bits)), 2))
+    counts = [discordant(bits[i], bits[j]) for i, j in pairs]
+    raw = [mcnemar(only_first, only_second) for only_first, only_second, _ in counts]
+    return [
+        PairedTest(first=i, second=j, only_first=a, only_second=b, n=n, p=p, adjusted=adjusted)
+        for (i, j), (a, b, n), p, adjusted in zip(pairs, counts, raw, holm(raw), strict=True)
+    ]
+
+
+def discordant(first: str, second: str) -> tuple[int, int, int]:
+    """How many common images only the first keeps, only the second keeps, and how many images are common."""
+    n = min(len(first), len(second))
+    only_first = sum(a == "1" and b == "0" for a, b in zip(first[:n], second[:n], strict=True))
+    only_second = sum(a == "0" and b == "1" for a, b in zip(first[:n], second[:n], strict=True))
+    return only_first, only_second, n
+
+
+def ranks(rows: Sequence[Row], threat: str, rank_limited: bool = False) -> list[int | None]:
+    """1 + the number of rows that are significantly better in the worst case under one threat model.
+
+    None for rows that have no number there, or not all images of the split, unless `rank_limited`.
+    """
+    worst = [row.worst(threat) for row in rows]
+    full = [max((cell.split_size for cell in row.cells.values()), default=0) for row in rows]
+    counted = [i for i, bits in enumerate(worst) if bits and (rank_limited or len(bits) == full[i])]
+    beaten = dict.fromkeys(counted, 0)
+    for test in paired_tests([worst[i] for i in counted]):
+        if test.adjusted < LEVEL:
+            loser = test.second if test.only_first > test.only_second else test.first
+            beaten[counted[loser]] += 1
+    return [1 + beaten[i] if i in beaten else None for i in range(len(rows))]
