@@ -65,8 +65,8 @@ def read_note(path: Path) -> object:
         raise CheckpointError(f"weights {path}: damaged ({error}); remove it to start again") from error
 
 
-def put(model: nn.Module, tensors: Tensors, origin: str) -> None:
-    """Copy tensors into a network whose names and shapes they match.
+def put(model: nn.Module, tensors: Tensors, origin: str, hint: str = "Is --arch right?") -> None:
+    """Copy tensors into a network whose names and shapes they match; the hint says what to look at where not.
 
     Raises:
         CheckpointError: naming what is missing, left over, of another shape or type, or not finite.
@@ -82,7 +82,7 @@ def put(model: nn.Module, tensors: Tensors, origin: str) -> None:
     problems = [f"missing {', '.join(missing[:4])}"] * bool(missing) + [f"unknown {', '.join(extra[:4])}"] * bool(extra)
     if problems or shapes:
         raise CheckpointError(
-            f"weights {origin} do not fit {type(model).__name__}: {'; '.join(problems + shapes[:4])}. Is --arch right?"
+            f"weights {origin} do not fit {type(model).__name__}: {'; '.join(problems + shapes[:4])}. {hint}"
         )
     if broken := [name for name, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
         raise CheckpointError(f"weights {origin}: {broken[0]} holds values that are not finite")
@@ -102,7 +102,12 @@ def _kind(tensor: torch.Tensor) -> str:
 
 
 def convert(source: Path, target: Path, sha256: str, rename: Mapping[str, str] | None = None) -> str:
-    """Turn a foreign torch state dict into safetensors; returns the sha256 over the tensors.
+    """Turn a foreign torch state dict into safetensors; returns the sha256 over the tensors. See `read_foreign`."""
+    return write(target, read_foreign(source, sha256, rename))
+
+
+def read_foreign(source: Path, sha256: str, rename: Mapping[str, str] | None = None) -> Tensors:
+    """Read a torch state dict of somebody else, its names without the `module.` of parallel training.
 
     Loads with `weights_only=True`, never otherwise, and only a file whose bytes have the expected sha256.
     `rename`: beginnings of names -> what stands there instead.
@@ -110,15 +115,7 @@ def convert(source: Path, target: Path, sha256: str, rename: Mapping[str, str] |
     Raises:
         CheckpointError: where the hash differs, the file needs unpickling, or holds no flat state dict.
     """
-    if not source.is_file():
-        raise CheckpointError(f"weights {source}: no such file")
-    data = source.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256.lower():
-        raise CheckpointError(
-            f"weights {source}: the file's sha256 is {found}. Compare it with what its publisher states, "
-            f"then convert with --sha256 {found}"
-        )
+    data = pinned(source, sha256)
     try:
         loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds for foreign bytes; all mean the same to the user
@@ -135,4 +132,22 @@ def convert(source: Path, target: Path, sha256: str, rename: Mapping[str, str] |
         raise CheckpointError(
             f"weights {source}: its names are not text, or collide once 'module.' and --rename are done"
         )
-    return write(target, bare)
+    return bare
+
+
+def pinned(path: Path, sha256: str) -> bytes:
+    """The bytes of a file that must have the given sha256.
+
+    Raises:
+        CheckpointError: where it is missing or has another one, which is told.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"weights {path}: no such file")
+    data = path.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256.lower():
+        raise CheckpointError(
+            f"weights {path}: the file's sha256 is {found}. Compare it with what its publisher states, "
+            f"then run it again with --sha256 {found}"
+        )
+    return data

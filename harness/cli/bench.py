@@ -13,7 +13,7 @@ from harness.request import Request
 
 
 def command(
-    defense: options.Defenses,
+    defense: options.Defenses = [],  # noqa: B006  typer reads the default, nothing changes it
     attacks: Annotated[
         list[str],
         typer.Option(
@@ -21,7 +21,7 @@ def command(
             "-a",
             help="Names, globs, comma lists or groups (all, standard, linf, fast ...; harness list groups).",
         ),
-    ] = ["all"],  # noqa: B006  typer reads the default, nothing changes it
+    ] = ["all"],  # noqa: B006
     analyses: Annotated[
         list[str], typer.Option("--analyses", help="Measurements besides accuracy: names or all; none by default.")
     ] = [],  # noqa: B006
@@ -34,7 +34,16 @@ def command(
     ] = None,
     arch: options.Arch = "",
     recipe: options.RecipeName = "",
-    weights: Annotated[str, typer.Option("--weights", help="A .safetensors file, instead of training.")] = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", help="Your own network: package.module:function or file.py:function, which returns it."
+        ),
+    ] = "",
+    weights: Annotated[
+        str, typer.Option("--weights", help="A .safetensors file, instead of training; any state dict with --model.")
+    ] = "",
+    sha256: Annotated[str, typer.Option("--sha256", help="Of the bytes of --weights, with --model.")] = "",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the attacks.")] = 0,
     train_seed: options.TrainSeed = 0,
     output: options.Output = Path("results"),
@@ -57,15 +66,29 @@ def command(
 
     The same command again continues where it stopped: finished epochs and finished shards are kept.
     """
+    if not (defense or model):
+        raise typer.BadParameter("name at least one, or give --model", param_hint="--defense")
+    if sha256 and not (model and weights):
+        raise typer.BadParameter("goes with --model and --weights", param_hint="--sha256")
+    if (arch or recipe) and not defense:
+        raise typer.BadParameter("go with --defense: --model brings its own network", param_hint="--arch, --recipe")
     registry = options.registry(plugin, no_plugin, strict_plugins)
+    own = None
+    if model:
+        from harness.own_model import own_model
+
+        own = own_model(model, weights, sha256)
+        registry = own.join(registry)
     request = Request(
-        defenses=defense, attacks=attacks, dataset=dataset, threats=threat, arch=arch, recipe=recipe, weights=weights,
-        limit=limit, seed=seed, train_seed=train_seed, analyses=analyses,
+        defenses=[*defense, own.name] if own else defense, attacks=attacks, dataset=dataset, threats=threat, arch=arch,
+        recipe=recipe, weights="" if own else weights, limit=limit, seed=seed, train_seed=train_seed, analyses=analyses,
     )  # fmt: skip
     planned = plan(request, registry)
     limit_s = options.seconds(time_limit) if time_limit else None
     if batch_size < 1:
         raise typer.BadParameter("must be at least 1", param_hint="--batch-size")
+    if own:
+        own.check(planned.dataset, train_seed)
 
     from harness.bench import bench
     from harness.cli.screen import Screen

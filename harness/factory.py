@@ -1,0 +1,141 @@
+"""A function that returns a network, found by `package.module:function` or `file.py:function` and called with care."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from harness.errors import UsageError
+
+OFFERED = ("shape", "classes")
+"""What a factory is handed, where its signature has parameters of these names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factory:
+    """A function that returns a network, as the user typed it, and the file that defines it."""
+
+    text: str
+    function: Callable[..., Any]
+    source: Path | None
+
+    @property
+    def name(self) -> str:
+        """Module and function, as a defense may be called."""
+        place, _, function = self.text.rpartition(":")
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{Path(place).stem if _is_file(place) else place}.{function}")
+
+    @property
+    def sha256(self) -> str:
+        """Of the bytes of its source file; `absent` where there is none."""
+        return hashlib.sha256(self.source.read_bytes()).hexdigest() if self.source else "absent"
+
+    def network(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """What it returns for images of a shape.
+
+        Raises:
+            UsageError: where it asks for more than `shape` and `classes`, fails, or returns something else.
+        """
+        offered = dict(zip(OFFERED, (shape, classes), strict=True))
+        arguments = {name: offered[name] for name in self._asked()}
+        try:
+            network = self.function(**arguments)
+        except (Exception, SystemExit) as error:
+            raise UsageError(f"--model {self.text}: the factory raised {told(error)}") from error
+        if not isinstance(network, nn.Module):
+            raise UsageError(f"--model {self.text}: the factory returned {type(network).__name__}, no torch.nn.Module")
+        return network
+
+    def _asked(self) -> list[str]:
+        """Which of the things that are offered it asks for."""
+        try:
+            parameters = inspect.signature(self.function).parameters
+        except ValueError:  # a builtin without a signature
+            return []
+        named = [p for p in parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        unknown = [p.name for p in named if p.default is p.empty and p.name not in OFFERED]
+        if unknown:
+            raise UsageError(
+                f"--model {self.text}: the factory asks for {', '.join(unknown)}; it is handed "
+                f"{' and '.join(OFFERED)} at most. Give the others a default"
+            )
+        return [p.name for p in named if p.name in OFFERED]
+
+
+def find_factory(text: str) -> Factory:
+    """Import the module or the file and look the function up.
+
+    The current folder, or that of the file, becomes importable and stays so: a factory may import when it is called.
+
+    Raises:
+        UsageError: where there is no such function, or the import fails.
+    """
+    place, _, name = text.rpartition(":")
+    if not place or not name:
+        raise UsageError(f"--model '{text}': write package.module:function or file.py:function")
+    module = _module(text, place)
+    function = getattr(module, name, None)
+    if not callable(function) or isinstance(function, nn.Module):
+        near = difflib.get_close_matches(name, [known for known in vars(module) if callable(vars(module)[known])], 1)
+        what = "does not exist" if function is None else f"is a {type(function).__name__}, not a function"
+        asked = f". Did you mean {near[0]}?" if near and near[0] != name else ""
+        raise UsageError(f"--model {text}: '{name}' {what} in {place}{asked}")
+    return Factory(text=text, function=function, source=_source(function, module))
+
+
+def told(error: BaseException) -> str:
+    """An error of somebody else's code in one line."""
+    return f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
+
+
+def _source(function: Callable[..., Any], module: ModuleType) -> Path | None:
+    """The file that defines a function, otherwise that of the module it was found in."""
+    try:
+        defined = inspect.getfile(inspect.unwrap(function))
+    except TypeError:  # not defined in Python
+        defined = ""
+    files = [Path(file) for file in (defined, module.__file__) if file and Path(file).is_file()]
+    return files[0] if files else None
+
+
+def _is_file(place: str) -> bool:
+    return place.endswith(".py")
+
+
+def _module(text: str, place: str) -> ModuleType:
+    path = Path(place)
+    if _is_file(place) and not path.is_file():
+        raise UsageError(f"--model {text}: no such file: {place}")
+    folder = str(path.resolve().parent if _is_file(place) else Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return _from_file(path) if _is_file(place) else importlib.import_module(place)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and not _is_file(place) and f"{place}.".startswith(f"{error.name}."):
+            raise UsageError(f"--model {text}: no module '{error.name}', here or installed") from error
+        raise UsageError(f"--model {text}: importing {place} failed ({told(error)})") from error
+
+
+def _from_file(path: Path) -> ModuleType:
+    # Under a name that no installed module has, so that nothing else is replaced by it.
+    name = f"own_model_{re.sub(r'[^A-Za-z0-9_]', '_', path.stem)}"
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise ImportError("not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
