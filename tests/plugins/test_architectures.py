@@ -354,6 +354,14 @@ def test_resnet32_normalises_inside_where_it_is_told_to():
         assert not torch.allclose(inside(x), bare(x), rtol=1e-2)
 
 
+def test_imagenets_normalisation_is_for_three_colours():
+    with pytest.raises(UsageError, match="3 channels, not 1"):
+        build("resnet32", GREY, 10, normalisation="imagenet")
+
+
+# --- VGG and SmallCNN ------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("shape", [COLOUR, TINY])
 def test_vgg16_is_torchvisions_configuration_d_pooled_to_one_pixel(shape):
     model = unsettled(build("vgg16", shape, 10))
