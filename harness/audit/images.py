@@ -1,0 +1,25 @@
+"""What was counted of the images that attacks returned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.leaderboard.rows import CellResult
+
+
+def counted(cells: Sequence[CellResult], refused: Sequence[str]) -> dict[str, str]:
+    """Flags about images: how many there are, which are no honest answer, which attacks are known for that."""
+    found = {}
+    for name in ("false_claims", "out_of_range"):
+        if count := sum(cell.flags.get(name, 0) for cell in cells):
+            found[name] = f"{count:g} images"
+    if published := [cell.attack for cell in cells if cell.flags.get("as_published")]:
+        found["as_published"] = ", ".join(published)
+    beyond = [f"{c.attack}: {c.flags['out_of_range']:g} of {c.n} images" for c in cells if c.flags.get("out_of_range")]
+    if given := [*beyond, *(f"{attack}: refused" for attack in refused)]:
+        found["attack_fallback"] = ", ".join(given)
+    if short := min((cell for cell in cells if cell.n < cell.split_size), key=lambda cell: cell.n, default=None):
+        found["limited"] = f"{short.n} of {short.split_size} images"
+    return found
