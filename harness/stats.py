@@ -38,3 +38,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def paired_interval(only_first: int, only_second: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """An interval for the difference of two shares on the same n images, bounds in [-1, 1].
+
+    The adjusted Wald interval of Agresti and Min 2005: half an image is added to each of the four cells.
+    """
+    first, second, size = only_first + 0.5, only_second + 0.5, n + 2
+    difference = (first - second) / size
+    spread = z * math.sqrt(first + second - (first - second) ** 2 / size) / size
+    return max(-1.0, difference - spread), min(1.0, difference + spread)

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from harness.errors import UnknownName
+
+FORMATS = ("csv", "md", "latex", "robustbench")
 app = typer.Typer(help="Build and check boards from records alone.", no_args_is_help=True, rich_markup_mode=None)
 
 Board = Annotated[Path, typer.Argument(help="The board's folder, such as leaderboards/digits.")]
@@ -27,9 +30,34 @@ def build(
 
 
 @app.command("check")
-def check(boards: Annotated[list[Path], typer.Argument(help="Board folders.")]) -> None:
+def check(
+    boards: Annotated[list[Path], typer.Argument(help="Board folders; every one under leaderboards/ by default.")] = [],  # noqa: B006
+) -> None:
     """Fail with exit code 4 where a committed table does not follow from its records."""
-    from harness.leaderboard.board import check
+    from harness.errors import BoardMismatch, NothingSelected
+    from harness.leaderboard.board import RECORDS, check
 
-    for path in boards:
-        print(f"{path}: tables follow from {check(path)} records")
+    found = boards or sorted(path.parent for path in Path("leaderboards").glob(f"*/{RECORDS}"))
+    if not found:
+        raise NothingSelected("there is no leaderboards/ here with boards in it: name their folders")
+    wrong = []
+    for path in found:
+        try:
+            print(f"{path}: tables follow from {check(path)} records")
+        except BoardMismatch as error:
+            wrong.append(str(error))
+    if wrong:
+        raise BoardMismatch("\n".join(wrong))
+
+
+@app.command("export")
+def export(
+    board: Board,
+    form: Annotated[str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}.")] = "md",
+) -> None:
+    """Print a board in another format, from its records."""
+    from harness.leaderboard.board import export
+
+    if form not in FORMATS:
+        raise UnknownName("format", form, FORMATS)
+    print(export(board, form), end="")

@@ -10,6 +10,7 @@ from harness import atomic
 from harness.errors import BoardMismatch, StoreError
 from harness.leaderboard import definition as definitions
 from harness.leaderboard import printed
+from harness.leaderboard.export import paper_latex, ranked_latex, robustbench_json
 from harness.leaderboard.paper_table import paper_csv, paper_markdown
 from harness.leaderboard.rows import rows
 from harness.leaderboard.tables import analyses_csv, tidy, wide
@@ -60,6 +61,18 @@ def check(board: Path) -> int:
             head = "\n".join(list(changes)[:8])
             raise BoardMismatch(f"{path} does not follow from its records: harness leaderboard build {board}\n{head}")
     return len(records)
+
+
+def export(board: Path, form: str) -> str:
+    """A board as text: `csv`, `md`, `latex` or `robustbench`, from its records."""
+    records = read_compacted(board / RECORDS)
+    found, definition = rows(records), definitions.read(board)
+    paper = definition if definition is not None and definition.kind == "paper" else None
+    if form == "robustbench":
+        return robustbench_json(found)
+    if form == "latex":
+        return paper_latex(paper, printed.read(board), found) if paper else ranked_latex(found)
+    return _tables(board, records)[board / f"table.{form}"]
 
 
 def _tables(board: Path, records: list[Record]) -> dict[Path, str]:

@@ -63,8 +63,9 @@ def _measurable(column: ColumnDefinition) -> bool:
 def _request(
     setting: Setting, attacks: tuple[str, ...], analyses: tuple[str, ...], defenses: list[str]
 ) -> Request:  # fmt: skip
+    threats = (setting.threat,) if setting.threat and set(attacks) - {"clean"} else ()
     return Request(
         defenses=list(dict.fromkeys(defenses)), attacks=attacks, analyses=analyses, dataset=setting.dataset,
-        threats=(setting.threat,) if setting.threat and set(attacks) - {"clean"} else (), arch=setting.arch, recipe=setting.recipe,
+        threats=threats, arch=setting.arch, recipe=setting.recipe,
         limit=setting.n, seed=setting.seed, train_seed=setting.train_seed,
     )  # fmt: skip
