@@ -55,6 +55,29 @@ class Purifier(Quantised):
         return self.inner(x + 0.01 * gradient.sign())
 
 
+class Backwards(Quantised):
+    """Answers honestly and points the other way."""
+
+    class Turned(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return -gradient
+
+    def forward(self, x):
+        return self.inner(self.Turned.apply(x))
+
+
+class Told(Quantised):
+    """Takes labels, as a network that treats them at training time does."""
+
+    def forward(self, x, labels=None):
+        return self.inner(x)
+
+
 class Uneven(Quantised):
     """Sure of itself by margins of up to 40: far, but within what float32 can differentiate."""
 
@@ -76,14 +99,15 @@ def flags(model):
 
 
 @pytest.mark.parametrize(
-    ("model", "flag"),
+    ("model", "raised"),
     [
-        (Quantised, "zero_gradients"), (Steep, "zero_gradients"), (Detached, "zero_gradients"), (Noisy, "stochastic"),
-        (LogSoftmax, "probability_outputs"), (Purifier, "dynamic"),
+        (Quantised, {"zero_gradients", "eps_floor"}), (Detached, {"zero_gradients", "eps_floor"}),
+        (Steep, {"zero_gradients"}), (Noisy, {"stochastic"}), (LogSoftmax, {"probability_outputs"}),
+        (Purifier, {"dynamic"}), (Backwards, {"eps_floor"}), (Told, {"train_labels_at_test"}),
     ],
 )  # fmt: skip
-def test_a_masked_model_raises_the_right_flag(model, flag):
-    assert flags(model()) == {flag}
+def test_a_masked_model_raises_the_right_flags(model, raised):
+    assert flags(model()) == raised
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -123,6 +147,64 @@ def test_shares_are_counted_image_by_image():
     assert 0 < share < 1
     assert seen["zero_gradient_ce"] == pytest.approx(share)
     assert seen["zero_gradient_margin"] == pytest.approx(share)
+
+
+def test_pixels_without_a_gradient_are_counted_one_by_one():
+    class LeftBlind(Quantised):
+        """Sees the three columns on the left without a gradient."""
+
+        def forward(self, x):
+            return self.inner(torch.cat([x[..., :3].detach(), x[..., 3:]], dim=3))
+
+    assert measured(toys.tiny_net())["zero_gradient_pixels"] == 0
+    assert measured(LeftBlind())["zero_gradient_pixels"] == 3 / 8
+
+
+@pytest.mark.parametrize(("lead", "standing"), [(0.0, 0.0), (1e3, 0.5), (-1e3, 0.5)])
+def test_what_stands_at_eps_1_is_what_no_image_of_the_box_breaks(lead, standing):
+    """A linear model is weakest in a corner of the box. A lead of 1000 for one class outweighs every corner."""
+    model, x, y, _ = toys.linear_problem("linf", n=40)
+    with torch.no_grad():
+        model[1].bias[1] += lead
+    weights = model[1].weight[1] - model[1].weight[0]
+    for label, sign in ((0, 1), (1, -1)):
+        corner = (sign * weights > 0).float().view(1, *toys.SHAPE)
+        margin = model(corner)[0]
+        assert (margin.argmax() == label) == (lead * (2 * label - 1) > 0), "the closed form"
+    assert probe(Judge(model, 2, toys.SHAPE), x, y)["standing_at_eps_1"] == standing
+
+
+def test_the_walk_ends_where_each_image_falls_and_those_that_were_wrong_do_not_stand():
+    """Image by image, without leaving any out."""
+    model, (x, y) = toys.tiny_net(seed=2), toys.images(n=40)
+    standing = 0
+    for image, label in zip(x.split(1), y.split(1), strict=True):
+        stands, point = True, image
+        for _ in range(21):
+            point = point.detach().requires_grad_(True)
+            logits = model(point)
+            stands &= bool(logits.argmax() == label)
+            wrong = logits[0][[k for k in range(4) if k != label]].max()
+            (gradient,) = torch.autograd.grad(logits[0, label] - wrong, point)
+            point = (point - 0.1 * gradient.sign()).clamp(0, 1)
+        standing += stands
+    assert measured(model)["standing_at_eps_1"] == pytest.approx(standing / 40)
+
+
+def test_a_majority_decides_what_stands_in_a_random_network():
+    class Coin(Quantised):
+        """Wrong in a third of all passes, about everything."""
+
+        def forward(self, x):
+            logits = self.inner(x.detach())
+            return torch.where(torch.rand(len(x), 1) < 1 / 3, logits.roll(1, dims=1), logits)
+
+    x, _ = toys.images(n=100)
+    with torch.no_grad():
+        y = toys.tiny_net()(x).argmax(dim=1)
+    once, often = (probe(Judge(Coin(), 4, toys.SHAPE, passes=n), x, y)["standing_at_eps_1"] for n in (1, 101))
+    assert once < 0.1
+    assert often > 0.9
 
 
 def test_a_default_device_does_not_double_the_count():
