@@ -1,1 +1,93 @@
-"""Test-time purification by a single adversarial step (TPAP)."""
+"""Test-time purification by a single adversarial step (TPAP), and what breaks it."""
+
+from collections.abc import Iterable
+
+from harness.api import FROM_DATASET, TRAINING_EPS, Analysis, Attack, Defense, OneOf, StandIn, hookimpl, lazy
+from harness_tpap.recipes import RECIPES
+
+PAPER = "Tang and Zhang 2024, arXiv:2403.11448"
+PATTERNS = OneOf(("predicted", "reversed", "next_label", "random_sign"))
+LOSSES = OneOf(("margin", "ce"))
+STRONGEST = ("tpap_bpda", "tpap_label", "tpap_two_point", "tpap_fraction")
+
+
+@hookimpl
+def harness_defenses() -> Iterable[Defense]:
+    yield Defense(
+        name="tpap",
+        step=lazy("harness_tpap.training:step"),
+        wrap=lazy("harness_tpap.purify:wrap"),
+        params={
+            "base": OneOf(("fgsm_at", "trades", "mart", "mart_published")),
+            "strength": TRAINING_EPS,
+            "pattern": PATTERNS,
+        },
+        recipes=RECIPES,
+        uses=("fgsm_at", "trades", "mart"),
+        stand_ins=(
+            StandIn(
+                name="base", build=lazy("harness_tpap.stand_ins:base"), knowledge="static", every=True,
+                summary="the network without purification: the paper's protocol",
+            ),
+            StandIn(
+                name="bpda", build=lazy("harness_tpap.stand_ins:bpda"),
+                summary="the gradient at the purified image, handed to the image, through the clamp too",
+            ),
+            StandIn(
+                name="smooth", build=lazy("harness_tpap.stand_ins:smooth"),
+                summary="tanh(10 g / mean |g|) for sign(g), differentiated through g",
+            ),
+            StandIn(
+                name="smooth_1", build=lazy("harness_tpap.stand_ins:smooth_1"), summary="the same with 1 for 10"
+            ),
+            StandIn(
+                name="smooth_100", build=lazy("harness_tpap.stand_ins:smooth_100"), summary="the same with 100 for 10"
+            ),
+        ),
+        adaptive=("pgd-100@bpda", "cw_inf-100@bpda", "cw_inf-40@smooth_1", *STRONGEST),
+        gated=True,
+        mandatory=("aa_standard", "square", "pgd-100@bpda", *STRONGEST),
+        paper=PAPER,
+        summary="FGSM training that overfits, and one FGSM step away from the predicted label before predicting",
+    )  # fmt: skip
+
+
+@hookimpl
+def harness_attacks() -> Iterable[Attack]:
+    for name, function, own, passes, paper, summary in (
+        ("bpda", "bpda", {"restarts": 2}, 3000, "Athalye et al. 2018, arXiv:1802.00420",
+         "BPDA from the static adversarial image, the image itself and random points"),
+        ("label", "label_controlled", {"targets": 3}, 3000, "",
+         "wrong after purification while the label before it is held, the true one or another"),
+        ("two_point", "two_point", {"restarts": 1}, 1500, "", "wrong before purification and after it"),
+        ("fraction", "step_fraction", {"fractions": 8}, 1000, "Kim et al. 2021, arXiv:2010.01799",
+         "part of the way along one-step, iterated and random directions, then BPDA"),
+    ):  # fmt: skip
+        yield Attack(
+            name=f"tpap_{name}",
+            run=lazy(f"harness_tpap.attacks:{function}"),
+            threats=("linf",),
+            params={"steps": 100, "step": FROM_DATASET, "loss": LOSSES, **own},
+            only_against=("tpap",),
+            passes=passes,
+            paper=paper,
+            summary=summary,
+        )
+
+
+@hookimpl
+def harness_analyses() -> Iterable[Analysis]:
+    yield Analysis(
+        name="overfitting",
+        run=lazy("harness_tpap.overfitting:overfitting"),
+        only_of=("tpap", "fgsm_at"),
+        paper=PAPER,
+        summary="FGSM and PGD-20 accuracy of the bare network: whether it overfits to one step",
+    )
+    yield Analysis(
+        name="purification",
+        run=lazy("harness_tpap.controls:purification"),
+        only_of=("tpap",),
+        paper=PAPER,
+        summary="purification with other signs, labels and strengths; zero gradients; what it costs",
+    )

@@ -1,0 +1,103 @@
+"""Attacks written against purification: they know both predictions, before it and after it.
+
+An example leaves at its first success; what was found is asked of what is deployed.
+"""
+
+import torch
+
+from harness.api import Result, UsageError
+from harness.ops import ascend, cross_entropy, margin, misclassified, project_linf, rows
+from harness_tpap.surface import Surface, climb
+
+
+def bpda(model, x, y, threat, *, ctx, steps, step, loss, restarts):
+    """BPDA from the static adversarial image, from the image itself and from so many random points."""
+    attempt = Attempt(model, x, y, threat, ctx, steps, step, loss)
+    attempt.run(attempt.static(steps, step))
+    attempt.run(x)
+    for restart in range(restarts):
+        attempt.run(attempt.random(restart))
+    return attempt.result()
+
+
+def label_controlled(model, x, y, threat, *, ctx, steps, step, loss, targets):
+    """Wrong after purification while the label before it is held: at the true one, then at the likeliest others.
+
+    For a label that is held the pattern does not jump where the predicted one changes. `targets`: how many others.
+    """
+    attempt = Attempt(model, x, y, threat, ctx, steps, step, loss)
+    start = attempt.random(0)
+    with torch.no_grad():
+        order = attempt.surface.base(x).scatter(1, y.unsqueeze(1), float("inf")).argsort(1, True, stable=True)
+    for held in order[:, : targets + 1].unbind(dim=1):
+        attempt.run(start, held=held)
+    return attempt.result()
+
+
+def two_point(model, x, y, threat, *, ctx, steps, step, loss, restarts):
+    """Wrong before purification and after it, from the static adversarial image and from random points."""
+    attempt = Attempt(model, x, y, threat, ctx, steps, step, loss)
+    attempt.run(attempt.static(steps, step), both=True)
+    for restart in range(restarts):
+        attempt.run(attempt.random(restart), both=True)
+    return attempt.result()
+
+
+def step_fraction(model, x, y, threat, *, ctx, steps, step, loss, fractions):
+    """Part of the way along FGSM, PGD and a random corner, then BPDA from the point that is nearest to an error.
+
+    Networks that overfit to one step fail at lengths between (Kim et al. 2021, arXiv:2010.01799).
+    """
+    attempt = Attempt(model, x, y, threat, ctx, steps, step, loss)
+    _, _, _, through = attempt.surface.look(x, y, loss)
+    eps = attempt.eps
+    ends = [attempt.static(1, eps), attempt.static(steps, step), x + eps * through.sign(), attempt.random(0, corner=True)]
+    nearest, least = x.clone(), torch.full((len(x),), float("inf"), device=x.device)
+    for end in ends:
+        for part in range(1, fractions + 1):
+            point = attempt.project(x + part / fractions * (end - x))
+            with torch.no_grad():
+                gap = margin(model(point), y)
+            nearest, least = rows(gap < least, point, nearest), torch.minimum(gap, least)
+    attempt.run(nearest)
+    return attempt.result()
+
+
+class Attempt:
+    """Climbs one after the other, each for the examples that still stand; remembers what broke and the first end."""
+
+    def __init__(self, model, x, y, threat, ctx, steps, step, loss) -> None:
+        if steps < 1:
+            raise UsageError(f"steps={steps} must be at least 1")
+        self.model, self.x, self.y, self.ctx = model, x, y, ctx
+        self.surface, self.eps, self.steps, self.step, self.loss = Surface(model, ctx), float(threat.eps), steps, step, loss
+        self.project = project_linf(x, self.eps)
+        self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.last, self.first = None, x.clone()
+
+    def static(self, steps, step):
+        """The image that an attacker makes who does not know of the purification: PGD from the image itself."""
+        return ascend(lambda p: cross_entropy(self.surface.base(p), self.y), self.x, step, self.project, steps)
+
+    def random(self, restart, corner=False):
+        drawn = self.ctx.noise(f"start:{restart}")
+        return self.project(self.x + self.eps * (drawn.sign() if corner else drawn))
+
+    def run(self, start, held=None, both=False):
+        left = (~self.broken).nonzero().squeeze(1)
+        if not len(left):
+            return
+        ends = self.x.clone()
+        ends[left] = climb(
+            self.surface, self.x[left], self.y[left], self.eps, start[left], self.steps, self.step, loss=self.loss,
+            held=None if held is None else held[left], both=both,
+        )  # fmt: skip
+        # Asked of the whole batch, as the judge will: rounding in another batch may turn a sign that hangs on nothing.
+        with torch.no_grad():
+            wins = misclassified(self.model(ends), self.y) & ~self.broken
+        self.first = rows(wins, ends, self.first)
+        self.last = ends if self.last is None else rows(wins, ends, self.last)
+        self.broken |= wins
+
+    def result(self):
+        return Result(last=self.last, any=self.first)

@@ -1,0 +1,80 @@
+"""Controls of purification: what it is worth with other signs, other labels, other strengths, and what it writes.
+
+A network that overfits to single steps may read the label that an FGSM pattern carries (Kurakin et al. 2017,
+arXiv:1611.01236, "label leaking"): then the answer follows the pattern, not the image.
+"""
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.api import Quantity
+from harness_tpap.overfitting import batches
+from harness_tpap.purify import input_gradient, magnitude
+
+SWEEP = (0.25, 0.5, 0.75, 1.25, 1.5, 2.0)
+
+
+def purification(ctx):
+    """On clean images and on PGD-20 images of the bare network: accuracy with each pattern, shares and cost.
+
+    `clean_strength_x` and `pgd20_strength_x`: at x times the strength. Gradients count as zero in float32, where
+    cross-entropy underflows.
+    """
+    strength = magnitude(ctx.defense_params["strength"])
+    craft = ctx.attack("pgd-20")
+    counts = {}
+    for examples, x, y in batches(ctx):
+        for kind, images in (("clean", x), ("pgd20", craft(ctx.network, x, y, examples))):
+            with torch.no_grad():
+                for name, flags in observed(ctx.network, images, y, strength).items():
+                    right, n = counts.get(f"{kind}_{name}", (0, 0))
+                    counts[f"{kind}_{name}"] = right + int(flags.sum()), n + flags.numel()
+    found = {name: Quantity(100 * right / n if n else None, n, "%") for name, (right, n) in counts.items()}
+    return found | {"flop_multiplier": Quantity(cost(ctx), 1, "times the bare network")}
+
+
+def observed(network, x, y, strength):
+    """Name -> flags, over images or over pixels, whose mean is reported."""
+    logits = network(x)
+    predicted, classes = logits.argmax(dim=1), logits.shape[1]
+    drawn = (predicted + torch.randint(1, classes, predicted.shape).to(x.device)) % classes
+    own = pattern(network, x, predicted)
+    written = answers(network, x, strength * pattern(network, x, drawn))
+    partner = torch.arange(len(x), device=x.device).roll(1)
+    borrowed = answers(network, x, strength * own[partner])
+    random = torch.randint(0, 2, x.shape).to(x) * 2 - 1
+    foreign = (predicted[partner] != predicted) & (predicted[partner] != y)
+    return {
+        "bare": predicted == y,
+        "predicted": answers(network, x, strength * own) == y,
+        "reversed": answers(network, x, -strength * own) == y,
+        "random_sign": answers(network, x, strength * random) == y,
+        "oracle_label": answers(network, x, strength * pattern(network, x, y)) == y,
+        "random_label": written == y,
+        "other_image": borrowed == y,
+        **{f"strength_{share:g}": answers(network, x, share * strength * own) == y for share in SWEEP},
+        "follows_random_label": (written == drawn)[drawn != y],
+        "follows_other_image": (borrowed == predicted[partner])[foreign],
+        "changed_by_purification": answers(network, x, strength * own) != predicted,
+        "zero_gradient_pixels": own == 0,
+        "zero_gradient_images": (own == 0).flatten(1).all(dim=1),
+    }
+
+
+def pattern(network, x, labels):
+    return input_gradient(network, x, lambda logits: labels).sign()
+
+
+def answers(network, x, change):
+    return network((x + change).clamp(0.0, 1.0)).argmax(dim=1)
+
+
+def cost(ctx):
+    """How many times the floating-point operations of the bare network a prediction takes."""
+    x, _ = ctx.test.batch(ctx.examples[:1], ctx.device)
+    counts = []
+    for model in (ctx.model, ctx.network):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(x)
+        counts.append(counter.get_total_flops())
+    return counts[0] / counts[1]

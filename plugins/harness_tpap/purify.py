@@ -1,0 +1,77 @@
+"""Test-time purification: one FGSM step away from the label that the network gives (TPAP)."""
+
+from fractions import Fraction
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from harness.api import UsageError
+
+
+def wrap(network, *, strength, pattern, **training):
+    return Purified(network, magnitude(strength), pattern)
+
+
+class Purified(nn.Module):
+    """Predicts on the image after one step of `strength` along a pattern of signs, clamped to [0, 1].
+
+    The pattern is a constant to whoever differentiates, as the sign is almost everywhere; the clamp is differentiated.
+    """
+
+    def __init__(self, network: nn.Module, strength: float, pattern: str) -> None:
+        super().__init__()
+        self.network, self.strength, self.pattern = network, strength, pattern
+
+    def forward(self, x):
+        return self.network(self.purify(x))
+
+    def purify(self, x):
+        """The images (n, c, h, w) that the network predicts on."""
+        return (x + self.strength * direction(self.network, x, self.pattern)).clamp(0.0, 1.0)
+
+
+def magnitude(strength: object) -> float:
+    """Read a strength, `1/5` or a number; it lies in [0, 1]."""
+    try:
+        found = float(Fraction(str(strength)))
+    except (ValueError, ZeroDivisionError):
+        found = -1.0
+    if not 0 <= found <= 1:
+        raise UsageError(f"strength={strength}: give a number from 0 to 1, on the scale of pixels, as in 8/255")
+    return found
+
+
+def direction(network: nn.Module, x: torch.Tensor, pattern: str) -> torch.Tensor:
+    """What `strength` is multiplied with (n, c, h, w): signs, and 0 where the gradient is.
+
+    `predicted`: up the cross-entropy of the predicted label; `reversed`: down; `next_label`: up that of the class
+    after the predicted one; `random_sign`: signs drawn once, the same for every image.
+    """
+    if pattern == "random_sign":
+        return drawn(x)
+    found = input_gradient(network, x, lambda logits: labelled(logits.argmax(dim=1), pattern, logits.shape[1])).sign()
+    return -found if pattern == "reversed" else found
+
+
+def labelled(predicted: torch.Tensor, pattern: str, classes: int) -> torch.Tensor:
+    """The label (n,) that a pattern is made for, given the predicted one."""
+    return (predicted + 1) % classes if pattern == "next_label" else predicted
+
+
+def drawn(x: torch.Tensor) -> torch.Tensor:
+    """Random signs (1, c, h, w), the same for every image and every call."""
+    bits = torch.randint(0, 2, (1, *x.shape[1:]), generator=torch.Generator().manual_seed(0))
+    return (2.0 * bits - 1.0).to(x)
+
+
+def input_gradient(network: nn.Module, x: torch.Tensor, label) -> torch.Tensor:
+    """The gradient (n, c, h, w) of each image's cross-entropy against `label(logits)`, under any caller's mode.
+
+    A sum over the batch, not the mean of the published code, whose division could underflow in a large batch alone.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        point = x.clone().detach().requires_grad_(True)
+        logits = network(point)
+        loss = F.cross_entropy(logits, label(logits.detach()), reduction="sum")
+        return torch.autograd.grad(loss, point)[0]

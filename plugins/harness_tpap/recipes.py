@@ -1,0 +1,35 @@
+"""How the base of TPAP is trained: dataset -> recipes, the default first. Milestones count epochs from 0."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+from harness.api import InnerAttack, Recipe
+
+WATCHED = "the inner attack only watches: training takes one step of its eps"
+
+QUICK = Recipe(
+    name="quick", arch="digits_net[width=32]", epochs=60, batch=64, lr=0.05, optimizer="sgd", momentum=0.9,
+    inner=InnerAttack(steps=7, eps=Fraction(3, 10), step=Fraction(3, 40)),
+    source=f"ours: overfits catastrophically; {WATCHED}",
+)  # fmt: skip
+PAPER = Recipe(
+    name="paper", arch="resnet18", epochs=100, batch=128, lr=0.01, optimizer="sgd", momentum=0.9, weight_decay=1e-3,
+    schedule="steps", milestones=(75, 90), augment="crop-flip",
+    inner=InnerAttack(steps=20, eps=Fraction(8, 255), step=Fraction(3, 1000)),
+    source=f"TPAP's code; batch 64 with a wide network; {WATCHED}",
+)  # fmt: skip
+SLIDES = replace(PAPER, name="slides", epochs=150, source=f"the slides of TPAP, 150 epochs for the code's 100; {WATCHED}")
+PAPER_CIFAR100 = replace(
+    PAPER, epochs=150, milestones=(75, 90, 140), inner=replace(PAPER.inner, eps=Fraction(12, 255)),
+    source=f"TPAP's code for CIFAR-100, at 12/255; {WATCHED}",
+)  # fmt: skip
+PAPER_SVHN = replace(PAPER, augment="none")
+PAPER_TINY = replace(PAPER, source=f"TPAP's code for Tiny-ImageNet, which flips and does not crop; {WATCHED}")
+
+RECIPES = {
+    "digits": (QUICK,),
+    "cifar10": (PAPER, SLIDES),
+    "cifar100": (PAPER_CIFAR100,),
+    "svhn": (PAPER_SVHN,),
+    "tiny-imagenet": (PAPER_TINY,),
+}

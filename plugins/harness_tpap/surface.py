@@ -1,0 +1,82 @@
+"""Both predictions of a purified network, before purification and after it, and a climb that minds them both."""
+
+import torch
+
+from harness.api import NotApplicable
+from harness.ops import cross_entropy, margin, misclassified, project_linf
+from harness_tpap.purify import Purified, drawn, labelled
+
+
+class Surface:
+    """What an attacker knows of what is deployed; every pass is counted.
+
+    Raises:
+        NotApplicable: where the model under attack purifies nothing.
+    """
+
+    def __init__(self, model, ctx) -> None:
+        self.base, deployed = ctx.stand_in("base"), model.network
+        if not isinstance(deployed, Purified):
+            raise NotApplicable("the model under attack is no purified network")
+        self.strength, self.pattern = deployed.strength, deployed.pattern
+
+    def look(self, point, y, loss, held=None, both=False):
+        """Logits before and after purification (n, k), and the gradients with respect to both images.
+
+        Before: of the margin of the label that is held, or of minus that of `y` where `both` count, else None. After:
+        of the final loss, which BPDA hands to the image. With a label `held` the pattern is made for it, whatever is
+        predicted.
+        """
+        point = point.detach().requires_grad_(True)
+        before = self.base(point)
+        signs = self.signs(point, before, held, keep=both or held is not None)
+        earlier = None
+        if held is not None:
+            (earlier,) = torch.autograd.grad(margin(before, held).sum(), point)
+        elif both:
+            (earlier,) = torch.autograd.grad(-margin(before, y).sum(), point)
+        moved = (point.detach() + self.strength * signs).clamp(0.0, 1.0).requires_grad_(True)
+        after = self.base(moved)
+        value = cross_entropy(after, y) if loss == "ce" else -margin(after, y)
+        (later,) = torch.autograd.grad(value.sum(), moved)
+        return before.detach(), after.detach(), earlier, later
+
+    def signs(self, point, before, held, keep):
+        if self.pattern == "random_sign":
+            return drawn(point)
+        labels = labelled(before.argmax(dim=1) if held is None else held, self.pattern, before.shape[1])
+        (gradient,) = torch.autograd.grad(cross_entropy(before, labels).sum(), point, retain_graph=keep)
+        return -gradient.sign() if self.pattern == "reversed" else gradient.sign()
+
+
+def climb(surface, x, y, eps, start, steps, step, *, loss, held=None, both=False):
+    """Step by signs up the final loss from `start`; returns the ends, an example stopping where it succeeds.
+
+    `held`: labels (n,) that the prediction before purification is brought to and kept at; success needs it.
+    `both`: it is to be wrong before purification, too; success is to be wrong after it.
+    """
+    ends, left = start.clone(), torch.arange(len(x), device=x.device)
+    for done in range(steps + 1):
+        own, kept = y[left], None if held is None else held[left]
+        before, after, earlier, later = surface.look(ends[left], own, loss, kept, both)
+        stands = ~misclassified(after, own)
+        if kept is not None:
+            away = before.argmax(dim=1) != kept
+            stands |= away
+            later = torch.where(_wide(away), earlier, later)
+        elif both:
+            later = _unit(earlier) * _wide(margin(before, own) >= 0) + _unit(later)
+        left = left[stands]
+        if done == steps or not len(left):
+            break
+        ends[left] = project_linf(x[left], eps)(ends[left] + step * later[stands].sign())
+    return ends
+
+
+def _unit(gradient):
+    """Each example's gradient over its mean size, so that neither of two drowns the other; zero stays zero."""
+    return gradient / _wide(gradient.abs().flatten(1).mean(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny))
+
+
+def _wide(values):
+    return values.view(-1, 1, 1, 1)

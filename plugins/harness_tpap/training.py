@@ -1,0 +1,13 @@
+"""The base that is purified: a network trained on FGSM examples, with the loss of another defense."""
+
+LOSSES = {
+    "fgsm_at": "fgsm_at",
+    "trades": "trades[beta=6,inner=fgsm]",
+    "mart": "mart[beta=6,inner=fgsm]",
+    "mart_published": "mart[beta=6,inner=fgsm,variant=tpap]",
+}
+"""`mart_published`: with the mask of TPAP's code, which drops the divergence of most rows by accident."""
+
+
+def step(model, x, y, ctx, *, base, **purification):
+    return ctx.loss_of(LOSSES[base])(model, x, y, ctx)
