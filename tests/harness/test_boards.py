@@ -1,0 +1,246 @@
+"""Boards from their definition: printed beside measured, verdicts, what is missing, and what a changed digit does."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from harness import records
+from harness.errors import BoardMismatch, NothingSelected, StoreError, UsageError
+from harness.leaderboard import board as boards
+from harness.leaderboard import definition as definitions
+from harness.leaderboard.changes import changes, changes_markdown
+from harness.leaderboard.comparison import compare
+from harness.leaderboard.missing import requests
+from harness.leaderboard.printed import read as read_printed
+from harness.leaderboard.rows import rows
+from toy_records import record
+
+TOML = """
+title = "A table"
+kind = "paper"
+dataset = "digits"
+arch = "net"
+recipe = "quick"
+threat = "linf:1/5"
+reading = "raw"
+tolerance = 2.0
+
+[paper]
+name = "P"
+arch = "net"
+recipe = "quick"
+threat = "linf:1/5"
+n = 4
+
+[[rows]]
+label = "Nothing"
+printed = "none"
+
+[[rows]]
+label = "Ours"
+printed = "ours"
+defense = "aalp"
+
+[[columns]]
+label = "Clean"
+printed = "clean"
+attack = "clean"
+
+[[columns]]
+label = "PGD10"
+printed = "pgd10"
+attack = "pgd-10"
+
+[[columns]]
+label = "CW"
+printed = "cw"
+attack = "cw_inf-10"
+protocol = "kappa is not stated"
+"""
+HEAD = "paper,table,dataset,architecture,defense,attack,metric,value,unit,note\n"
+PAPER = HEAD + (
+    "P,1,digits,net,ours,clean,accuracy,0.99,fraction,\n"
+    "P,1,digits,net,ours,pgd10,accuracy,51.00,percent,\n"
+    "Q,1,digits,net,ours,pgd10,accuracy,60.00,percent,\n"
+    "P,1,digits,net,ours,cw,accuracy,20.0,percent,\n"
+    "P,1,digits,net,none,pgd10,accuracy,3.00,percent,\n"
+)
+
+
+def make(folder: Path, *found, toml=TOML, paper=PAPER) -> Path:
+    board = folder / "board"
+    board.mkdir()
+    (board / "board.toml").write_text(toml)
+    (board / "paper.csv").write_text(paper)
+    (board / "records.jsonl").write_bytes(records.compact(found))
+    boards.build(board)
+    return board
+
+
+def cells(board: Path):
+    definition = definitions.read(board)
+    measured = rows(records.read_compacted(board / "records.jsonl"))
+    return {
+        (cell.row.label, cell.column.label): cell
+        for line in compare(definition, read_printed(board), measured)
+        for cell in line
+    }
+
+
+def test_measured_beside_printed_with_difference_and_verdict(tmp_path):
+    board = make(
+        tmp_path, record("clean", threat="none", raw="1110"), record("pgd-10", raw="1100"), record("cw_inf-10", raw="0001")
+    )  # fmt: skip
+    found = cells(board)
+    pgd = found["Ours", "PGD10"]
+    assert (pgd.measured.value, pgd.printed.value, pgd.difference, pgd.verdict) == (50.0, 51.0, -1.0, "reproduced")
+    assert [other.text for other in pgd.others] == ["60.00"], "what another version prints is shown"
+    assert found["Ours", "Clean"].printed.value == 99.0, "fractions are compared in per cent"
+    assert found["Ours", "CW"].in_words == "different setting (protocol)"
+    assert found["Ours", "CW"].difference == 5.0, "the difference is printed all the same"
+    nothing = found["Nothing", "PGD10"]
+    assert (nothing.measured, nothing.verdict, nothing.printed.text) == (None, "not measured", "3.00")
+    assert found["Nothing", "Clean"].printed is None
+
+
+def test_the_csv_has_the_papers_rows_and_columns(tmp_path):
+    board = make(tmp_path, record("pgd-10", raw="1100"))
+    lines = list(csv.DictReader(io.StringIO((board / "table.csv").read_text())))
+    assert [line["row"] for line in lines] == ["Nothing", "Ours"]
+    labels = [name.removesuffix(" printed") for name in lines[0] if name.endswith(" printed")]
+    assert labels == ["Clean", "PGD10", "CW"]
+    assert (lines[1]["PGD10 printed"], lines[1]["PGD10 measured"]) == ("51.00", "50.00")
+    assert (lines[0]["PGD10 measured"], lines[0]["PGD10 verdict"]) == ("", "not measured")
+    assert lines[1]["PGD10 other version"] == "60.00 (Q)"
+
+
+def test_far_from_printed_differs_only_outside_interval_and_tolerance(tmp_path):
+    # 0 of 4: the Wilson interval ends at 49.0 %, the tolerance at 2 points: 51 lies outside both.
+    board = make(tmp_path, record("pgd-10", raw="0000"))
+    assert cells(board)["Ours", "PGD10"].verdict == "differs"
+
+
+@pytest.mark.parametrize(
+    ("line", "changed", "reason"),
+    [
+        ("n = 4", "n = 10000", "n"),
+        ('[paper]\nname = "P"\narch = "net"', '[paper]\nname = "P"\narch = "wide"', "network"),
+        ('arch = "net"\nrecipe = "quick"\nthreat = "linf:1/5"\nn', 'arch = "net"\nrecipe = "long"\nthreat = "linf:1/5"\nn',
+         "recipe"),
+        ('threat = "linf:1/5"\nn = 4', 'threat = "linf:1/4"\nn = 4', "eps"),
+    ],
+)  # fmt: skip
+def test_another_setting_is_named(tmp_path, line, changed, reason):
+    assert TOML.count(line) == 1
+    board = make(tmp_path, record("pgd-10", raw="1100"), toml=TOML.replace(line, changed))
+    assert cells(board)["Ours", "PGD10"].in_words == f"different setting ({reason})"
+
+
+def test_readings_differ(tmp_path):
+    # Clean right on three; the last image is wrong on the clean image and right on the returned one.
+    measured = record("pgd-10", clean="1110", raw="1101", last="0010", any_="0110")
+    values = {}
+    for reading in definitions.READINGS:
+        folder = tmp_path / reading
+        folder.mkdir()
+        board = make(folder, measured, toml=TOML.replace('reading = "raw"', f'reading = "{reading}"'))
+        values[reading] = cells(board)["Ours", "PGD10"].measured.value
+    assert values == {"raw": 75.0, "last": 50.0, "robust": 25.0}
+
+
+def test_a_changed_digit_is_found_and_named(tmp_path):
+    board = make(tmp_path, record("pgd-10", raw="1100"))
+    assert boards.check(board) == 1
+    for name, old, new in (
+        ("table.csv", "50.00", "51.00"),
+        ("table.md", "**50.00**", "**59.00**"),
+        ("paper.csv", "51.00", "51.01"),
+        ("records.jsonl", '"raw":"1100"', '"raw":"1110"'),
+    ):
+        path = board / name
+        kept = path.read_text()
+        assert kept.count(old) >= 1
+        path.write_text(kept.replace(old, new, 1))
+        with pytest.raises((BoardMismatch, StoreError)) as error:
+            boards.check(board)
+        assert "PGD10" in str(error.value) and "Ours" in str(error.value), f"{name}: {error.value}"
+        path.write_text(kept)
+    assert boards.check(board) == 1
+
+
+def test_a_changed_identity_is_found(tmp_path):
+    board = make(tmp_path, record("pgd-10", raw="1100"))
+    path = board / "records.jsonl"
+    path.write_text(path.read_text().replace('"seed":0', '"seed":1', 1))
+    with pytest.raises(StoreError, match=r"records.jsonl:1: its key is not that of its identity"):
+        boards.check(board)
+
+
+def test_missing_cells_become_the_fewest_requests(tmp_path):
+    board = make(tmp_path, record("pgd-10", raw="1100"))
+    measured = rows(records.read_compacted(board / "records.jsonl"))
+    (request,) = requests(definitions.read(board), measured)
+    assert (request.defenses, tuple(request.attacks)) == (["aalp"], ("clean", "cw_inf-10"))
+    assert (request.dataset, request.arch, request.recipe, request.limit) == ("digits", "net", "quick", None)
+    assert tuple(request.threats) == ("linf:1/5",)
+
+
+def test_a_complete_board_asks_for_nothing(tmp_path):
+    board = make(tmp_path, record("clean", threat="none"), record("pgd-10"), record("cw_inf-10"))
+    measured = rows(records.read_compacted(board / "records.jsonl"))
+    assert requests(definitions.read(board), measured) == []
+
+
+def test_a_board_without_records_says_so_in_every_cell(tmp_path):
+    board = make(tmp_path)
+    assert {cell.verdict for cell in cells(board).values()} == {"not measured"}
+    assert boards.check(board) == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('kind = "paper"', 'kind = "papers"', "must be paper or ranked"),
+        ('reading = "raw"', 'reading = "best"', "must be one of robust, last, raw"),
+        ('attack = "pgd-10"', 'atack = "pgd-10"', "column 2.*atack"),
+        ('label = "CW"', 'label = "Clean"', "'Clean' stands twice"),
+        ('title = "A table"', 'title = "A table', "board.toml"),
+    ],
+)
+def test_a_definition_that_cannot_be_read_says_where(tmp_path, old, new, words):
+    with pytest.raises(UsageError, match=words):
+        make(tmp_path, toml=TOML.replace(old, new, 1))
+
+
+def test_a_printed_value_that_is_no_number_says_where(tmp_path):
+    with pytest.raises(StoreError, match=r"paper.csv, line 3: 'n/a' is no number"):
+        make(tmp_path, paper=PAPER.replace("51.00", "n/a"))
+
+
+def test_exports(tmp_path):
+    board = make(tmp_path, record("pgd-10", raw="1100"), record("aa_standard", any_="0111"))
+    latex = boards.export(board, "latex")
+    assert r"Ours & not measured (0.99) & 50.00 (51.00) & not measured (20.0) \\" in latex
+    info = json.loads(boards.export(board, "robustbench"))["digits/linf:1/5/aalp"]
+    assert (info["autoattack_acc"], info["clean_acc"], info["eps"]) == ("25.00", "100.00", "0.2")
+    assert boards.export(board, "csv") == (board / "table.csv").read_text()
+
+
+def test_robustbench_needs_autoattack(tmp_path):
+    with pytest.raises(NothingSelected, match="aa_standard"):
+        boards.export(make(tmp_path, record("pgd-10")), "robustbench")
+
+
+def test_changes_name_what_moved_and_what_is_gone():
+    old = rows([record("pgd-10", any_="0000"), record("fgsm", any_="0000")])
+    new = rows([record("pgd-10", any_="1111"), record("bim", any_="0001")])
+    found = {(change.attack, change.verdict) for change in changes(old, new)}
+    assert found == {
+        ("pgd-10", "outside the interval"), ("fgsm", "missing"), ("bim", "added"),
+        ("worst case", "outside the interval"),
+    }  # fmt: skip
+    assert "3 of them missing or outside" in changes_markdown(changes(old, new))
+    assert changes_markdown(changes(old, old)) == "No cell changed.\n"
