@@ -91,9 +91,8 @@ def cells(board: Path):
 
 
 def test_measured_beside_printed_with_difference_and_verdict(tmp_path):
-    board = make(
-        tmp_path, record("clean", threat="none", raw="1110"), record("pgd-10", raw="1100"), record("cw_inf-10", raw="0001")
-    )  # fmt: skip
+    clean = record("clean", threat="none", raw="1110")
+    board = make(tmp_path, clean, record("pgd-10", raw="1100"), record("cw_inf-10", raw="0001"))
     found = cells(board)
     pgd = found["Ours", "PGD10"]
     assert (pgd.measured.value, pgd.printed.value, pgd.difference, pgd.verdict) == (50.0, 51.0, -1.0, "reproduced")
@@ -128,8 +127,7 @@ def test_far_from_printed_differs_only_outside_interval_and_tolerance(tmp_path):
     [
         ("n = 4", "n = 10000", "n"),
         ('[paper]\nname = "P"\narch = "net"', '[paper]\nname = "P"\narch = "wide"', "network"),
-        ('arch = "net"\nrecipe = "quick"\nthreat = "linf:1/5"\nn', 'arch = "net"\nrecipe = "long"\nthreat = "linf:1/5"\nn',
-         "recipe"),
+        ('recipe = "quick"\nthreat = "linf:1/5"\nn', 'recipe = "long"\nthreat = "linf:1/5"\nn', "recipe"),
         ('threat = "linf:1/5"\nn = 4', 'threat = "linf:1/4"\nn = 4', "eps"),
     ],
 )  # fmt: skip
@@ -166,7 +164,8 @@ def test_a_changed_digit_is_found_and_named(tmp_path):
         path.write_text(kept.replace(old, new, 1))
         with pytest.raises((BoardMismatch, StoreError)) as error:
             boards.check(board)
-        assert "PGD10" in str(error.value) and "Ours" in str(error.value), f"{name}: {error.value}"
+        assert "PGD10" in str(error.value), f"{name}: {error.value}"
+        assert "Ours" in str(error.value), f"{name}: {error.value}"
         path.write_text(kept)
     assert boards.check(board) == 1
 
