@@ -7,6 +7,7 @@ from typing import Any
 
 from harness import audit
 from harness.leaderboard.ranking import ranks
+from harness.leaderboard.readings import KNOWS, knowledge_notes
 from harness.leaderboard.rows import ROW_FIELDS, CellResult, Row
 from harness.names import format_value
 from harness.stats import wilson
@@ -17,10 +18,11 @@ CAPTION = (
     "the distances from the clean images, for attacks that seek the smallest or have no budget. Rank: 1 + the rows",
     "that are better in an exact McNemar test on common images, with Holm's correction over all pairs at 5 %.",
 )
-READINGS = ("static", "transfer", "blackbox", "adaptive")
-"""What attackers may know, in the order of the columns; the worst case over all of them comes last."""
+READINGS = tuple(KNOWS)
 States = Mapping[tuple[str, str, str], tuple[str, str]]
 """(defense, attack, threat) -> (state, reason) of cells without a number; no threat where none was chosen."""
+REFUSED = "refused"
+"""The state of a cell whose images the harness did not accept."""
 
 COLUMNS = (
     "dataset", "defense", "arch", "recipe", "train_seed", "threat", "attack", "params", "knowledge", "passes", "seed",
@@ -45,7 +47,7 @@ def tidy(rows: Sequence[Row], states: States | None = None, rank_limited: bool =
     lines: list[dict[str, Any]] = []
     placed = _placed(rows, rank_limited)
     for number, row in enumerate(rows):
-        flags = audit.flags(row)
+        flags = _flags(row, states)
         subject = {name: getattr(row, name) for name in ROW_FIELDS}
         lines += [{**subject, **_line(cell)} for cell in row.cells.values()]
         for threat in row.ranked_threats():
@@ -57,6 +59,9 @@ def tidy(rows: Sequence[Row], states: States | None = None, rank_limited: bool =
                 if part := row.worst(threat, knowledge):
                     told = {"knowledge": knowledge, "clean": _share(row.clean[: len(part)])}
                     lines.append({**subject, **head, **told, **_accuracy(part)})
+                elif row.gated and knowledge == "adaptive":
+                    told = {"knowledge": knowledge, "state": reading_text(row, threat, knowledge)}
+                    lines.append({**subject, **head, **told})
             rank = placed.get((number, threat))
             whole = {"clean": _share(row.clean[: len(bits)]), "flags": note, "rank": rank or "not ranked"}
             lines.append({**subject, **head, **whole, **_accuracy(bits)})
@@ -158,13 +163,20 @@ def _number(cell: CellResult) -> str:
     return percent(cell.robust) + (f" median {far:.3g}" if far is not None else "") + drawn
 
 
-def flag_notes(rows: Sequence[Row]) -> list[str]:
+def flag_notes(rows: Sequence[Row], states: States | None = None) -> list[str]:
     """One line for each flag of each row: who, which, the evidence, what it means."""
     return [
         f"{row.defense}: {name} ({evidence}) - {audit.MEANING[name]}"
         for row in rows
-        for name, evidence in audit.flags(row).items()
+        for name, evidence in _flags(row, states or {}).items()
     ]
+
+
+def _flags(row: Row, states: States) -> dict[str, str]:
+    refused = {
+        attack for (defense, attack, _), (state, _) in states.items() if (defense, state) == (row.defense, REFUSED)
+    }
+    return audit.flags(row, sorted(refused))
 
 
 def _section(dataset: str, threat: str, rows: Sequence[Row], states: States, rank_limited: bool) -> str:
@@ -181,10 +193,10 @@ def _section(dataset: str, threat: str, rows: Sequence[Row], states: States, ran
         cells = [cell_text(row, attack, threat, states) for attack in attacks]
         headline = [reading_text(row, threat, reading) for reading in readings]
         headline += [f"**{worst_text(row, threat, states)}**"] if worst else []
-        names = ", ".join(audit.flags(row)) or "none"
+        names = ", ".join(_flags(row, states)) or "none"
         lines.append(joined([*place, row.defense, row.arch, row.recipe, percent(row.clean), *headline, *cells, names]))
     lines += ["", *CAPTION, ""]
-    lines += [f"- {note}" for note in flag_notes(rows)]
+    lines += [f"- {note}" for note in [*knowledge_notes(rows, threat), *flag_notes(rows, states)]]
     reasons = sorted({f"{a} on {d}: {state}, {why}" for (d, a, t), (state, why) in states.items() if t in (threat, "")})
     lines += [f"- {reason}" for reason in reasons]
     return "\n".join(lines).rstrip() + "\n"
