@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,8 @@ class AnalysisContext:
 
     `model`: what is deployed. `network`: what was trained, before it was wrapped. `stand_ins`: see `StandIn`.
     `defense_params`: the defense's. `examples`: the test images to use, by their index in the split. `training`: the
-    context of the defense's training, None where its weights were given. Networks are in eval mode and frozen; an
+    context of the defense's training, None where its weights were given. `step(model, x, y, ctx)`: the loss of one
+    batch, parameters filled in; None where the defense has its own loop. Networks are in eval mode and frozen; an
     analysis changes copies only.
     """
 
@@ -44,6 +45,7 @@ class AnalysisContext:
     device: torch.device
     peers: Peers
     training: TrainContext | None = None
+    step: Callable[..., torch.Tensor] | None = None
 
     def images(self) -> tuple[Images, Labels]:
         """The test images to use and their labels."""

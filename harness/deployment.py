@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -72,7 +73,8 @@ class Deployer:
 
     def analysis_context(self, subject: Subject, ready: Deployment, n: int) -> AnalysisContext:
         """What an analysis of a subject is handed, for the first n test images of the fixed order."""
-        found = ready.checkpoint
+        found, params = ready.checkpoint, plain_params(subject)
+        step = self.registry.entry(Defense, subject.defense).spec.step
 
         def network_of(defense: str) -> nn.Module:
             arguments = (self.registry, self.data, self.folder, self.device, self.reporter)
@@ -88,9 +90,9 @@ class Deployer:
             seed=subject.train_seed, uses=None, network_of=network_of,
         )  # fmt: skip
         return AnalysisContext(
-            model=found.model, network=found.network, stand_ins=found.stand_ins, defense_params=plain_params(subject),
+            model=found.model, network=found.network, stand_ins=found.stand_ins, defense_params=params,
             test=self.data.part("test"), examples=self.data.order()[:n], device=self.device, peers=peers,
-            training=training,
+            training=training, step=partial(step, **params) if step is not None else None,
         )  # fmt: skip
 
     def surrogate(self, subject: Subject) -> tuple[nn.Module, str]:

@@ -1,0 +1,16 @@
+"""What a defense costs: parameters, and floating point operations of an inference and of training. Never seconds,
+which are no property of a defense and differ from run to run; those of a run are in its attempt log."""
+
+from collections.abc import Iterable
+
+from harness.api import Analysis, hookimpl, lazy
+
+
+@hookimpl
+def harness_analyses() -> Iterable[Analysis]:
+    yield Analysis(
+        name="cost",
+        run=lazy("harness_cost.analysis:cost"),
+        params={"images": 16},
+        summary="parameters, FLOPs of an inference and of training, and how many inferences of the bare network it takes",
+    )
