@@ -1,0 +1,99 @@
+"""The detector, and what rejecting by it would leave, on test images that the sets' attacks changed."""
+
+import numpy as np
+import torch
+
+from harness.api import NotApplicable, Quantity
+from harness_simple_structure import eight_bit, metrics, mixtures, sets
+
+BATCH = 250
+
+
+def detector(ctx, *, mixture, white_box):
+    """Shares of images, those of an attack on as many clean images as attacked ones.
+
+    The sets are crafted on P, `white_box` on what is deployed, and neither knows the detector. Clean images went
+    through the storage as often as attacked ones, but for the mixture `by_class`, which is the published one.
+    """
+    params = ctx.defense_params
+    names = sets.chosen(params["sets"])
+    seen = _observe(ctx, names, white_box, params["storage"])
+    found = {"base rate, one attack": Quantity(0.5, 2 * len(ctx.examples), "share")}
+    for name in [*names, white_box]:
+        found |= _one_attack(seen, name)
+    found |= _accepted(seen, "clean")
+    y = ctx.images()[1].cpu()
+    for kind in ("uniform", "by_class") if mixture == "both" else (mixture,):
+        clean = "clean" if kind == "uniform" else "clean, once"
+        kinds = getattr(mixtures, kind)(y, params["ratio"], len(names))
+        found |= _mixture(seen, kind, [clean, *names], kinds, y)
+    return found
+
+
+def _observe(ctx, names, white_box, storage):
+    """For each source of images the detector's scores, higher for adversarial, and whether T is right: (n,) each."""
+    structure, train = ctx.network, ctx.training.train if ctx.training is not None else None
+    if train is None and "nst_ss" in names:
+        raise NotApplicable("nst_ss is crafted with training images, and a network with given weights brings none")
+    plain = eight_bit.pixels_of(ctx.test.split, ctx.examples)
+    labels = ctx.test.split.labels[ctx.examples]
+    again = eight_bit.jpeg if storage == "jpeg75" else np.array
+    once = again(plain)
+    images = {"clean, once": once, "clean": again(once)}
+    for name in [*names, white_box]:
+        target = ctx.model if name == white_box else structure.clean
+        images[name] = sets.attacked(
+            sets.crafter(ctx, name, train), target, once, labels, ctx.examples, storage=storage, device=ctx.device,
+            batch=BATCH,
+        )  # fmt: skip
+    return {name: _answers(ctx, pixels, torch.from_numpy(labels)) for name, pixels in images.items()}
+
+
+@torch.no_grad()
+def _answers(ctx, pixels, labels):
+    scores, right = [], []
+    for start in range(0, len(pixels), BATCH):
+        x = eight_bit.images_of(pixels[start : start + BATCH], ctx.device)
+        verdict = ctx.network.detector(ctx.network.clean.stages(x))[1]
+        scores.append((verdict[:, 1] - verdict[:, 0]).cpu())
+        right.append(ctx.model(x).argmax(dim=1).cpu() == labels[start : start + BATCH])
+    return torch.cat(scores), torch.cat(right)
+
+
+def _one_attack(seen, name):
+    clean, scores = seen["clean"][0], seen[name][0]
+    right = torch.cat([clean <= 0, scores > 0])
+    return {
+        f"accuracy, {name}": _share(right),
+        f"auroc, {name}": Quantity(metrics.auroc(clean, scores), len(right), "share"),
+        f"tpr at 5% fpr, {name}": Quantity(metrics.true_positives(clean, scores), len(right), "share"),
+        **_accepted(seen, name),
+    }
+
+
+def _accepted(seen, name):
+    """With what would be rejected at 5 % of the clean images: how many are accepted, and how many of those right."""
+    scores, right = seen[name]
+    accepted = scores <= metrics.threshold(seen["clean"][0])
+    return {f"coverage, {name}": _share(accepted), f"accuracy on accepted, {name}": _share(right[accepted])}
+
+
+def _mixture(seen, mixture, names, kinds, y):
+    scores, right = (torch.stack([seen[name][part] for name in names]) for part in (0, 1))
+    rows = torch.arange(len(y))
+    scores, right, adversarial = scores[kinds, rows], right[kinds, rows], kinds > 0
+    found = {
+        f"accuracy, mixture {mixture}": _share((scores > 0) == adversarial),
+        f"base rate, mixture {mixture}": _share(adversarial if adversarial.float().mean() >= 0.5 else ~adversarial),
+        f"told by class alone, mixture {mixture}": Quantity(mixtures.told_by_class(y, kinds), len(y), "share"),
+        f"classification, mixture {mixture}": _share(right),
+    }
+    if adversarial.any() and not adversarial.all():
+        sides = scores[~adversarial], scores[adversarial]
+        found[f"auroc, mixture {mixture}"] = Quantity(metrics.auroc(*sides), len(y), "share")
+        found[f"tpr at 5% fpr, mixture {mixture}"] = Quantity(metrics.true_positives(*sides), len(y), "share")
+    return found
+
+
+def _share(flags: torch.Tensor) -> Quantity:
+    return Quantity(float(flags.double().mean()) if len(flags) else None, len(flags), "share")

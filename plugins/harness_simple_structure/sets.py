@@ -1,0 +1,122 @@
+"""The attack sets: every image attacked once on the clean network, before training."""
+
+import hashlib
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import nn
+
+from harness.api import Attack, NotApplicable, UsageError
+from harness_simple_structure import eight_bit
+from harness_simple_structure.store import Store
+
+ATTACKS = {
+    "gaussian": "gaussian[draws=1]",
+    "fgsm_ss": "fgsm_ss",
+    "bim_ss": "bim_ss",
+    "deepfool": "deepfool[steps=5,overshoot=0]",
+    "cw_l2_adam100": "cw_l2_adam100",
+    "nst_ss": "nst_ss",
+}
+"""The paper's six, as this harness names them, in the order of its table 1."""
+
+
+def chosen(text: str) -> list[str]:
+    """The sets that `all`, or a list such as `gaussian+fgsm_ss`, stands for, in the order of the paper."""
+    asked = list(ATTACKS) if text == "all" else str(text).split("+")
+    if unknown := [name for name in asked if name not in ATTACKS]:
+        raise UsageError(f"simple_structure has no set {', '.join(unknown)}; there are: {'+'.join(ATTACKS)}")
+    return [name for name in ATTACKS if name in asked]
+
+
+class StoredImages:
+    """Every training image in 8 bits, clean and under each attack; arrays (n, c, h, w), clean first."""
+
+    def __init__(self, arrays: list[np.ndarray]) -> None:
+        self.arrays = arrays
+
+    def pick(self, examples: np.ndarray, kinds: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """For each example its image of that kind; see `sampling`."""
+        found = np.empty((len(examples), *self.arrays[0].shape[1:]), dtype=np.uint8)
+        for kind in kinds.unique().tolist():
+            asked = (kinds == kind).numpy()
+            found[asked] = self.arrays[kind][examples[asked]]
+        return eight_bit.images_of(found, device)
+
+
+def collect(clean: nn.Module, ctx, sets: list[str], storage: str) -> StoredImages:
+    """The stored images of a training: sets of this clean network are read, and those that are missing crafted."""
+    store = Store(ctx.cache_dir and ctx.cache_dir / "simple_structure")
+    split, examples = ctx.train.split, np.arange(len(ctx.train))
+    basis = {"data": ctx.train.sha256, "storage": storage}
+    start = eight_bit.pixels_of(split, slice(None))
+    if storage == "jpeg75":
+        plain = start
+        start = store.obtain("clean", basis, plain.shape, lambda span: eight_bit.jpeg(plain[span]))
+    basis |= {"network": digest(clean), "seed": ctx.seed}
+    identities = {name: basis | _attack_identity(ctx, name) for name in sets}
+    if missing := [name for name in sets if not store.has(name, identities[name])]:
+        place = f"in {store.folder}" if store.folder else "of memory"
+        size = f"{len(missing) * start.nbytes / 1e6:.1f} MB {place}"
+        ctx.note(f"simple_structure crafts {len(missing)} sets of {len(start)} images on the clean network: {size}")
+    arrays = [start]
+    for name in sets:
+        craft = crafter(ctx, name, ctx.train)
+
+        def make(span: slice, craft=craft) -> np.ndarray:
+            pixels, labels = start[span], split.labels[span]
+            return attacked(
+                craft, clean, pixels, labels, examples[span], storage=storage, device=ctx.device, batch=ctx.recipe.batch
+            )
+
+        arrays.append(store.obtain(name, identities[name], start.shape, make))
+    return StoredImages(arrays)
+
+
+def crafter(ctx, name: str, train):
+    """`craft(model, x, y, examples)` for a set, with training images at hand for the style transfer."""
+    craft = ctx.attack(ATTACKS.get(name, name))
+    supplies = SimpleNamespace(train=train, surrogate=None, stand_ins={}, cache_dir=None, deadline=None)
+
+    def supplied(model: nn.Module, x: torch.Tensor, y: torch.Tensor, examples: list[int]) -> torch.Tensor:
+        try:
+            return craft(model, x, y, examples, supplies=supplies)
+        except NotApplicable as error:
+            others = "+".join(other for other in ATTACKS if other != name)
+            raise NotApplicable(f"{name} cannot be crafted here: {error}; leave it out: sets={others}") from error
+
+    return supplied
+
+
+def attacked(
+    craft, model: nn.Module, pixels: np.ndarray, labels: np.ndarray, examples: np.ndarray, *, storage: str,
+    device: torch.device, batch: int,
+) -> np.ndarray:  # fmt: skip
+    """Stored images attacked on a model, and stored again."""
+    made = []
+    for start in range(0, len(pixels), batch):
+        part = slice(start, start + batch)
+        x, y = eight_bit.images_of(pixels[part], device), torch.from_numpy(labels[part]).to(device)
+        made.append(eight_bit.stored(craft(model, x, y, examples[part].tolist()), storage))
+    return np.concatenate(made)
+
+
+def digest(network: nn.Module) -> str:
+    """The sha256 over names, types, shapes and bytes of a network's tensors."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        array = tensor.detach().cpu().contiguous().numpy()
+        total.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+def _attack_identity(ctx, name: str) -> dict[str, object]:
+    entry = ctx.peers.registry.get(Attack, name)
+    return {
+        "attack": ATTACKS[name],
+        "origin": entry.provider.origin,
+        "revision": entry.spec.revision,
+        "defaults": repr(sorted(entry.spec.params.items())),
+    }
