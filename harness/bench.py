@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import atomic, records
 from harness.analysis import measure
+from harness.breaks import exempt
 from harness.canonical import digest
 from harness.context import Supplies
 from harness.data import LoadedDataset, shards
@@ -28,6 +29,7 @@ from harness.registry import Registry
 from harness.reporter import Reporter
 from harness.store import RunStore
 from harness.types import Analysis, Attack, Cell
+from harness.witness_store import WitnessStore
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,6 +106,7 @@ class _Run:
         store.open()
         store.note_environment(environment(self.device))
         self.outcome.run = store.path
+        self.witnesses = WitnessStore(store.path)
         try:
             for job in jobs:
                 self._do(job, store)
@@ -116,6 +119,8 @@ class _Run:
             for line in store.damaged:
                 self.reporter.warn(f"{line} (put aside, computed again)")
             self.outcome.records = store.compact(keys)
+            for line in [*self.witnesses.merge(self.outcome.records), *self.witnesses.damaged]:
+                self.reporter.warn(line)
 
     def _jobs(self) -> Iterator[_Job]:
         for cells in self.plan.groups:
@@ -247,6 +252,10 @@ class _Run:
         """Do what is missing of one shard, for the cells that are alive."""
         missing = [index for index in job.alive if store.find(digest(heads[index])) is None]
         self.outcome.reused += len(job.alive) - len(missing)
+        judge = job.ready.judge
+        witnessed = not exempt(heads[0]["threat"], judge.passes, judge.stochastic)
+        for index in set(job.alive) - set(missing) if witnessed else ():
+            self.witnesses.reuse(digest(heads[index]), heads[index])
         if not missing:
             return
         cells = [job.cells[index] for index in missing]
@@ -254,8 +263,9 @@ class _Run:
         log |= environment(self.device)
         kind = self.plan.kinds[cells[0].threat.kind].spec
         batch = self.settings.batch_size
+        lacking = self.witnesses.lacking(heads[0], self.order[slice(*span)].tolist()) if witnessed else None
         tried = attempt(
-            lambda: evaluate(job.ready.judge, self._shard_of(span), job.attacks[0], cells, kind, batch, job.supplies)
+            lambda: evaluate(judge, self._shard_of(span), job.attacks[0], cells, kind, batch, job.supplies, lacking)
         )
         log["seconds"] = tried.seconds
         if tried.value is None:
@@ -267,11 +277,12 @@ class _Run:
                         store.inapplicable(digest(promised[index]), log)
             return
         log |= {"outcome": "done", "printed": tried.value.printed[-2000:], "batch_size": tried.value.batch}
-        for index, result in zip(missing, tried.value.results, strict=True):
+        for index, result, codes in zip(missing, tried.value.results, tried.value.codes, strict=True):
             if isinstance(result, Refused):
                 refusal = {**log, "outcome": "refused", "identity": heads[index], "reasons": result.reasons}
                 self._end(job, index, str(result), "refused", store.refuse, heads[index], refusal)
             else:
+                self.witnesses.keep(digest(heads[index]), heads[index], codes)
                 self._keep(heads[index], job, job.attacks[index], result, store, log)
 
     def _end(

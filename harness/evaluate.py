@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -17,6 +18,7 @@ from harness.context import AttackContext, Supplies, isolated
 from harness.errors import HarnessError
 from harness.judge import Examined, Judge, examine
 from harness.oracle import Oracle
+from harness.rejudge import coded
 from harness.types import Attack, Cell, Result, ThreatKind, ThreatModel, Value
 
 if TYPE_CHECKING:
@@ -69,31 +71,35 @@ class Measurement:
 
 @dataclass(slots=True, kw_only=True)
 class _Piece:
-    """One batch of one cell."""
+    """One batch of one cell; `codes`: example -> the code of the image that broke it, for those asked for."""
 
     examined: Examined
     cost: tuple[int, int]
+    codes: dict[int, np.ndarray]
 
 
 @dataclass(slots=True, kw_only=True)
 class Evaluated:
     """What became of one shard: for each cell a measurement or why it was refused, and what the attack printed.
 
-    `batch`: the largest batch that fitted into memory.
+    `batch`: the largest batch that fitted into memory. `codes`: for each cell, example -> the code of a witness, for
+    the examples that the cells before it left without one.
     """
 
     results: list[Measurement | Refused]
     printed: str
     batch: int
+    codes: list[dict[int, np.ndarray]]
 
 
 def evaluate(
     judge: Judge, shard: Shard, attack: Attack, cells: Sequence[Cell], kind: ThreatKind, batch: int,
-    supplies: Supplies | None = None,
+    supplies: Supplies | None = None, lacking: np.ndarray | None = None,
 ) -> Evaluated:  # fmt: skip
     """Attack one shard once for cells that differ in the prefix parameter only, and judge every one of them.
 
-    The attack is handed what is deployed, or the stand-in of `supplies` that the cells name.
+    The attack is handed what is deployed, or the stand-in of `supplies` that the cells name. `lacking`: which of the
+    examples (n,) a witness is wanted for, by default none.
 
     An attack that couples the images of a batch, or takes no `ctx` and so draws from global generators, if at all,
     always gets the whole shard. For the others a batch that does not fit into memory is halved and tried again.
@@ -104,12 +110,13 @@ def evaluate(
     pieces: list[list[_Piece]] = [[] for _ in cells]
     printed = []
     clean = _clean(judge, shard, batch)
+    unwitnessed = None if lacking is None else clean & torch.from_numpy(lacking).to(clean.device)
     divisible = _takes_ctx(attack) and not attack.batch_coupled
     size = min(batch, len(shard.x)) if divisible else len(shard.x)
     start = 0
     while start < len(shard.x):
         try:
-            seen, output = _batch(judge, shard, slice(start, start + size), attack, cells, kind, supplies)
+            seen, output = _batch(judge, shard, slice(start, start + size), attack, cells, kind, supplies, unwitnessed)
         except (RuntimeError, MemoryError) as error:
             if size == 1 or not divisible or not _out_of_memory(error):
                 raise
@@ -119,7 +126,12 @@ def evaluate(
         for all_seen, piece in zip(pieces, seen, strict=True):
             all_seen.append(piece)
         start += size
-    return Evaluated(results=[_join(seen, clean) for seen in pieces], printed="".join(printed), batch=size)
+    results = [_join(seen, clean) for seen in pieces]
+    codes = [
+        {} if isinstance(result, Refused) else {k: v for piece in seen for k, v in piece.codes.items()}
+        for result, seen in zip(results, pieces, strict=True)
+    ]
+    return Evaluated(results=results, printed="".join(printed), batch=size, codes=codes)
 
 
 def estimate(
@@ -161,9 +173,12 @@ def _out_of_memory(error: Exception) -> bool:
 
 def _batch(
     judge: Judge, shard: Shard, part: slice, attack: Attack, cells: Sequence[Cell], kind: ThreatKind,
-    supplies: Supplies | None,
+    supplies: Supplies | None, unwitnessed: Flags | None = None,
 ) -> tuple[list[_Piece], str]:  # fmt: skip
-    """Attack some images of a shard once, and examine the result for every cell; also what was printed."""
+    """Attack some images of a shard once, and examine the result for every cell; also what was printed.
+
+    `unwitnessed`: of the shard's examples, those that a witness is wanted for.
+    """
     prefix = attack.prefix if attack.prefix in cells[0].params else None
     wanted = [int(str(cell.params[prefix])) if prefix else 0 for cell in cells]
     x, y = shard.x[part], shard.y[part]
@@ -181,14 +196,19 @@ def _batch(
     changed = _tampering(oracle, judge, target, before)
     judge.check_unchanged()
     pieces = []
+    lacking = torch.zeros_like(y, dtype=torch.bool) if unwitnessed is None else unwitnessed[part].clone()
     for cell, steps in zip(cells, wanted, strict=True):
         result = pick(attack, returned, steps, max(wanted), prefix)
         cost = _cost(attack, ctx, steps, total) if prefix and len(cells) > 1 else total
         # A random defense draws from here, so that its verdicts do not depend on what ran before.
         with isolated("judge", cell.seed, shard.data_sha256, ctx.examples[0]):
-            examined = examine(judge, x, y, result, cell.threat, kind, attack.minimal)
+            examined, judged = examine(judge, x, y, result, cell.threat, kind, attack.minimal)
+            codes = coded(judge, x, y, judged, examined.any & lacking, cell.threat, kind)
         examined.reasons.update({reason: len(x) for reason in changed})
-        pieces.append(_Piece(examined=examined, cost=cost))
+        if not examined.reasons:
+            lacking[list(codes)] = False
+        named = {ctx.examples[row]: code for row, code in codes.items()}
+        pieces.append(_Piece(examined=examined, cost=cost, codes=named))
     return pieces, printed
 
 

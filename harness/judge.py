@@ -127,8 +127,10 @@ class Examined:
 
 def examine(
     judge: Judge, x: Images, y: Labels, result: Result, threat: ThreatModel, kind: ThreatKind, minimal: bool
-) -> Examined:
-    """Verify the images of a result and predict on them.
+) -> tuple[Examined, Images]:
+    """Verify the images of a result and predict on them; also the judged image of each example.
+
+    That is the copy that broke it where one did: the final image before the other reported one.
 
     `minimal`: the attack may leave the budget, where it does not win, and the distances are kept; as they are for
     threat models without a budget.
@@ -136,7 +138,7 @@ def examine(
     last, inside, reasons = _verified(x, result.last, result.evidence, threat, kind, minimal)
     wrong = judge.broken(last, y, len(last))
     broken = wrong & inside
-    reached, claims = broken, 0
+    reached, claims, judged = broken, 0, last
     if result.any is not None:
         evidence = result.evidence if result.any_evidence is None else result.any_evidence
         point, within, more = _verified(x, result.any, evidence, threat, kind, minimal)
@@ -144,16 +146,17 @@ def examine(
         breaks = judge.broken(point, y, len(point)) & within
         moved = (point != x).flatten(1).any(dim=1)
         claims = int((moved & within & ~breaks).sum())
-        reached = broken | breaks
+        reached, judged = broken | breaks, rows(broken, last, point)
     distances = kind.distance(x, last, result.evidence) if minimal or not kind.bounded else None
     if distances is not None and not torch.isfinite(distances).all():
         reasons["distance not finite"] = int((~torch.isfinite(distances)).sum())
     details, malformed = _details(result, len(x))
     beyond = 0 if kind.box else int(((last < 0) | (last > 1)).flatten(1).any(dim=1).sum())
-    return Examined(
+    examined = Examined(
         raw=~wrong, last=broken, any=reached, distances=distances, false_claims=claims, out_of_range=beyond,
         details=details, reasons=reasons + malformed,
     )  # fmt: skip
+    return examined, judged
 
 
 def _details(result: Result, n: int) -> tuple[dict[str, torch.Tensor], Counter[str]]:

@@ -21,12 +21,18 @@ def build(
     add: Annotated[
         list[Path], typer.Option("--add", help="A finished run folder whose records join; repeatable.")
     ] = [],  # noqa: B006
+    evidence: Annotated[
+        bool, typer.Option("--evidence", help="Keep the runs' witnesses and small weights too, for harness verify.")
+    ] = False,
 ) -> None:
     """Write records.jsonl, table.csv and table.md of a board."""
     from harness.leaderboard import board as boards
+    from harness.leaderboard.evidence import left_out
 
-    for path in boards.build(board, add):
+    for path in boards.build(board, add, evidence):
         print(f"wrote {path}")
+    for name, why in left_out(board).items():
+        print(f"left out {name}: {why}")
 
 
 @app.command("check")

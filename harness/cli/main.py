@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from harness import __version__
-from harness.cli import bench, check, compare, doctor, leaderboard, listing, plugins, show, train, weights
+from harness.cli import bench, check, compare, doctor, leaderboard, listing, plugins, show, train, verify, weights
 from harness.errors import HarnessError
 
 # Typer carries its own copy of click in newer releases; its usage errors are found through a public subclass.
@@ -58,6 +58,7 @@ app.command("ls", hidden=True, context_settings=CONTEXT)(listing.command)
 app.command("show", context_settings=CONTEXT)(show.command)
 app.command("plugins", context_settings=CONTEXT)(plugins.command)
 app.command("check", context_settings=CONTEXT)(check.command)
+app.command("verify", context_settings=CONTEXT)(verify.command)
 app.command("compare", context_settings=CONTEXT)(compare.compare)
 app.command("diff", context_settings=CONTEXT)(compare.diff)
 app.command("doctor", context_settings=CONTEXT)(doctor.command)

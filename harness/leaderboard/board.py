@@ -9,7 +9,7 @@ from pathlib import Path
 from harness import atomic
 from harness.errors import BoardMismatch, StoreError
 from harness.leaderboard import definition as definitions
-from harness.leaderboard import printed
+from harness.leaderboard import evidence, printed
 from harness.leaderboard.export import paper_latex, ranked_latex, robustbench_json
 from harness.leaderboard.paper_table import paper_csv, paper_markdown
 from harness.leaderboard.rows import rows
@@ -20,8 +20,10 @@ from harness.store import expected
 RECORDS = "records.jsonl"
 
 
-def build(board: Path, runs: Sequence[Path] = ()) -> list[Path]:
+def build(board: Path, runs: Sequence[Path] = (), keep_evidence: bool = False) -> list[Path]:
     """Add the records of complete runs to a board and write its tables anew; returns the files written.
+
+    `keep_evidence`: also the witnesses of the runs, and the weights beside them; see `harness.leaderboard.evidence`.
 
     Raises:
         StoreError: where a run is incomplete, or two records of one key differ.
@@ -37,6 +39,8 @@ def build(board: Path, runs: Sequence[Path] = ()) -> list[Path]:
     if not kept and definitions.read(board) is None:
         raise StoreError(f"{board} has no records yet: name finished runs with --add results/RUN_ID")
     atomic.replace(board / RECORDS, compact(kept.values()))
+    if keep_evidence:
+        evidence.collect(board, kept.values(), runs)
     tables = _tables(board, list(kept.values()))
     for path, text in tables.items():
         atomic.replace(path, text.encode())
@@ -60,6 +64,7 @@ def check(board: Path) -> int:
             )
             head = "\n".join(list(changes)[:8])
             raise BoardMismatch(f"{path} does not follow from its records: harness leaderboard build {board}\n{head}")
+    evidence.check(board)
     return len(records)
 
 
@@ -83,13 +88,13 @@ def _tables(board: Path, records: list[Record]) -> dict[Path, str]:
         values = printed.read(board)
         return {
             board / "table.csv": paper_csv(definition, values, found),
-            board / "table.md": paper_markdown(definition, values, found),
+            board / "table.md": paper_markdown(definition, values, found) + evidence.footer(board),
         }
     limited = definition.rank_limited if definition is not None else False
     head = f"# {definition.title}\n\n{definition.note}\n\n" if definition is not None else ""
     tables = {
         board / "table.csv": tidy(found, rank_limited=limited),
-        board / "table.md": head + wide(found, rank_limited=limited),
+        board / "table.md": head + wide(found, rank_limited=limited) + evidence.footer(board),
     }
     analyses = analyses_csv(found)
     return {**tables, board / "analyses.csv": analyses} if analyses else tables
