@@ -10,7 +10,7 @@ from harness.cli import options
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="An attack, defense, dataset or architecture.")],
+    name: Annotated[str, typer.Argument(help="An attack, defense, dataset, architecture or analysis.")],
     plugin: options.Plugin = [],  # noqa: B006  typer reads the default, nothing changes it
     no_plugin: options.NoPlugin = [],  # noqa: B006
 ) -> None:

@@ -7,14 +7,17 @@ from typing import Annotated
 
 import typer
 
+from harness.audit.meaning import MEANING
 from harness.cli import options
 from harness.errors import UnknownName
 from harness.names import format_name, format_value
 from harness.registry import Registry
 from harness.selection import groups
-from harness.types import Architecture, Attack, Dataset, Defense, ThreatKind
+from harness.types import Analysis, Architecture, Attack, Dataset, Defense, ThreatKind
 
-TOPICS = ("defenses", "attacks", "datasets", "architectures", "threats", "groups", "recipes")
+TOPICS = (
+    "defenses", "attacks", "datasets", "architectures", "threats", "analyses", "groups", "recipes", "flags",
+)  # fmt: skip
 
 
 def command(
@@ -85,6 +88,16 @@ def lines(topic: str, registry: Registry) -> list[dict[str, str]]:
             for dataset in registry.entries(Dataset)
             for recipe in dataset.spec.recipes
         ]  # fmt: skip
+    if topic == "analyses":
+        return [
+            {
+                "name": e.spec.name, "of": ", ".join(e.spec.only_of) or "every defense",
+                "from": e.provider.plugin, "what": e.spec.summary,
+            }
+            for e in registry.entries(Analysis)
+        ]  # fmt: skip
+    if topic == "flags":
+        return [{"name": name, "what": meaning} for name, meaning in sorted(MEANING.items())]
     kinds = {"defenses": Defense, "architectures": Architecture, "threats": ThreatKind}
     return [
         {"name": entry.spec.name, "from": entry.provider.plugin, "what": entry.spec.summary}

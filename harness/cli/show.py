@@ -14,7 +14,7 @@ from harness.types import OneOf, Recipe
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="A defense, attack, dataset, architecture or threat kind.")],
+    name: Annotated[str, typer.Argument(help="A defense, attack, dataset, architecture, threat kind or analysis.")],
     plugin: options.Plugin = [],  # noqa: B006  typer reads the default, nothing changes it
     no_plugin: options.NoPlugin = [],  # noqa: B006
 ) -> None:

@@ -1,11 +1,12 @@
 """The contract tests, for first-party and third-party plugins alike: small networks, no download, seconds.
 
-`check(name, registry)` is what `harness check NAME` prints. `check_attack`, `check_defense`, `check_dataset` and
-`check_architecture` take a spec, so that a plugin's own tests can call them without a registry.
+`check(name, registry)` is what `harness check NAME` prints. `check_attack`, `check_defense`, `check_dataset`,
+`check_architecture` and `check_analysis` take a spec, so that a plugin's own tests can call them without a registry.
 """
 
 from __future__ import annotations
 
+from harness.conformance.analyses import check_analysis
 from harness.conformance.attacks import check_attack
 from harness.conformance.datasets import check_architecture, check_dataset
 from harness.conformance.defenses import check_defense
@@ -13,9 +14,17 @@ from harness.conformance.report import CheckResult
 from harness.errors import UsageError
 from harness.names import parse_name
 from harness.registry import Registry
-from harness.types import Architecture, Attack, Dataset, Defense, ThreatKind
+from harness.types import Analysis, Architecture, Attack, Dataset, Defense, ThreatKind
 
-__all__ = ["CheckResult", "check", "check_architecture", "check_attack", "check_dataset", "check_defense"]
+__all__ = [
+    "CheckResult",
+    "check",
+    "check_analysis",
+    "check_architecture",
+    "check_attack",
+    "check_dataset",
+    "check_defense",
+]
 
 
 def check(name: str, registry: Registry) -> list[CheckResult]:
@@ -34,6 +43,9 @@ def check(name: str, registry: Registry) -> list[CheckResult]:
             results += check_dataset(entry.spec)
         elif isinstance(entry.spec, Architecture):
             results += check_architecture(entry.spec)
+        elif isinstance(entry.spec, Analysis):
+            results += check_analysis(entry.spec)
     if not results:
-        raise UsageError(f"'{name}' is a threat kind; contract tests are for attacks, defenses, datasets and networks")
+        held = "attacks, defenses, datasets, networks and analyses"
+        raise UsageError(f"'{name}' is a threat kind; contract tests are for {held}")
     return results

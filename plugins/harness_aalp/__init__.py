@@ -1,8 +1,10 @@
-"""Adaptive adversarial logits pairing (AALP), both arXiv versions, its ablations, and Guided Dropout alone."""
+"""Adaptive adversarial logits pairing (AALP), both arXiv versions, its ablations, and Guided Dropout alone.
+
+Its consistent and inconsistent sets are an analysis of every defense."""
 
 from collections.abc import Iterable
 
-from harness.api import Defense, OneOf, hookimpl, lazy
+from harness.api import Analysis, Defense, OneOf, hookimpl, lazy
 
 PAPER = "Wu et al. 2020, arXiv:2005.11904"
 MANDATORY = ("pgd-100[restarts=10]", "cw_inf-100[restarts=10]", "aa_standard", "square")
@@ -59,3 +61,14 @@ def harness_defenses() -> Iterable[Defense]:
             paper=f"{PAPER}, v1 table 5",
             summary=summary,
         )
+
+
+@hookimpl
+def harness_analyses() -> Iterable[Analysis]:
+    yield Analysis(
+        name="confidence_sets",
+        run=lazy("harness_aalp.confidence_sets:confidence_sets"),
+        params={"attack": "pgd-10"},
+        paper=f"{PAPER}, v1 tables 1 and 6, v2 tables 1 and 4",
+        summary="test images that stay right under an attack, and those that do not: sizes, confidences, losses",
+    )

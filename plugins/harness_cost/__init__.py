@@ -12,5 +12,5 @@ def harness_analyses() -> Iterable[Analysis]:
         name="cost",
         run=lazy("harness_cost.analysis:cost"),
         params={"images": 16},
-        summary="parameters, FLOPs of an inference and of training, and how many inferences of the bare network it takes",
+        summary="parameters, FLOPs of inference and of training, inferences of the bare network that one of it takes",
     )

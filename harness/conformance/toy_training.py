@@ -1,0 +1,80 @@
+"""A toy training of any defense: a small network, toy images, three epochs."""
+
+from __future__ import annotations
+
+import functools
+from fractions import Fraction
+
+import torch
+from torch import nn
+
+from harness.api import TRAINING_EPS, Dataset, Defense, InnerAttack, Recipe
+from harness.conformance import toys
+from harness.conformance.report import NotApplicable
+from harness.context import isolated
+from harness.discovery import discover
+from harness.names import default_value, plain
+from harness.oracle import tensors_sha256
+from harness.peers import Peers
+from harness.training import SavedState, TrainContext, fit
+
+EPS = 0.05
+RECIPE = Recipe(name="toy", arch="toy", epochs=3, batch=32, lr=1e-3, inner=InnerAttack(steps=2))
+DATASET = Dataset(
+    name="toy", load=lambda part, root, location: toys.toy_part().split, classes=4, shape=toys.SHAPE,
+    budgets={"linf": Fraction(1, 20), "l2": Fraction(1, 2)},
+)  # fmt: skip
+
+
+def toy_params(defense: Defense) -> dict[str, object]:
+    """Its parameters by default, with the toy's eps."""
+    found = {name: default_value(default) for name, default in defense.params.items()}
+    return {name: EPS if value == TRAINING_EPS else plain(value) for name, value in found.items()}
+
+
+def toy_network(defense: Defense) -> nn.Module:
+    """A fresh toy network with what the defense adds to it."""
+    model: nn.Module = toys.tiny_net()
+    if defense.extend is None:
+        return model
+    with isolated("init"):
+        return defense.extend(model, shape=toys.SHAPE, classes=4, **toy_params(defense)).eval()
+
+
+def toy_context(
+    defense: Defense, saved: SavedState | None = None, states: list[SavedState] | None = None
+) -> TrainContext:
+    """The context of its training; what is saved goes to `states`."""
+    keep, train = states if states is not None else [], toys.toy_part()
+    ctx = TrainContext(
+        recipe=RECIPE, seed=0, train=train, validation=toys.toy_part(n=32, seed=4), eps=EPS, step=EPS / 2,
+        device=torch.device("cpu"), saved=saved, save_state=keep.append,
+    )  # fmt: skip
+    if defense.uses:
+        ctx.peers = Peers(
+            registry=discover(), dataset=DATASET, data_sha256=train.sha256, seed=0, uses=defense.uses,
+            network_of=toy_neighbour,
+        )  # fmt: skip
+    return ctx
+
+
+@functools.cache
+def toy_neighbour(name: str) -> nn.Module:
+    """A toy network of another, installed defense."""
+    return train_toy(discover().entry(Defense, name).spec)[2]
+
+
+def train_toy(
+    defense: Defense, states: list[SavedState] | None = None, saved: SavedState | None = None
+) -> tuple[str, SavedState, nn.Module]:
+    """The sha256 of the weights after training, the last saved state, and the network."""
+    kept: list[SavedState] = states if states is not None else []
+    model, ctx = toy_network(defense), toy_context(defense, saved, kept)
+    if defense.step is not None:
+        fit(model, defense.step, ctx, toy_params(defense))  # type: ignore[arg-type]
+    elif defense.train is not None:
+        defense.train(model, ctx, **toy_params(defense))
+    else:
+        raise NotApplicable("it loads its weights")
+    assert kept, "no state was saved: call ctx.save_state every epoch"
+    return tensors_sha256(model.state_dict()), kept[-1], model

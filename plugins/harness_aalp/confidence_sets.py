@@ -1,0 +1,61 @@
+"""The consistent and the inconsistent set of AALP: test images that are right when clean, and stay so under an attack
+or do not (arXiv v1 tables 1 and 6, v2 tables 1 and 4). Images that are wrong when clean are a third group."""
+
+import torch
+import torch.nn.functional as F
+
+from harness.api import Quantity
+
+BATCH = 250
+GROUPS = ("consistent", "inconsistent", "wrong_when_clean")
+
+
+def confidence_sets(ctx, *, attack):
+    """For each group its size and means over its images; losses in nats, their scale in the papers being unknown.
+
+    The classification loss is that of the clean image plus that of the adversarial one. `alp_loss` is the mean square
+    of the differences between logits, as in training, `alp_loss_sum` their sum. `alp_share` = ALP / (classification +
+    ALP), which does not depend on a scale that both have.
+    """
+    clean, adversarial, y = _logits(ctx, ctx.attack(attack))
+    right, still = clean.argmax(dim=1) == y, adversarial.argmax(dim=1) == y
+    members = dict(zip(GROUPS, (right & still, right & ~still, ~right), strict=True))
+    measured = _each(clean, adversarial, y)
+    found = {}
+    for group, chosen in members.items():
+        n = int(chosen.sum())
+        found[f"{group}_images"] = Quantity(n, len(y), "images")
+        found[f"{group}_share"] = Quantity(100 * n / len(y), len(y), "%")
+        means = {name: float(values[chosen].mean()) if n else None for name, values in measured.items()}
+        for name, mean in means.items():
+            found[f"{group}_{name}"] = Quantity(mean, n, "%" if name.endswith("confidence") else "nats")
+        total = (means["classification_loss"] + means["alp_loss"]) if n else 0.0
+        found[f"{group}_alp_share"] = Quantity(100 * means["alp_loss"] / total if total else None, n, "%")
+    return found
+
+
+def _logits(ctx, craft):
+    """Of the clean images and of the attacked ones, each (n, k) in float64, and the labels."""
+    parts = []
+    for start in range(0, len(ctx.examples), BATCH):
+        examples = ctx.examples[start : start + BATCH]
+        x, y = ctx.test.batch(examples, ctx.device)
+        x_adv = craft(ctx.model, x, y, examples.tolist())
+        with torch.no_grad():
+            parts.append((ctx.model(x).double(), ctx.model(x_adv).double(), y))
+    return [torch.cat(part) for part in zip(*parts, strict=True)]
+
+
+def _each(clean, adversarial, y):
+    """What is averaged, for every image (n,); confidences in the true class, in per cent."""
+    square = (clean - adversarial).square()
+    losses = [F.cross_entropy(logits, y, reduction="none") for logits in (clean, adversarial)]
+    return {
+        "clean_confidence": 100 * (-losses[0]).exp(),
+        "adversarial_confidence": 100 * (-losses[1]).exp(),
+        "clean_loss": losses[0],
+        "adversarial_loss": losses[1],
+        "classification_loss": losses[0] + losses[1],
+        "alp_loss": square.mean(dim=1),
+        "alp_loss_sum": square.sum(dim=1),
+    }
