@@ -155,6 +155,8 @@ class Registry:
             alone = len(self._entries[kind][entry.spec.name]) == 1
             return {entry.spec.name if alone else pattern: entry}
         entries = self.entries(kind)
+        # As in a shell, a wildcard stays in its folder: `*` is not all of `robustbench/`.
+        entries = [entry for entry in entries if entry.spec.name.count("/") == pattern.count("/")]
         found = {entry.spec.name: entry for entry in entries if fnmatch.fnmatchcase(entry.spec.name, pattern)}
         if not found:
             raise NothingSelected(f"nothing selected: '{pattern}' matched 0 of {len(entries)} {NOUNS[kind]}s")

@@ -128,6 +128,14 @@ class RunStore:
         atomic.replace(self.path / folder / f"{key}.{uuid.uuid4().hex}.json", readable(log))
 
 
+def lend(results: Path, name: str, finished: Iterable[Record]) -> None:
+    """Put finished records into a folder beside the runs, where every run that promises them finds them."""
+    folder = results / name
+    for value in finished:
+        key = str(value["key"])
+        atomic.create(folder / "records" / key[:2] / f"{key}.json", seal(value), folder / "tmp")
+
+
 def expected(run: Path) -> tuple[Record, list[str]]:
     """The plan of a run folder and the keys of all the records it promises, less those that cannot come.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from harness.cli import options
+from harness.errors import UsageError
 from harness.plan import plan
 from harness.request import Request
 
@@ -43,6 +45,9 @@ def command(
     weights: Annotated[
         str, typer.Option("--weights", help="A .safetensors file, instead of training; any state dict with --model.")
     ] = "",
+    board: Annotated[
+        str, typer.Option("--board", help="Run what a board lacks: its folder, or its name under leaderboards/.")
+    ] = "",
     sha256: Annotated[str, typer.Option("--sha256", help="Of the bytes of --weights, with --model.")] = "",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the attacks.")] = 0,
     train_seed: options.TrainSeed = 0,
@@ -66,8 +71,10 @@ def command(
 
     The same command again continues where it stopped: finished epochs and finished shards are kept.
     """
-    if not (defense or model):
-        raise typer.BadParameter("name at least one, or give --model", param_hint="--defense")
+    if board and (defense or model):
+        raise typer.BadParameter("names its own defenses: leave --defense and --model out", param_hint="--board")
+    if not (defense or model or board):
+        raise typer.BadParameter("name at least one, or give --model or --board", param_hint="--defense")
     if sha256 and not (model and weights):
         raise typer.BadParameter("goes with --model and --weights", param_hint="--sha256")
     if (arch or recipe) and not defense:
@@ -83,12 +90,12 @@ def command(
         defenses=[*defense, own.name] if own else defense, attacks=attacks, dataset=dataset, threats=threat, arch=arch,
         recipe=recipe, weights="" if own else weights, limit=limit, seed=seed, train_seed=train_seed, analyses=analyses,
     )  # fmt: skip
-    planned = plan(request, registry)
+    planned = [plan(wanted, registry) for wanted in (_requests(board, output) if board else [request])]
     limit_s = options.seconds(time_limit) if time_limit else None
     if batch_size < 1:
         raise typer.BadParameter("must be at least 1", param_hint="--batch-size")
     if own:
-        own.check(planned.dataset, train_seed)
+        own.check(planned[0].dataset, train_seed)
 
     from harness.bench import bench
     from harness.cli.screen import Screen
@@ -97,14 +104,42 @@ def command(
 
     screen = Screen(progress)
     screen.header(registry, device)
-    screen.plan(planned, output)
     settings = Settings(
         output=output, data_root=data_root, device=device, batch_size=batch_size,
         time_limit=limit_s, fail_fast=fail_fast,
     )  # fmt: skip
-    with screen:
-        outcome = bench(planned, registry, settings, screen)
-    screen.result(outcome, planned.skips)
-    if outcome.interrupted:
-        raise typer.Exit(130)
-    raise typer.Exit(3 if any(failure.state != NOT_APPLICABLE for failure in outcome.failures) else 0)
+    failed = False
+    for one in planned:
+        screen.plan(one, output)
+        with screen:
+            outcome = bench(one, registry, settings, screen)
+        screen.result(outcome, one.skips)
+        if outcome.interrupted:
+            raise typer.Exit(130)
+        failed |= any(failure.state != NOT_APPLICABLE for failure in outcome.failures)
+    raise typer.Exit(3 if failed else 0)
+
+
+def _requests(board: str, output: Path) -> list[Request]:
+    """What a board lacks; its records are put where the runs find them.
+
+    Raises:
+        UsageError: where there is no such board.
+    """
+    from harness import store
+    from harness.leaderboard import definition as definitions
+    from harness.leaderboard.missing import requests
+    from harness.leaderboard.rows import rows
+    from harness.leaderboard.sources import read_records
+
+    folder = Path(board) if Path(board).is_dir() else Path("leaderboards") / board
+    definition = definitions.read(folder)
+    if definition is None:
+        raise UsageError(f"--board {board}: {folder} has no {definitions.FILE}")
+    records = read_records(folder)
+    found = requests(definition, rows(records))
+    if not found:
+        print(f"nothing to do: every cell of {folder} is measured", file=sys.stderr)
+        raise typer.Exit(0)
+    store.lend(output, f"board-{folder.name}", records)
+    return found
