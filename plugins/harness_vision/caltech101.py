@@ -14,7 +14,7 @@ from harness_vision.images import coloured
 
 CLASSES = 101
 BACKGROUND = "BACKGROUND_Google"
-SIZE = (64, 64)
+SIDE = 64
 TEST_SHARE = 5
 VALIDATION_SHARE = 10
 WANTED = (
@@ -30,7 +30,7 @@ def caltech101(part: str, *, root: Path, location: str) -> Split:
     validation = (len(labels) - held) // VALIDATION_SHARE
     sizes = {"train": len(labels) - held - validation, "validation": validation, "test": held}
     chosen = slices("dataset caltech101", home, labels, sizes)[part]
-    pixels = coloured("dataset caltech101", home, [files[i] for i in chosen], SIZE, resize=True)
+    pixels = coloured("dataset caltech101", home, [files[i] for i in chosen], SIDE, resize=True)
     return Split(pixels=pixels, labels=labels[chosen])
 
 

@@ -26,24 +26,24 @@ def decoded(dataset: str, name: object, read: Callable[[], bytes]):
         raise DataError(f"{dataset}: {name} cannot be decoded ({error}); remove or replace it") from error
 
 
-def coloured(dataset: str, home: Path, files: Sequence[Path], size: tuple[int, int], resize: bool) -> np.ndarray:
-    """Pixels uint8 (n, 3, h, w) of files under `home`; grey ones become colour.
+def coloured(dataset: str, home: Path, files: Sequence[Path], side: int, resize: bool) -> np.ndarray:
+    """Pixels uint8 (n, 3, side, side) of files under `home`; grey ones become colour.
 
     Args:
-        size: height and width; other sizes are scaled to it bilinearly, with antialiasing, or refused.
+        resize: scale images of another size, bilinearly with antialiasing, instead of refusing them.
 
     Raises:
         DataError: naming a file that cannot be decoded, or has another size where that is refused.
     """
     from PIL import Image
 
-    pixels = np.empty((len(files), 3, *size), dtype=np.uint8)
+    pixels = np.empty((len(files), 3, side, side), dtype=np.uint8)
     for row, path in zip(pixels, files, strict=True):
         name = path.relative_to(home)
         image = decoded(dataset, name, path.read_bytes).convert("RGB")
-        if image.size != size[::-1]:
+        if image.size != (side, side):
             if not resize:
-                raise DataError(f"{dataset}: {name} is {image.width}x{image.height} pixels, not {size[1]}x{size[0]}")
-            image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+                raise DataError(f"{dataset}: {name} is {image.width}x{image.height} pixels, not {side}x{side}")
+            image = image.resize((side, side), Image.Resampling.BILINEAR)
         row[:] = np.asarray(image).transpose(2, 0, 1)
     return pixels

@@ -13,7 +13,7 @@ from harness_vision.datasets import VALIDATION, slices
 from harness_vision.images import coloured
 
 CLASSES = 200
-SIZE = (64, 64)
+SIDE = 64
 WANTED = (
     "under --data-root: tiny-imagenet-200/train/CLASS/images/*.JPEG for 200 classes, "
     "tiny-imagenet-200/val/images/*.JPEG and tiny-imagenet-200/val/val_annotations.txt, "
@@ -29,7 +29,7 @@ def tiny_imagenet(part: str, *, root: Path, location: str) -> Split:
         sizes = {"train": len(labels) - VALIDATION, "validation": VALIDATION}
         chosen = slices("dataset tiny-imagenet", home, labels, sizes)[part]
         files, labels = [files[i] for i in chosen], labels[chosen]
-    return Split(pixels=coloured("dataset tiny-imagenet", home, files, SIZE, resize=False), labels=labels)
+    return Split(pixels=coloured("dataset tiny-imagenet", home, files, SIDE, resize=False), labels=labels)
 
 
 def _classes(home: Path) -> list[str]:

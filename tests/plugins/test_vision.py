@@ -394,7 +394,7 @@ def test_caltech_with_too_few_images_or_a_damaged_one_is_a_data_error(caltech_ro
 def test_images_are_scaled_bilinearly_with_antialiasing(tmp_path, size):
     source = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     Image.fromarray(source).save(tmp_path / "noise.png")
-    pixels = images.coloured("dataset", tmp_path, [tmp_path / "noise.png"], (64, 64), resize=True)
+    pixels = images.coloured("dataset", tmp_path, [tmp_path / "noise.png"], 64, resize=True)
     torchs = torch.nn.functional.interpolate(
         torch.from_numpy(source).permute(2, 0, 1)[None].double(), (64, 64), mode="bilinear", antialias=True
     )
