@@ -10,9 +10,10 @@ from harness import atomic
 from harness.errors import BoardMismatch, StoreError
 from harness.leaderboard import definition as definitions
 from harness.leaderboard import evidence, printed
+from harness.leaderboard.definition import Definition
 from harness.leaderboard.export import paper_latex, ranked_latex, robustbench_json
 from harness.leaderboard.paper_table import paper_csv, paper_markdown
-from harness.leaderboard.rows import rows
+from harness.leaderboard.rows import Row, rows
 from harness.leaderboard.tables import analyses_csv, tidy, wide
 from harness.records import Record, compact, read_compacted
 from harness.store import expected
@@ -91,13 +92,21 @@ def _tables(board: Path, records: list[Record]) -> dict[Path, str]:
             board / "table.md": paper_markdown(definition, values, found) + evidence.footer(board),
         }
     limited = definition.rank_limited if definition is not None else False
-    head = f"# {definition.title}\n\n{definition.note}\n\n" if definition is not None else ""
+    head = _head(definition, found) if definition is not None else ""
     tables = {
         board / "table.csv": tidy(found, rank_limited=limited),
         board / "table.md": head + wide(found, rank_limited=limited) + evidence.footer(board),
     }
     analyses = analyses_csv(found)
     return {**tables, board / "analyses.csv": analyses} if analyses else tables
+
+
+def _head(definition: Definition, found: Sequence[Row]) -> str:
+    """Title and note of a ranked board, and which of its rows no record is of."""
+    missing = [row.label for row in definition.rows if row.defense not in {measured.defense for measured in found}]
+    told = [f"# {definition.title}", *([definition.note] if definition.note else [])]
+    told += [f"Not measured: {', '.join(missing)}."] if missing else []
+    return "\n\n".join(told) + "\n\n"
 
 
 def _complete(run: Path) -> list[Record]:
