@@ -28,7 +28,8 @@ def label_controlled(model, x, y, threat, *, ctx, steps, step, loss, targets):
     attempt = Attempt(model, x, y, threat, ctx, steps, step, loss)
     start = attempt.random(0)
     with torch.no_grad():
-        order = attempt.surface.base(x).scatter(1, y.unsqueeze(1), float("inf")).argsort(1, True, stable=True)
+        ranked = attempt.surface.base(x).scatter(1, y.unsqueeze(1), float("inf"))
+    order = ranked.argsort(dim=1, descending=True, stable=True)
     for held in order[:, : targets + 1].unbind(dim=1):
         attempt.run(start, held=held)
     return attempt.result()
@@ -49,9 +50,13 @@ def step_fraction(model, x, y, threat, *, ctx, steps, step, loss, fractions):
     Networks that overfit to one step fail at lengths between (Kim et al. 2021, arXiv:2010.01799).
     """
     attempt = Attempt(model, x, y, threat, ctx, steps, step, loss)
-    _, _, _, through = attempt.surface.look(x, y, loss)
-    eps = attempt.eps
-    ends = [attempt.static(1, eps), attempt.static(steps, step), x + eps * through.sign(), attempt.random(0, corner=True)]
+    *_, through = attempt.surface.look(x, y, loss)
+    ends = [
+        attempt.static(1, attempt.eps),
+        attempt.static(steps, step),
+        x + attempt.eps * through.sign(),
+        attempt.random(0, corner=True),
+    ]
     nearest, least = x.clone(), torch.full((len(x),), float("inf"), device=x.device)
     for end in ends:
         for part in range(1, fractions + 1):
@@ -70,7 +75,8 @@ class Attempt:
         if steps < 1:
             raise UsageError(f"steps={steps} must be at least 1")
         self.model, self.x, self.y, self.ctx = model, x, y, ctx
-        self.surface, self.eps, self.steps, self.step, self.loss = Surface(model, ctx), float(threat.eps), steps, step, loss
+        self.steps, self.step, self.loss = steps, step, loss
+        self.surface, self.eps = Surface(model, ctx), float(threat.eps)
         self.project = project_linf(x, self.eps)
         self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.last, self.first = None, x.clone()

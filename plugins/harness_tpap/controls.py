@@ -4,8 +4,9 @@ A network that overfits to single steps may read the label that an FGSM pattern 
 arXiv:1611.01236, "label leaking"): then the answer follows the pattern, not the image.
 """
 
+import copy
+
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from harness.api import Quantity
 from harness_tpap.overfitting import batches
@@ -30,7 +31,8 @@ def purification(ctx):
                     right, n = counts.get(f"{kind}_{name}", (0, 0))
                     counts[f"{kind}_{name}"] = right + int(flags.sum()), n + flags.numel()
     found = {name: Quantity(100 * right / n if n else None, n, "%") for name, (right, n) in counts.items()}
-    return found | {"flop_multiplier": Quantity(cost(ctx), 1, "times the bare network")}
+    forward, back = passes(ctx)
+    return found | {"forward_passes": Quantity(forward, 1, "passes"), "backward_passes": Quantity(back, 1, "passes")}
 
 
 def observed(network, x, y, strength):
@@ -69,12 +71,21 @@ def answers(network, x, change):
     return network((x + change).clamp(0.0, 1.0)).argmax(dim=1)
 
 
-def cost(ctx):
-    """How many times the floating-point operations of the bare network a prediction takes."""
+def passes(ctx):
+    """How many passes through the network one prediction takes: (forward, back to the image)."""
     x, _ = ctx.test.batch(ctx.examples[:1], ctx.device)
-    counts = []
-    for model in (ctx.model, ctx.network):
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(x)
-        counts.append(counter.get_total_flops())
-    return counts[0] / counts[1]
+    model = copy.deepcopy(ctx.model)
+    seen = {"forward": 0, "back": 0}
+
+    def forward(module, inputs, output):
+        seen["forward"] += 1
+        if output.requires_grad:
+            output.register_hook(back)
+
+    def back(gradient):
+        seen["back"] += 1
+
+    model.network.register_forward_hook(forward)
+    with torch.no_grad():
+        model(x)
+    return seen["forward"], seen["back"]

@@ -17,12 +17,13 @@ def overfitting(ctx):
     dataset's.
     """
     own = ctx.peers.dataset.budgets["linf"]
-    trained = Fraction(str(ctx.training.eps)) if ctx.training else Fraction(str(ctx.defense_params.get("strength", own)))
-    found = {"trained_eps": Quantity(float(trained), 1, "pixel range"), "budget_eps": Quantity(float(own), 1, "pixel range")}
-    for eps, suffix in ((trained, ""), (own, "_at_budget")):
+    told = ctx.training.eps if ctx.training else ctx.defense_params.get("strength", own)
+    found = {}
+    for eps, suffix in ((Fraction(str(told)), ""), (own, "_at_budget")):
         fgsm, pgd = (accuracy_under(ctx, attack, eps) for attack in ("fgsm", "pgd-20"))
         n = len(ctx.examples)
         found |= {
+            f"eps{suffix}": Quantity(float(eps), 1, "pixel range"),
             f"fgsm_accuracy{suffix}": Quantity(fgsm, n, "%"),
             f"pgd20_accuracy{suffix}": Quantity(pgd, n, "%"),
             f"gap{suffix}": Quantity(fgsm - pgd, n, "points"),
@@ -35,8 +36,9 @@ def accuracy_under(ctx, attack, eps):
     craft = replace(ctx.peers, dataset=replace(ctx.peers.dataset, budgets={"linf": eps})).attack(attack)
     right = 0
     for examples, x, y in batches(ctx):
+        x_adv = craft(ctx.network, x, y, examples)
         with torch.no_grad():
-            right += int((ctx.network(craft(ctx.network, x, y, examples)).argmax(dim=1) == y).sum())
+            right += int((ctx.network(x_adv).argmax(dim=1) == y).sum())
     return 100 * right / len(ctx.examples)
 
 
@@ -44,4 +46,4 @@ def batches(ctx):
     """The test images to use, a piece at a time: their indices, the images and their labels."""
     for start in range(0, len(ctx.examples), BATCH):
         examples = ctx.examples[start : start + BATCH]
-        yield (examples, *ctx.test.batch(examples, ctx.device))
+        yield (examples.tolist(), *ctx.test.batch(examples, ctx.device))

@@ -8,8 +8,8 @@ from harness.api import InnerAttack, Recipe
 WATCHED = "the inner attack only watches: training takes one step of its eps"
 
 QUICK = Recipe(
-    name="quick", arch="digits_net[width=32]", epochs=60, batch=64, lr=0.05, optimizer="sgd", momentum=0.9,
-    inner=InnerAttack(steps=7, eps=Fraction(3, 10), step=Fraction(3, 40)),
+    name="quick", arch="digits_net[width=32]", epochs=60, batch=128, lr=0.2, optimizer="sgd", momentum=0.9,
+    inner=InnerAttack(steps=5, eps=Fraction(3, 10), step=Fraction(1, 10)),
     source=f"ours: overfits catastrophically; {WATCHED}",
 )  # fmt: skip
 PAPER = Recipe(
@@ -18,7 +18,9 @@ PAPER = Recipe(
     inner=InnerAttack(steps=20, eps=Fraction(8, 255), step=Fraction(3, 1000)),
     source=f"TPAP's code; batch 64 with a wide network; {WATCHED}",
 )  # fmt: skip
-SLIDES = replace(PAPER, name="slides", epochs=150, source=f"the slides of TPAP, 150 epochs for the code's 100; {WATCHED}")
+SLIDES = replace(
+    PAPER, name="slides", epochs=150, source=f"the slides of TPAP, 150 epochs for the code's 100; {WATCHED}"
+)
 PAPER_CIFAR100 = replace(
     PAPER, epochs=150, milestones=(75, 90, 140), inner=replace(PAPER.inner, eps=Fraction(12, 255)),
     source=f"TPAP's code for CIFAR-100, at 12/255; {WATCHED}",

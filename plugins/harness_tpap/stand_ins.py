@@ -6,8 +6,8 @@ from torch import nn
 
 from harness_tpap.purify import Purified, drawn, labelled, magnitude
 
-FLOOR = 1e-30
-"""Below this mean, a gradient is no longer scaled up: its derivatives would leave the range of float32."""
+VANISHED = 1e-25
+"""A gradient of a smaller mean counts as zero: scaled up, its derivatives would leave the range of float32."""
 
 
 def base(network, **params):
@@ -70,8 +70,9 @@ class Smooth(nn.Module):
             label = labelled(logits.argmax(dim=1), self.pattern, logits.shape[1])
             loss = F.cross_entropy(logits, label, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, point, create_graph=wanted)
-            scale = gradient.abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(FLOOR)
-            soft = torch.tanh(self.sharpness * gradient / scale)
+            scale = gradient.abs().mean(dim=(1, 2, 3), keepdim=True)
+            gone = scale < VANISHED
+            soft = torch.tanh(self.sharpness * gradient.masked_fill(gone, 0.0) / scale.masked_fill(gone, 1.0))
         return -soft if self.pattern == "reversed" else soft
 
 

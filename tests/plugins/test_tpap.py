@@ -1,0 +1,630 @@
+"""harness_tpap against closed forms of a linear network, autograd, finite differences and loops over single images."""
+
+import copy
+import functools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from harness import discovery, threats
+from harness.analysis import AnalysisContext
+from harness.api import Dataset, InnerAttack, NotApplicable, Recipe, UsageError
+from harness.conformance import toys
+from harness.context import AttackContext, Supplies, isolated
+from harness.evaluate import Shard, evaluate
+from harness.judge import Judge
+from harness.names import default_value
+from harness.ops import ascend, cross_entropy, project_linf
+from harness.oracle import Oracle
+from harness.peers import Peers
+from harness.registry import Registry
+from harness.training import TrainContext
+from harness.types import FROM_DATASET, TRAINING_EPS, Attack, Cell, Subject, ThreatModel
+from harness_tpap import harness_analyses, harness_attacks, harness_defenses
+from harness_tpap.controls import observed, purification
+from harness_tpap.overfitting import overfitting
+from harness_tpap.purify import Purified, wrap
+
+(TPAP,) = harness_defenses()
+ATTACKS = {attack.name: attack for attack in harness_attacks()}
+LINF = next(kind for kind in threats.harness_threat_models() if kind.name == "linf")
+NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
+SHA = "cd" * 32
+S = 0.1  # the strength of the purification
+EPS = Fraction(1, 5)
+K = 4
+
+
+class Linear(nn.Module):
+    """Two classes, z = (-u/2, u/2) with u = w . (x - 1/2)."""
+
+    def __init__(self, pixels: int = 64, seed: int = 0) -> None:
+        super().__init__()
+        weight = torch.randn(pixels, generator=torch.Generator().manual_seed(seed))
+        self.weight = nn.Parameter(torch.where(weight.abs() < 0.1, 0.1, weight) / pixels)
+
+    def forward(self, x):
+        u = (x.flatten(1) - 0.5) @ self.weight
+        return torch.stack([-u / 2, u / 2], dim=1)
+
+
+def at(linear: Linear, u: torch.Tensor) -> torch.Tensor:
+    """Images far from the box with the given u."""
+    w = linear.weight.detach()
+    stream = torch.Generator().manual_seed(1)
+    x = 0.48 + 0.04 * torch.rand(len(u), len(w), generator=stream)
+    x += ((u - (x - 0.5) @ w) / w.abs().sum())[:, None] * w.sign()
+    return x.view(-1, *toys.SHAPE)
+
+
+def purified(network: nn.Module, pattern: str = "predicted", strength: object = S) -> Purified:
+    return wrap(network, strength=strength, pattern=pattern, base="fgsm_at").eval()
+
+
+def built(name: str, network: nn.Module, pattern: str = "predicted", strength: object = S) -> nn.Module:
+    found = {stand_in.name: stand_in for stand_in in TPAP.stand_ins}[name]
+    return found.build(network, base="fgsm_at", strength=strength, pattern=pattern).eval()
+
+
+def smooth_net(classes: int = K, seed: int = 0, factor: float = 1.0) -> nn.Module:
+    """A network whose second derivatives are not zero."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        body = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(6 * 64, classes))
+    with torch.no_grad():
+        body[-1].weight.mul_(factor)
+    return body.eval()
+
+
+# --- what is deployed ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "towards"), [("predicted", -1), ("reversed", 1), ("next_label", 1)], ids=lambda value: str(value)
+)
+def test_a_linear_network_is_moved_by_its_signs_away_from_its_label(pattern, towards):
+    # For two classes the class after the predicted one is the other one: moving away from it is moving back.
+    linear = Linear()
+    w = linear.weight.detach()
+    reach = S * float(w.abs().sum())
+    u = torch.tensor([2.0, 1.5, 0.5, 0.1, -0.1, -0.5, -1.5, -2.0]) * reach
+    x = at(linear, u)
+    model = purified(linear, pattern)
+    with torch.no_grad():
+        signs = u.sign()[:, None] * w.sign()
+        expected = x + towards * S * signs.view(x.shape)
+        assert torch.equal(model.purify(x), expected.clamp(0, 1))
+        assert torch.allclose(model(x)[:, 1] * 2, u + towards * reach * u.sign(), atol=1e-5)
+    flipped = (model(x).argmax(1) != linear(x).argmax(1)).tolist()
+    assert flipped == [pattern == "predicted" and bool(abs(value) < reach) for value in u.tolist()]
+
+
+def test_purification_is_one_fgsm_step_on_the_predicted_label_cut_to_the_box():
+    network, (x, _) = toys.tiny_net(), toys.images()
+    x = x.clone()
+    x[:, :, ::2] = (x[:, :, ::2] > 0.5).float()
+    model = purified(network, strength="3/10")
+    for i in range(len(x)):
+        point = x[i : i + 1].clone().requires_grad_(True)
+        logits = network(point)
+        F.cross_entropy(logits, logits.argmax(1)).backward()
+        expected = torch.where(
+            point.grad > 0, x[i : i + 1] + 0.3, torch.where(point.grad < 0, x[i : i + 1] - 0.3, x[i])
+        )
+        assert torch.equal(model.purify(x[i : i + 1]), expected.clamp(0.0, 1.0))
+    moved = model.purify(x)
+    assert moved.min() == 0
+    assert moved.max() == 1
+
+
+def test_it_works_for_callers_without_gradients_and_leaves_no_gradient_behind():
+    network, (x, _) = toys.tiny_net(), toys.images()
+    model = purified(network)
+    graded = model(x.clone().requires_grad_(True))
+    with torch.no_grad():
+        plain = model(x)
+    with torch.inference_mode():
+        inferred = model(x)
+    assert graded.requires_grad
+    assert not plain.requires_grad
+    assert torch.equal(plain, graded)
+    assert torch.equal(plain, inferred)
+    assert not torch.equal(plain, network(x))
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert not x.requires_grad
+
+
+@pytest.mark.parametrize("pattern", TPAP.params["pattern"].values)
+def test_an_image_is_purified_alike_alone_in_another_order_and_twice(pattern):
+    model, (x, _) = purified(smooth_net(), pattern), toys.images()
+    together = model.purify(x)
+    torch.rand(3)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model.purify(x), together)
+    assert torch.equal(model.purify(x[order]), together[order])
+    assert torch.equal(torch.cat([model.purify(one) for one in x.split(1)]), together)
+
+
+def test_a_vanishing_gradient_does_not_depend_on_the_size_of_the_batch():
+    # Divided by 64 for the mean, this gradient would leave the range of float32.
+    class Faint(nn.Module):
+        def forward(self, x):
+            u = 1e-44 * x.flatten(1).sum(dim=1)
+            return torch.stack([u, -u], dim=1)
+
+    x = torch.full((64, *toys.SHAPE), 0.5)
+    assert torch.equal(purified(Faint()).purify(x), x - S)
+
+
+def test_where_cross_entropy_underflows_nothing_is_purified():
+    x, _ = toys.images()
+    model = purified(nn.Sequential(toys.tiny_net(), Scaled(1e5)))
+    assert torch.equal(model.purify(x), x)
+
+
+class Scaled(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, logits):
+        return self.factor * logits
+
+
+def test_random_signs_have_full_size_and_are_those_of_no_gradient():
+    model, (x, _) = purified(smooth_net(), "random_sign"), toys.images()
+    change = model.purify(x) - x
+    inside = (x > S) & (x < 1 - S)
+    assert torch.allclose(change[inside].abs(), torch.tensor(S), atol=1e-6)
+    signs = change.sign()
+    assert bool((signs == signs[:1])[inside & inside[:1]].all())
+    assert 0.3 < float((signs[0] > 0).float().mean()) < 0.7
+
+
+@pytest.mark.parametrize("strength", ["much", "-1/10", "3/2", "1/0"])
+def test_a_strength_that_is_none_is_refused(strength):
+    with pytest.raises(UsageError, match="strength"):
+        purified(toys.tiny_net(), strength=strength)
+
+
+def test_the_derivative_is_the_identity_inside_the_box_and_zero_where_it_cuts():
+    model = purified(Linear())
+    x = torch.full((1, *toys.SHAPE), 0.5)
+    x[..., :4, :] = 1.0
+    jacobian = torch.autograd.functional.jacobian(model.purify, x).view(64, 64)
+    # Of the 32 pixels at 1, those are cut that would rise.
+    cut = (model.purify(x) == 1).flatten()
+    assert torch.equal(jacobian, torch.diag((~cut).float()))
+    assert 0 < int(cut.sum()) < 32
+
+
+# --- what stands in for it -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pattern", TPAP.params["pattern"].values)
+def test_bpda_answers_as_deployed_and_hands_over_the_gradient_at_the_purified_image(pattern):
+    network, (x, y) = smooth_net(), toys.images()
+    x = x.clone()
+    x[:, :, ::2] = (x[:, :, ::2] > 0.5).float()
+    deployed, stand_in = purified(network, pattern, 0.3), built("bpda", network, pattern, 0.3)
+    assert torch.equal(stand_in(x), deployed(x))
+    point, moved = x.clone().requires_grad_(True), deployed.purify(x).detach().requires_grad_(True)
+    (found,) = torch.autograd.grad(cross_entropy(stand_in(point), y).sum(), point)
+    (expected,) = torch.autograd.grad(cross_entropy(network(moved), y).sum(), moved)
+    assert torch.equal(found, expected)
+    cut = ((moved == 0) | (moved == 1)).detach()
+    assert bool(cut.any())
+    assert bool((found[cut] != 0).any())
+    point = x.clone().requires_grad_(True)
+    (exact,) = torch.autograd.grad(cross_entropy(deployed(point), y).sum(), point)
+    assert not torch.equal(found, exact)
+
+
+def test_base_is_the_network_itself():
+    network = toys.tiny_net()
+    assert built("base", network) is network
+    assert {s.name: (s.knowledge, s.every) for s in TPAP.stand_ins}["base"] == ("static", True)
+    assert {s.knowledge for s in TPAP.stand_ins if s.name != "base"} == {"adaptive"}
+
+
+@pytest.mark.parametrize(("name", "sharpness"), [("smooth_1", 1), ("smooth", 10), ("smooth_100", 100)])
+def test_the_smooth_stand_in_is_a_soft_sign_of_the_gradient(name, sharpness):
+    network, (x, _) = smooth_net(), toys.images()
+    point = x.clone().requires_grad_(True)
+    logits = network(point)
+    (g,) = torch.autograd.grad(F.cross_entropy(logits, logits.argmax(1)), point)
+    soft = torch.stack([torch.tanh(sharpness * one / one.abs().mean()) for one in g])
+    assert torch.allclose(built(name, network)(x), network((x + S * soft).clamp(0, 1)), atol=1e-5)
+    with torch.no_grad():
+        assert not built(name, network)(x).requires_grad
+
+
+@pytest.mark.parametrize("pattern", ["predicted", "reversed", "next_label"])
+@pytest.mark.parametrize("name", ["smooth_1", "smooth"])
+def test_the_gradient_of_the_smooth_stand_in_is_that_of_finite_differences(name, pattern):
+    network = smooth_net(factor=3.0).double()
+    x = 0.4 + 0.2 * torch.rand(3, *toys.SHAPE, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    y = torch.tensor([0, 1, 2])
+    model = built(name, network, pattern)
+
+    def loss(point):
+        return cross_entropy(model(point), y)
+
+    point = x.clone().requires_grad_(True)
+    (found,) = torch.autograd.grad(loss(point).sum(), point)
+    h, stream = 1e-6, torch.Generator().manual_seed(3)
+    for _ in range(5):
+        along = torch.randn(x.shape, generator=stream, dtype=torch.float64)
+        with torch.no_grad():
+            expected = (loss(x + h * along) - loss(x - h * along)) / (2 * h)
+        assert torch.allclose((found * along).sum(dim=(1, 2, 3)), expected, rtol=1e-4, atol=1e-7)
+    # And it is not what BPDA hands over: the pattern's own change counts.
+    moved = x.clone().requires_grad_(True)
+    (identity,) = torch.autograd.grad(cross_entropy(built("bpda", network, pattern)(moved), y).sum(), moved)
+    assert not torch.allclose(found, identity, rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["smooth_1", "smooth", "smooth_100"])
+def test_the_smooth_stand_in_stays_finite_where_the_gradient_vanishes(name):
+    x, y = toys.images()
+    for factor in (1e2, 1e3, 1e5):
+        point = x.clone().requires_grad_(True)
+        logits = built(name, nn.Sequential(smooth_net(), Scaled(factor)))(point)
+        (gradient,) = torch.autograd.grad(logits.gather(1, y[:, None]).sum(), point)
+        assert bool(torch.isfinite(gradient).all())
+
+
+# --- attacks that know it --------------------------------------------------------------------------------------------
+
+BASE_PGD = Attack(
+    name="static", threats=("linf",), params={"steps": 20, "step": Fraction(1, 50)},
+    run=lambda model, x, y, threat, *, steps, step: ascend(
+        lambda point: cross_entropy(model(point), y), x, step, project_linf(x, float(threat.eps)), steps
+    ),
+)  # fmt: skip
+
+
+def measured(
+    attack: Attack, network: nn.Module, x, y, *, eps: Fraction = EPS, on: str = "", pattern="predicted", **given
+):
+    params = {name: default_value(value) for name, value in attack.params.items()}
+    params = {name: eps / 10 if value == FROM_DATASET else value for name, value in params.items()} | given
+    shard = Shard(start=0, stop=len(x), examples=tuple(range(len(x))), x=x, y=y, data_sha256=SHA)
+    cell = Cell(subject=NOBODY, attack=attack.name, params=params, threat=ThreatModel(kind="linf", eps=eps), on=on)
+    frozen = copy.deepcopy(network).requires_grad_(False)
+    supplies = Supplies(stand_ins={s.name: built(s.name, frozen, pattern) for s in TPAP.stand_ins})
+    with torch.no_grad():
+        classes = network(x[:1]).shape[1]
+    judge = Judge(purified(frozen, pattern), classes, toys.SHAPE)
+    (result,) = evaluate(judge, shard, attack, [cell], LINF, len(x), supplies).results
+    return result
+
+
+def trap() -> tuple[Linear, torch.Tensor, torch.Tensor]:
+    """Images that whoever attacks the network alone, at twice the strength, moves past the trap.
+
+    With R the reach of the purification and |u| = 1.5 R, the network is right, and so is what is deployed. The whole
+    budget of 2 R leads to -0.5 R: the network is wrong, and its purification leads back to 0.5 R. Between 0 and R the
+    network is right, and purification makes it wrong.
+    """
+    linear = Linear()
+    reach = S * float(linear.weight.detach().abs().sum())
+    y = torch.arange(12) % 2
+    return linear, at(linear, 1.5 * reach * (2.0 * y - 1)), y
+
+
+def test_the_static_attack_fails_on_the_planted_pipeline_and_is_judged_there():
+    linear, x, y = trap()
+    found = measured(BASE_PGD, linear, x, y, on="base")
+    assert found.clean == "1" * 12
+    assert found.last == "0" * 12
+    assert bool(
+        (
+            linear(BASE_PGD.run(linear, x, y, ThreatModel(kind="linf", eps=EPS), steps=20, step=0.02)).argmax(1) != y
+        ).all()
+    )
+
+
+@pytest.mark.parametrize("loss", ["margin", "ce"])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_that_know_it_break_the_planted_pipeline(name, loss):
+    linear, x, y = trap()
+    found = measured(ATTACKS[name], linear, x, y, loss=loss)
+    assert found.any == "1" * 12
+    assert found.last == "1" * 12
+    assert not found.flags
+
+
+@pytest.mark.parametrize("pattern", ["reversed", "next_label"])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_what_nobody_can_break_stands(name, pattern):
+    # Moved towards its label, a linear network errs only where it erred before: beyond the budget.
+    linear, _, y = trap()
+    reach = S * float(linear.weight.detach().abs().sum())
+    far = at(linear, 2.1 * reach * (2.0 * y - 1))
+    assert measured(ATTACKS[name], linear, far, y, pattern=pattern).any == "0" * 12
+    near = at(linear, 1.9 * reach * (2.0 * y - 1))
+    assert measured(ATTACKS[name], linear, near, y, pattern=pattern).any == "1" * 12
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_no_attack_wins_beyond_the_exact_radius(name):
+    # From 3.1 R, 2 R leads to 1.1 R, which purification takes to 0.1 R.
+    linear, _, y = trap()
+    reach = S * float(linear.weight.detach().abs().sum())
+    assert measured(ATTACKS[name], linear, at(linear, 3.1 * reach * (2.0 * y - 1)), y).any == "0" * 12
+    assert measured(ATTACKS[name], linear, at(linear, 2.9 * reach * (2.0 * y - 1)), y).any == "1" * 12
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_example_is_attacked_alike_beside_others_and_twice(name):
+    network, (x, y) = smooth_net(2, factor=4.0), toys.images()
+    y = y % 2
+    attack = ATTACKS[name]
+    threat = ThreatModel(kind="linf", eps=Fraction(1, 20))
+    params = {key: default_value(value) for key, value in attack.params.items()} | {"steps": 10, "step": 0.005}
+
+    def run(part: slice):
+        oracle = Oracle(purified(network), "gradient")
+        ctx = AttackContext(
+            oracle, x[part], seed=0, data_sha256=SHA, examples=range(len(x))[part],
+            supplies=Supplies(stand_ins={"base": network}),
+        )  # fmt: skip
+        return attack.run(oracle, x[part], y[part], threat, ctx=ctx, **params)
+
+    whole, again = run(slice(None)), run(slice(None))
+    assert torch.equal(whole.any, again.any)
+    assert torch.equal(whole.last, again.last)
+    apart = torch.cat([run(slice(i, i + 1)).last for i in range(len(x))])
+    verdicts = [purified(network)(images).argmax(1) != y for images in (whole.last, apart)]
+    assert torch.equal(*verdicts)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_say_where_they_do_not_apply(name):
+    x, y = toys.images()
+    attack = ATTACKS[name]
+    params = {key: default_value(value) for key, value in attack.params.items()} | {"step": 0.01}
+    for supplies in (Supplies(), Supplies(stand_ins={"base": toys.tiny_net()})):
+        oracle = Oracle(toys.tiny_net(), "gradient")
+        ctx = AttackContext(oracle, x, seed=0, data_sha256=SHA, examples=range(len(x)), supplies=supplies)
+        with pytest.raises(NotApplicable):
+            attack.run(oracle, x, y, ThreatModel(kind="linf", eps=EPS), ctx=ctx, **params)
+
+
+def test_every_pass_of_an_attack_is_counted():
+    # One climb from the image itself of one step: static 1 + 1, then 2 x 2 passes forward and as many back; and one
+    # question to what is deployed for each climb.
+    linear, _, y = trap()
+    reach = S * float(linear.weight.detach().abs().sum())
+    found = measured(ATTACKS["tpap_bpda"], linear, at(linear, 3.1 * reach * (2.0 * y - 1)), y, steps=1, restarts=0)
+    assert found.forwards == 12 * (1 + 2 * (2 * 2 + 1))
+    assert found.backwards >= 12 * (1 + 2 * 2)
+
+
+# --- how it is trained -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("base", "loss"),
+    [
+        ("fgsm_at", "fgsm_at"),
+        ("trades", "trades[beta=6,inner=fgsm]"),
+        ("mart", "mart[beta=6,inner=fgsm]"),
+        ("mart_published", "mart[beta=6,inner=fgsm,variant=tpap]"),
+    ],
+)
+def test_the_base_is_trained_with_the_loss_of_another_defense_on_fgsm_examples(base, loss):
+    ctx = TrainContext(
+        recipe=Recipe(name="toy", arch="toy", epochs=1, batch=8, lr=1e-3, inner=InnerAttack(steps=3)), seed=0,
+        train=toys.toy_part(), validation=toys.toy_part(), eps=0.1, step=0.05, device=torch.device("cpu"),
+        peers=peers(),
+    )  # fmt: skip
+    x, y = ctx.train.batch(slice(0, 32), ctx.device)
+    found, expected = (toys.tiny_net(seed=1).train() for _ in range(2))
+    value = TPAP.step(found, x, y, ctx, base=base, strength=0.1, pattern="predicted")
+    peers(None).loss(loss)(expected, x, y, ctx).backward()
+    value.backward()
+    for ours, theirs in zip(found.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(ours.grad, theirs.grad)
+
+
+def test_it_says_what_it_needs():
+    assert TPAP.gated
+    assert TPAP.params["strength"] == TRAINING_EPS
+    assert set(TPAP.mandatory) >= {"aa_standard", "square", *ATTACKS}
+    assert set(ATTACKS) <= set(TPAP.adaptive)
+    assert all(attack.only_against == ("tpap",) for attack in ATTACKS.values())
+    recipes = {name: [recipe.name for recipe in found] for name, found in TPAP.recipes.items()}
+    assert recipes["digits"][0] == "quick"
+    assert recipes["cifar10"] == ["paper", "slides"]
+    paper = TPAP.recipes["cifar10"][0]
+    assert (paper.epochs, paper.lr, paper.weight_decay, paper.milestones) == (100, 0.01, 1e-3, (75, 90))
+    assert paper.inner.eps == Fraction(8, 255)
+    assert TPAP.recipes["cifar100"][0].inner.eps == Fraction(12, 255)
+
+
+# --- what is measured of it ------------------------------------------------------------------------------------------
+
+DATASET = Dataset(
+    name="toy", load=lambda part, root, location: toys.toy_part().split, classes=4, shape=toys.SHAPE,
+    budgets={"linf": Fraction(3, 20)}, step=Fraction(1, 10),
+)  # fmt: skip
+
+
+@functools.cache
+def installed() -> Registry:
+    return discovery.discover()
+
+
+def peers(uses: tuple[str, ...] | None = TPAP.uses) -> Peers:
+    return Peers(
+        registry=installed(), dataset=DATASET, data_sha256=SHA, seed=0, uses=uses, network_of=lambda name: None
+    )
+
+
+def analysed(network: nn.Module, n: int = 300, eps: float | None = None) -> AnalysisContext:
+    training = None
+    if eps is not None:
+        training = TrainContext(
+            recipe=Recipe(name="toy", arch="toy", epochs=1, batch=8, lr=1e-3), seed=0, train=toys.toy_part(),
+            validation=toys.toy_part(), eps=eps, step=eps / 4, device=torch.device("cpu"),
+        )  # fmt: skip
+    return AnalysisContext(
+        model=purified(network), network=network.requires_grad_(False), stand_ins={},
+        defense_params={"base": "fgsm_at", "strength": "1/4", "pattern": "predicted"}, test=toys.toy_part(400),
+        examples=np.random.default_rng(0).permutation(400)[:n], device=torch.device("cpu"), peers=peers(None),
+        training=training,
+    )  # fmt: skip
+
+
+def toy_trained() -> nn.Module:
+    """A network that is right on the toy images but not far from an error."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network, (x, y) = smooth_net(), toys.toy_part(96).batch(slice(0, 96), torch.device("cpu"))
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+        for _ in range(6):
+            optimizer.zero_grad()
+            F.cross_entropy(network(x), y).backward()
+            optimizer.step()
+    return network.requires_grad_(False)
+
+
+def fgsm_by_hand(network, x, label, eps):
+    """One image, one step up the cross-entropy of a label."""
+    point = x.clone().requires_grad_(True)
+    z = network(point)[0]
+    (torch.logsumexp(z, 0) - z[label]).backward()
+    return (x + eps * torch.sign(point.grad)).clamp(0, 1)
+
+
+def test_overfitting_is_measured_on_the_bare_network_at_the_eps_of_training_and_at_the_budget():
+    network = toy_trained()
+    ctx = analysed(network, eps=0.2)
+    found = overfitting(ctx)
+    x, y = ctx.images()
+    for eps, suffix in ((0.2, ""), (0.15, "_at_budget")):
+        right = sum(
+            int(network(fgsm_by_hand(network, x[i : i + 1], y[i], eps))[0].argmax() == y[i]) for i in range(len(x))
+        )
+        assert found[f"fgsm_accuracy{suffix}"].value == pytest.approx(100 * right / 300)
+        assert found[f"fgsm_accuracy{suffix}"].n == 300
+        assert 10 < right < 290
+        oracle = Oracle(network, "gradient")
+        noise = AttackContext(oracle, x, seed=0, data_sha256=SHA, examples=ctx.examples.tolist()).noise("start:0")
+        point = (x + eps * noise).clamp(0, 1)
+        for _ in range(20):
+            point = point.detach().requires_grad_(True)
+            F.cross_entropy(network(point), y, reduction="sum").backward()
+            moved = point.detach() + eps / 10 * point.grad.sign()
+            point = torch.minimum(torch.maximum(moved, x - eps), x + eps).clamp(0, 1)
+        expected = 100 * float((network(point).argmax(1) == y).float().mean())
+        assert found[f"pgd20_accuracy{suffix}"].value == pytest.approx(expected, abs=0.4)
+        assert found[f"gap{suffix}"].value == pytest.approx(
+            found[f"fgsm_accuracy{suffix}"].value - found[f"pgd20_accuracy{suffix}"].value
+        )
+    assert (found["eps"].value, found["eps_at_budget"].value) == (0.2, 0.15)
+    # Weights that were given tell no eps of training: the purification's counts.
+    assert overfitting(analysed(network, n=8))["eps"].value == 0.25
+
+
+def test_the_controls_are_those_of_loops_over_single_images():
+    network = toy_trained()
+    ctx = analysed(network, n=40)
+    with isolated("analysis"):
+        found = purification(ctx)
+    x, y = ctx.images()
+    craft = ctx.attack("pgd-20")
+    for kind, images in (("clean", x), ("pgd20", craft(network, x, y, ctx.examples.tolist()))):
+        counted = {"bare": 0, "predicted": 0, "reversed": 0, "oracle_label": 0, "strength_0.5": 0, "other_image": 0}
+        follows, asked, changed = 0, 0, 0
+        own = [int(network(images[i : i + 1]).argmax()) for i in range(40)]
+        for i in range(40):
+            one, other = images[i : i + 1], images[i - 1 : i] if i else images[-1:]
+            sign = (fgsm_by_hand(network, one, own[i], 1e-3) - one).sign()
+            oracle = (fgsm_by_hand(network, one, y[i], 1e-3) - one).sign()
+            foreign = (fgsm_by_hand(network, other, own[i - 1], 1e-3) - other).sign()
+
+            def answer(change, one=one):
+                return int(network((one + change).clamp(0, 1)).argmax())
+
+            counted["bare"] += own[i] == y[i]
+            counted["predicted"] += answer(0.25 * sign) == y[i]
+            counted["reversed"] += answer(-0.25 * sign) == y[i]
+            counted["oracle_label"] += answer(0.25 * oracle) == y[i]
+            counted["strength_0.5"] += answer(0.125 * sign) == y[i]
+            counted["other_image"] += answer(0.25 * foreign) == y[i]
+            changed += answer(0.25 * sign) != own[i]
+            if own[i - 1] not in (own[i], int(y[i])):
+                asked += 1
+                follows += answer(0.25 * foreign) == own[i - 1]
+        for name, right in counted.items():
+            assert found[f"{kind}_{name}"].value == pytest.approx(100 * right / 40), name
+        assert found[f"{kind}_changed_by_purification"].value == pytest.approx(100 * changed / 40)
+        assert found[f"{kind}_follows_other_image"].n == asked > 0
+        assert found[f"{kind}_follows_other_image"].value == pytest.approx(100 * follows / asked)
+        assert found[f"{kind}_zero_gradient_pixels"].value == 0
+        assert found[f"{kind}_zero_gradient_pixels"].n == 40 * 64
+    assert {f"{kind}_{name}" for kind in ("clean", "pgd20") for name in ("random_sign", "random_label")} <= found.keys()
+
+
+def test_zero_gradients_are_counted_where_cross_entropy_underflows():
+    ctx = analysed(nn.Sequential(toy_trained(), Scaled(1e5)), n=20)
+    with isolated("analysis"):
+        found = purification(ctx)
+    assert found["clean_zero_gradient_images"].value == 100
+    assert found["clean_zero_gradient_pixels"].value == 100
+    assert found["clean_predicted"].value == found["clean_bare"].value
+    assert found["clean_changed_by_purification"].value == 0
+
+
+class Reader(nn.Module):
+    """Answers the class whose quarter of the image is darkest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.masks = torch.eye(4).repeat_interleave(16, dim=1)
+
+    def forward(self, x):
+        return -((x.flatten(1) - 0.5) @ self.masks.T)
+
+
+def test_a_network_that_reads_the_pattern_is_seen_to_follow_it():
+    # Away from class t this network makes the quarter of t brighter by S and the others darker: it then answers any
+    # class but t. With the sign of its logits turned it would answer t.
+    x = torch.full((40, *toys.SHAPE), 0.5)
+    x += 0.01 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
+    with isolated("analysis"), torch.no_grad():
+        away = observed(Reader(), x, Reader()(x).argmax(1), S)
+    assert not away["follows_random_label"].any()
+
+    class Leaking(nn.Module):
+        def forward(self, x):
+            logits = Reader()(x)
+            read = (x.flatten(1).sub(0.5).abs().mean(dim=1) > S / 2).float()[:, None]
+            return logits * (1 - 2 * read)
+
+    with isolated("analysis"), torch.no_grad():
+        leaking = observed(Leaking(), x, Leaking()(x).argmax(1), S)
+    assert leaking["follows_random_label"].all()
+    assert len(leaking["follows_random_label"]) == 40
+    assert leaking["follows_other_image"].all()
+
+
+@pytest.mark.parametrize(("pattern", "expected"), [("predicted", (2, 1)), ("random_sign", (1, 0))])
+def test_a_prediction_costs_two_passes_forward_and_one_back_to_the_image(pattern, expected):
+    ctx = analysed(toy_trained(), n=4)
+    ctx.model = purified(ctx.network, pattern)
+    with isolated("analysis"):
+        found = purification(ctx)
+    assert (found["forward_passes"].value, found["backward_passes"].value) == expected
+
+
+def test_the_analyses_are_about_what_they_name():
+    about = {analysis.name: analysis.only_of for analysis in harness_analyses()}
+    assert about == {"overfitting": ("tpap", "fgsm_at"), "purification": ("tpap",)}
