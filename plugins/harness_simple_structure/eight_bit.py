@@ -21,11 +21,11 @@ def pixels_of(split, examples) -> np.ndarray:
 
 
 def images_of(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).float() / 255
+    return torch.from_numpy(np.array(pixels, order="C")).to(device).float() / 255
 
 
 def stored(x: torch.Tensor, storage: str) -> np.ndarray:
-    """Attacked images, rounded to the nearest level; as published, to the level below and then compressed (`jpeg75`)."""
+    """Attacked images, rounded to the nearest level; as published (`jpeg75`), cut and compressed."""
     scaled = x.detach().cpu() * 255
     if storage == "lossless":
         return scaled.round().to(torch.uint8).numpy()
