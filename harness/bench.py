@@ -92,7 +92,9 @@ class _Run:
             if tried.value is None:
                 self.absent.append(subject.defense)
                 self.reporter.warn(f"{subject.defense}: {tried.error}")
-                self.outcome.failures += [Failure.of(c, tried.error) for c in self.plan.cells if c.subject == subject]
+                self.outcome.failures += [
+                    Failure.of(c, tried.error, tried.state) for c in self.plan.cells if c.subject == subject
+                ]
             self.ready.append(tried.value)
 
     def attack(self) -> None:

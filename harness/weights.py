@@ -72,6 +72,9 @@ def put(model: nn.Module, tensors: Tensors, origin: str, hint: str = "Is --arch 
         CheckpointError: naming what is missing, left over, of another shape or type, or not finite.
     """
     wanted = model.state_dict()
+    # Files from before torch counted the batches of a batch norm lack the counters, which decide nothing.
+    counters = {name: tensor for name, tensor in wanted.items() if name.endswith(".num_batches_tracked")}
+    tensors = {**counters, **tensors}
     missing = sorted(wanted.keys() - tensors.keys())
     extra = sorted(tensors.keys() - wanted.keys())
     shapes = [
