@@ -424,5 +424,5 @@ def test_weights_from_before_batches_were_counted_fit(tmp_path):
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
     stored = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")}
     weights.put(model, stored, "old file")
-    with pytest.raises(CheckpointError, match="missing 1.running_mean"):
+    with pytest.raises(CheckpointError, match=r"missing 1\.running_mean"):
         weights.put(model, {name: tensor for name, tensor in stored.items() if name != "1.running_mean"}, "old file")
