@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.api import FROM_DATASET, Architecture, Attack, Dataset, Defense, Result, Split
-from harness.conformance import check_architecture, check_attack, check_dataset, check_defense, toys
+from harness.api import FROM_DATASET, Analysis, Architecture, Attack, Dataset, Defense, Quantity, Result, Split
+from harness.conformance import check_analysis, check_architecture, check_attack, check_dataset, check_defense, toys
 from harness.conformance.trial import BUILT_IN
 from harness.ops import ascend, cross_entropy, project_linf
 
@@ -163,8 +163,12 @@ class AcrossTheBatch(nn.Module):
         return self.model(x) - self.model(x).mean(dim=0, keepdim=True)
 
 
-def test_an_honest_defense_passes():
-    assert set(states(check_defense(Defense(name="honest", step=honest_step))).values()) == {"passed"}
+def test_an_honest_defense_passes_all_that_applies():
+    found = states(check_defense(Defense(name="honest", step=honest_step)))
+    assert {name for name, state in found.items() if state != "passed"} == {
+        "stand-ins answer", "adaptive attacks are named"
+    }  # fmt: skip
+    assert "failed" not in found.values()
 
 
 @pytest.mark.parametrize(
@@ -233,3 +237,67 @@ def net(**changes):
 def test_each_planted_architecture_fails_its_contract(changes, contract):
     assert set(states(check_architecture(net())).values()) == {"passed"}
     assert states(check_architecture(net(**changes)))[contract] == "failed"
+
+
+def measured(ctx):
+    x, y = ctx.images()
+    with torch.no_grad():
+        return {"right": Quantity(float((ctx.model(x).argmax(dim=1) == y).sum()), len(x)), "none": Quantity(None, 0)}
+
+
+def counts_calls(ctx):
+    return {"calls": Quantity(float(next(_calls)), 1)}
+
+
+def trains_what_it_is_given(ctx):
+    ctx.network.train()
+    return measured(ctx)
+
+
+def rewrites(ctx):
+    with torch.no_grad():
+        ctx.network.head.bias.add_(1)
+    return measured(ctx)
+
+
+def hooks(ctx):
+    ctx.model.register_forward_hook(lambda module, inputs, output: None)
+    return measured(ctx)
+
+
+@pytest.mark.parametrize(
+    ("run", "contract"),
+    [
+        (lambda ctx: {}, "gives finite quantities"),
+        (lambda ctx: {"x": Quantity(float("inf"), 3)}, "gives finite quantities"),
+        (lambda ctx: {"x": Quantity(1.0, 0)}, "gives finite quantities"),
+        (lambda ctx: {"x": Quantity(1.0, -1)}, "gives finite quantities"),
+        (lambda ctx: {"x": Quantity(None, 3)}, "gives finite quantities"),
+        (lambda ctx: {"x": 1.0}, "gives finite quantities"),
+        (counts_calls, "same twice, whatever ran before"),
+        (trains_what_it_is_given, "leaves networks unchanged"),
+        (rewrites, "leaves networks unchanged"),
+        (hooks, "leaves networks unchanged"),
+    ],
+)
+def test_each_planted_analysis_fails_its_contract(run, contract):
+    assert states(check_analysis(Analysis(name="planted", run=run)))[contract] == "failed"
+
+
+def test_an_honest_analysis_passes_and_may_draw():
+    def draws(ctx):
+        return {"drawn": Quantity(float(torch.rand(())), 1)}
+
+    for run in (measured, draws):
+        assert set(states(check_analysis(Analysis(name="honest", run=run))).values()) == {"passed"}
+
+
+def test_an_analysis_is_tried_on_the_defenses_that_it_is_about():
+    def wrapped(ctx):
+        assert "raw" not in ctx.stand_ins
+        return {"eps": Quantity(ctx.training.eps, 1), **measured(ctx)}
+
+    installed = states(check_analysis(Analysis(name="planted", run=wrapped, only_of=("raw", "nobody"))))
+    assert set(installed.values()) == {"passed"}
+    absent = states(check_analysis(Analysis(name="planted", run=wrapped, only_of=("nobody",))))
+    assert set(absent.values()) == {"not applicable"}

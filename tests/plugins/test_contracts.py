@@ -9,11 +9,11 @@ import pytest
 import torchvision
 
 from harness import discovery
-from harness.conformance import attacks, check_dataset, datasets, defenses
+from harness.conformance import analyses, attacks, check_dataset, datasets, defenses
 from harness.conformance.report import CheckResult, run_checks
 from harness.conformance.trial import Trial
 from harness.registry import broken_line
-from harness.types import Architecture, Attack, Dataset, Defense, ThreatKind
+from harness.types import Analysis, Architecture, Attack, Dataset, Defense, ThreatKind
 
 REGISTRY = discovery.discover()
 CONTRACTS = {
@@ -21,6 +21,7 @@ CONTRACTS = {
     Defense: tuple(defenses.CONTRACTS),
     Dataset: tuple(datasets.DATASET_CONTRACTS),
     Architecture: tuple(datasets.ARCHITECTURE_CONTRACTS),
+    Analysis: tuple(analyses.ANALYSIS_CONTRACTS),
 }
 KINDS = [entry.spec for entry in REGISTRY.entries(ThreatKind)]
 
@@ -93,6 +94,7 @@ def outcome(kind: type, name: str, contract: str, root: Path) -> CheckResult:
         return dataset_results(name, root)[contract]
     every = {
         Attack: attacks.CONTRACTS, Defense: defenses.CONTRACTS, Architecture: datasets.ARCHITECTURE_CONTRACTS,
+        Analysis: analyses.ANALYSIS_CONTRACTS,
     }[kind]  # fmt: skip
     held = Trial.of(spec, KINDS) if kind is Attack else spec
     (result,) = run_checks(held, {contract: every[contract]})
