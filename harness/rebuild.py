@@ -9,7 +9,7 @@ import torch
 
 from harness import checkpoints
 from harness.data import LoadedDataset, LoadedPart
-from harness.errors import CheckpointError, DataError, UsageError
+from harness.errors import BoardMismatch, UsageError
 from harness.judge import Judge
 from harness.names import parse_name, plain, resolve
 from harness.records import Record
@@ -28,8 +28,8 @@ def rebuilt(
 
     Raises:
         UsageError: where a plugin is missing, or is not the one of the record.
-        DataError: where the images are others.
-        CheckpointError: where the weights are others.
+        BoardMismatch: where images or weights are others than those of the record.
+        CheckpointError, DataError: where they cannot be read.
     """
     name, colon, _ = subject["dataset"].partition(":")
     if colon:
@@ -37,14 +37,12 @@ def rebuilt(
     data = LoadedDataset(registry.get(Dataset, name).spec, name, data_root)
     test = data.part("test")
     if test.sha256 != subject["data_sha256"]:
-        raise DataError(f"dataset '{name}': the test images here are not those of the records (another sha256)")
-    ready = checkpoints.obtain(
-        _subject(subject, weights, registry), registry, data, Path(), device, Reporter()
-    )  # fmt: skip
+        raise BoardMismatch(f"dataset '{name}': the test images here are not those of the records (another sha256)")
+    ready = checkpoints.obtain(_subject(subject, weights, registry), registry, data, Path(), device, Reporter())
     found = {"weights_sha256": ready.sha256, "deployed_sha256": ready.deployed_sha256}
     for field, sha256 in found.items():
         if sha256 != subject[field]:
-            raise CheckpointError(
+            raise BoardMismatch(
                 f"weights {weights or subject['defense']}: {field} is {sha256[:12]}, records say {subject[field][:12]}"
             )
     return Judge(ready.model, data.classes, data.shape, device), test

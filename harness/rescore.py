@@ -9,8 +9,8 @@ import torch
 
 from harness.canonical import digest
 from harness.data import LoadedPart
-from harness.errors import CheckpointError, HarnessError, StoreError
-from harness.judge import Judge
+from harness.errors import BoardMismatch, CheckpointError, PluginError, StoreError, UsageError
+from harness.judge import BrokenModel, Judge
 from harness.machine import make_reproducible
 from harness.rebuild import rebuilt
 from harness.registry import Registry
@@ -46,13 +46,17 @@ def rescore(result: Verification, registry: Registry, data_root: Path, device: t
 def _network(
     result: Verification, row: Verified, registry: Registry, data_root: Path, device: torch.device
 ) -> tuple[Judge, LoadedPart] | str:
-    """The network of a row and its images, or why it cannot be had; where its weights are there, that is a problem."""
+    """The network of a row and its images, or why it cannot be had; where its weights are there, that is a problem.
+
+    Raises:
+        DataError: where the dataset cannot be read.
+    """
     subject = dict(row.breaks.subject)
     weights = result.weights(subject)
     try:
         return rebuilt(subject, weights, registry, data_root, device)
-    except HarnessError as error:
-        if weights is not None or isinstance(error, CheckpointError):
+    except (UsageError, PluginError, CheckpointError, BoardMismatch, BrokenModel) as error:
+        if weights is not None or isinstance(error, BoardMismatch):
             result.problems.append(f"{row.breaks}: {error}")
         return str(error).splitlines()[0]
 

@@ -8,6 +8,7 @@ The file of a record is written before the record, so that a finished shard has 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -34,6 +35,8 @@ class WitnessStore:
         self.run = run
         self.damaged: list[str] = []
         self._covered: dict[str, set[int]] = {}
+        for folder in (run / FOLDER).glob("*/"):
+            atomic.sweep(folder, time.time() - atomic.STALE_SECONDS)
 
     def lacking(self, head: Record, examples: Sequence[int]) -> np.ndarray:
         """Which examples (n,) have no witness from the records before, in the order of the run."""
@@ -71,9 +74,11 @@ class WitnessStore:
             for record in groups[one.name]:
                 new = self._part(record["key"], record["identity"])
                 found = {example: new[example] for example in new.keys() & broken(record)} | found
-            for path in self._siblings(f"{one.name}.safetensors") if one.examples - found.keys() else ():
-                new = self._read(path, one.name)
-                found = {example: new[example] for example in new.keys() & one.examples} | found
+            for pattern in (f"{one.name}.safetensors", f"{one.name}/*.safetensors"):
+                # Records that were taken over: their run may have kept these examples with another record.
+                for path in self._siblings(pattern) if one.examples - found.keys() else ():
+                    new = self._read(path, one.name)
+                    found = {example: new[example] for example in new.keys() & one.examples} | found
             if found:
                 value = Witnesses(subject=one.subject, threat=one.threat, found=found)
                 atomic.replace(self.run / FOLDER / f"{one.name}.safetensors", to_bytes(value))

@@ -42,6 +42,12 @@ def one_step(model, x, y, threat):
     return (x.detach() + eps * gradient.sign()).clamp(0, 1)
 
 
+def every_second(model, x, y, threat):
+    """`one_step` for every second image of the batch."""
+    moved = one_step(model, x.clone(), y, threat)
+    return torch.where((torch.arange(len(x)) % 2 == 0).view(-1, 1, 1, 1), moved, x)
+
+
 def random_signs(model, x, y, threat):
     """Draws from the global generator, as third-party attacks do."""
     return (x + float(threat.eps) * torch.randn_like(x).sign()).clamp(0, 1)
@@ -168,6 +174,7 @@ def harness_attacks():
     yield Attack(name="one_step", run=one_step, threats=("linf",), groups=("all",))
     yield Attack(name="random_signs", run=random_signs, threats=("linf",), access="decision", groups=("all",))
     yield Attack(name="needs_many", run=unchanged, threats=("none",), min_classes=50, groups=("all",))
+    yield Attack(name="every_second", run=every_second, threats=("linf",), passes=10)
     for cheat in [*CHEATS, "claims_success", *FAILURES]:
         access = "score" if cheat == "takes_a_gradient" else "gradient"
         yield Attack(name=cheat, run=globals()[cheat], threats=("linf",), access=access)
