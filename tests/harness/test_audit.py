@@ -146,6 +146,8 @@ def test_a_larger_budget_leaves_no_more_standing():
     assert flags(cell("pgd-10", "0001", threat="linf:1/10"), cell("pgd-10", "0111", threat="linf:1/5")) == {}
     assert flags(smaller, cell("pgd-10", "0011", threat="linf:1/5")) == {}, "one image may be luck"
     assert flags(smaller, cell("pgd-10", "0001", threat="l2:1/5")) == {}, "another kind"
+    by_size = cell("pgd-10", "0111", threat="linf:1/2"), cell("pgd-10", "0001", threat="linf:3/10")
+    assert flags(*by_size) == {}, "budgets are numbers, not text"
 
 
 @pytest.mark.parametrize(("standing", "raised"), [(0.26, False), (0.27, True)])
@@ -205,6 +207,7 @@ def test_attacks_without_a_budget_are_told_with_their_distance():
     far["outcome"]["distances"] = [0.1, 0.2, 0.4, 0.8]
     assert flags(far)["unbounded_attack"] == "sta median distance 0.3"
     assert "unbounded_attack" not in flags(record("clean", threat="none"), record())
+    assert "unbounded_attack" not in flags(record(threat="no_box:1/5", ranked=False)), "a budget binds it"
 
 
 def test_images_that_the_threat_model_does_not_allow():
@@ -240,6 +243,8 @@ def test_overfitting_is_seen_from_cells_where_nothing_is_put_around_the_network(
     assert flags(single, cell("pgd-10", "0011")) == {}, "only twenty steps are the definition"
     on_base = [cell("fgsm@base", "0000", on="base", cost=1), cell("pgd-20@base", "0011", steps=20, on="base")]
     assert "co_detected" not in flags(*on_base), "judged on what is deployed, it tells nothing of the base"
+    for pair in ((on_base[0], several), (single, on_base[1])):
+        assert "co_detected" not in flags(*pair), "two networks"
     gated = cell("fgsm", "0000", cost=1, gated=True), cell("pgd-20", "0011", steps=20, gated=True)
     assert "co_detected" not in flags(*gated)
     assert "co_missing" not in flags(cell("fgsm"), cell("pgd-20", steps=20)), "nobody needs it to overfit"

@@ -158,6 +158,8 @@ def test_pixels_without_a_gradient_are_counted_one_by_one():
 
     assert measured(toys.tiny_net())["zero_gradient_pixels"] == 0
     assert measured(LeftBlind())["zero_gradient_pixels"] == 3 / 8
+    steep = measured(Steep())
+    assert steep["zero_gradient_pixels"] >= steep["zero_gradient_ce"] > steep["zero_gradient_margin"] == 0
 
 
 @pytest.mark.parametrize(("lead", "standing"), [(0.0, 0.0), (1e3, 0.5), (-1e3, 0.5)])
