@@ -1,1 +1,44 @@
-"""Asymmetric negative contrast and reverse attention (ANCRA)."""
+"""Asymmetric negative contrast and reverse attention (ANCRA), and what an attacker who knows them differentiates."""
+
+from collections.abc import Iterable
+
+from harness.api import Defense, OneOf, StandIn, hookimpl, lazy
+from harness_ancra.recipes import RECIPES
+
+PARAMETERS = {
+    "variant": OneOf(("trades", "pgd", "mart")),
+    "beta": 6.0,
+    "mart_beta": 5.0,
+    "auxiliary": 2.0,
+    "zeta": 3.0,
+    "alpha": 1.0,
+}
+"""`beta` and `mart_beta`: weight of the divergence of TRADES and of MART. `auxiliary`: weight of the auxiliary logits
+in every term and in the inner attacks. `zeta`: weight of the negative contrast; `alpha`: share of it whose gradient
+goes to the negatives alone."""
+
+STAND_INS = {
+    "soft_mask": "the mask of every class, weighted by the softmax of the auxiliary logits",
+    "auxiliary": "the mean of the auxiliary logits, which choose the mask",
+    "joint": "final plus mean auxiliary logits, with the soft mask",
+}
+
+
+@hookimpl
+def harness_defenses() -> Iterable[Defense]:
+    yield Defense(
+        name="ancra",
+        step=lazy("harness_ancra.step:step"),
+        extend=lazy("harness_ancra.reverse_attention:extend"),
+        params=PARAMETERS,
+        recipes=RECIPES,
+        stand_ins=tuple(
+            StandIn(name=name, build=lazy(f"harness_ancra.stand_ins:{name}"), summary=summary)
+            for name, summary in STAND_INS.items()
+        ),
+        adaptive=("cw_inf-100@soft_mask", "pgd-100@joint", "pgd-100@auxiliary", "apgd_t@soft_mask", "apgd_t@auxiliary"),
+        gated=True,
+        mandatory=("aa_standard", "square", "apgd_t@auxiliary"),
+        paper="Zhou et al. 2023, arXiv:2310.03358",
+        summary="TRADES, PGD training or MART with negative contrast, last features masked by the weights of a class",
+    )

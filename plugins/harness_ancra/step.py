@@ -1,0 +1,68 @@
+"""The loss of one batch: classification, adversarial images and negative contrast, each on all outputs."""
+
+import torch
+import torch.nn.functional as F
+
+from harness.ops import cross_entropy
+from harness_ancra.contrast import contrast, negatives
+from harness_ancra.reverse_attention import labelled
+
+
+def step(model, x, y, ctx, *, variant, beta, mart_beta, auxiliary, zeta, alpha):
+    """Clean, adversarial and negative images pass in this order, in training each masked by its own label.
+
+    The authors publish TRADES only: `pgd` and `mart` put cross-entropy on adversarial images, or the terms of MART, in
+    place of its divergence and keep the rest. Without a second class in the batch there is no contrast.
+    """
+    others = negatives(y)
+    x_adv, x_neg = examples(model, x, y, others, ctx, auxiliary)
+    clean, adversarial = model.answers(x, labelled(y)), model.answers(x_adv, labelled(y))
+
+    def on_all(term, *answers):
+        """The term of the final logits, plus `auxiliary` times its mean over the auxiliary ones."""
+        final, blocks = zip(*answers, strict=True)
+        each = [term(*logits) for logits in zip(*blocks, strict=True)]
+        return term(*final) + auxiliary * sum(each) / len(each)
+
+    loss = on_all(lambda z: F.cross_entropy(z, y), clean)
+    if variant == "trades":
+        loss = loss + beta * on_all(divergence, clean, adversarial)
+    elif variant == "pgd":
+        loss = loss + on_all(lambda z: F.cross_entropy(z, y), adversarial)
+    else:
+        loss = loss + on_all(lambda nat, adv: mart(nat, adv, y, mart_beta), clean, adversarial)
+    if others is None:
+        return loss
+    negative = model.answers(x_neg, labelled(y[others]))
+    return loss + zeta * on_all(lambda nat, neg: contrast(nat, neg, alpha), clean, negative)
+
+
+def examples(model, x, y, others, ctx, auxiliary):
+    """Adversarial images of x, and of its negatives, these towards the labels of their anchors.
+
+    Both climb at once, since rows do not meet in eval mode; the mask is that of the predicted class.
+    """
+    aim, sign = y, x.new_ones(len(x))
+    if others is not None:
+        x, aim, sign = torch.cat([x, x[others]]), torch.cat([y, y]), torch.cat([sign, -sign])
+
+    def goal(point):
+        final, blocks = model.answers(point)
+        aside = sum(cross_entropy(logits, aim) for logits in blocks) / len(blocks)
+        return sign * (cross_entropy(final, aim) + auxiliary * aside)
+
+    found = ctx.perturb(model, x, aim, goal, start="normal", mode="eval")
+    return found[: len(y)], found[len(y) :]
+
+
+def divergence(clean, adversarial):
+    return F.kl_div(adversarial.log_softmax(dim=1), clean.log_softmax(dim=1), reduction="batchmean", log_target=True)
+
+
+def mart(clean, adversarial, y, beta):
+    """Boosted cross-entropy, and beta times the divergence weighted by 1 - p(true class), with MART's constants."""
+    p, q = clean.softmax(dim=1), adversarial.softmax(dim=1)
+    others = q.scatter(1, y.unsqueeze(1), -1.0).max(dim=1).values
+    boosted = F.cross_entropy(adversarial, y) - (1.0001 - others + 1e-12).log().mean()
+    apart = (p * (clean.log_softmax(dim=1) - (q + 1e-12).log())).sum(dim=1)
+    return boosted + beta * (apart * (1.0000001 - p.gather(1, y.unsqueeze(1)).squeeze(1))).mean()
