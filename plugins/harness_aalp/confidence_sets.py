@@ -11,7 +11,7 @@ GROUPS = ("consistent", "inconsistent", "wrong_when_clean")
 
 
 def confidence_sets(ctx, *, attack):
-    """For each group its size and means over its images; losses in nats, their scale in the papers being unknown.
+    """For each group its size and means over its images; the scale of the losses in the papers is unknown.
 
     The classification loss is that of the clean image plus that of the adversarial one. `alp_loss` is the mean square
     of the differences between logits, as in training, `alp_loss_sum` their sum. `alp_share` = ALP / (classification +
@@ -28,10 +28,16 @@ def confidence_sets(ctx, *, attack):
         found[f"{group}_share"] = Quantity(100 * n / len(y), len(y), "%")
         means = {name: float(values[chosen].mean()) if n else None for name, values in measured.items()}
         for name, mean in means.items():
-            found[f"{group}_{name}"] = Quantity(mean, n, "%" if name.endswith("confidence") else "nats")
+            found[f"{group}_{name}"] = Quantity(mean, n, _unit(name))
         total = (means["classification_loss"] + means["alp_loss"]) if n else 0.0
         found[f"{group}_alp_share"] = Quantity(100 * means["alp_loss"] / total if total else None, n, "%")
     return found
+
+
+def _unit(name):
+    if name.endswith("confidence"):
+        return "%"
+    return "squared logits" if name.startswith("alp") else "nats"
 
 
 def _logits(ctx, craft):

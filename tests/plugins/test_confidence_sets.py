@@ -94,6 +94,10 @@ def test_each_group_by_hand():
             assert quantity["value"] == pytest.approx(value, rel=1e-6), f"{group} {name}"
             assert quantity["n"] == (4 if name in ("images", "share") else len(rows))
     assert len(found) == 3 * 10
+    units = {name.removeprefix("consistent_"): found[name]["unit"] for name in found if name.startswith("consistent")}
+    assert {unit for name, unit in units.items() if name in ("alp_loss", "alp_loss_sum")} == {"squared logits"}
+    assert {unit for name, unit in units.items() if name.endswith(("confidence", "share"))} == {"%"}
+    assert {units[f"{name}_loss"] for name in ("clean", "adversarial", "classification")} == {"nats"}
 
 
 def test_an_empty_group_has_a_size_and_no_numbers():
