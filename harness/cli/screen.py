@@ -20,12 +20,11 @@ from harness import __version__, atomic
 from harness.cli.options import PIPED_WIDTH
 from harness.engine.inline import NOT_APPLICABLE
 from harness.errors import UsageError
+from harness.leaderboard.analyses import analyses_csv, analysis_lines
 from harness.leaderboard.rows import Row, rows
 from harness.leaderboard.tables import (
     READINGS,
     States,
-    analyses_csv,
-    analysis_lines,
     attack_columns,
     cell_text,
     flag_notes,

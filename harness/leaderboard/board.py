@@ -10,11 +10,12 @@ from harness import atomic
 from harness.errors import BoardMismatch, StoreError
 from harness.leaderboard import definition as definitions
 from harness.leaderboard import evidence, printed
+from harness.leaderboard.analyses import analyses_csv
 from harness.leaderboard.definition import Definition
 from harness.leaderboard.export import paper_latex, ranked_latex, robustbench_json
 from harness.leaderboard.paper_table import paper_csv, paper_markdown
 from harness.leaderboard.rows import Row, rows
-from harness.leaderboard.tables import analyses_csv, tidy, wide
+from harness.leaderboard.tables import tidy, wide
 from harness.records import Record, compact, read_compacted
 from harness.store import expected
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.leaderboard.markdown import joined
 from harness.leaderboard.rows import Row
-from harness.leaderboard.tables import joined, percent
+from harness.leaderboard.tables import percent
 from harness.stats import wilson
 
 ADDED, MISSING, WITHIN, OUTSIDE = "added", "missing", "within the interval", "outside the interval"

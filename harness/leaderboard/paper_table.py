@@ -7,9 +7,10 @@ from typing import Any
 
 from harness.leaderboard.comparison import NOT_MEASURED, ComparedCell, Measured, compare, measured_row
 from harness.leaderboard.definition import Definition, RowDefinition
+from harness.leaderboard.markdown import joined
 from harness.leaderboard.printed import Key, PrintedValue
 from harness.leaderboard.rows import Row
-from harness.leaderboard.tables import flag_notes, joined
+from harness.leaderboard.tables import flag_notes
 
 PARTS = ("printed", "measured", "low", "high", "n", "difference", "verdict", "other version")
 """What the CSV holds for each column of the paper."""

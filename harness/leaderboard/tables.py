@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness import audit
+from harness.leaderboard.analyses import analyses_markdown
+from harness.leaderboard.markdown import joined
 from harness.leaderboard.ranking import ranks
 from harness.leaderboard.readings import KNOWS, knowledge_notes
 from harness.leaderboard.rows import ROW_FIELDS, CellResult, Row
@@ -123,7 +125,7 @@ def wide(rows: Sequence[Row], states: States | None = None, rank_limited: bool =
     """
     states = states or {}
     tables = [_section(dataset, threat, here, states, rank_limited) for dataset, threat, here in sections(rows, states)]
-    return "\n".join([*tables, *_analyses(rows)])
+    return "\n".join([*tables, *analyses_markdown(rows)])
 
 
 def sections(rows: Sequence[Row], states: States) -> Iterator[tuple[str, str, list[Row]]]:
@@ -202,46 +204,6 @@ def _section(dataset: str, threat: str, rows: Sequence[Row], states: States, ran
     return "\n".join(lines).rstrip() + "\n"
 
 
-ANALYSIS_COLUMNS = (*ROW_FIELDS, "analysis", "quantity", "value", "unit", "n")
-
-
-def analysis_lines(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """A line for each quantity of each analysis."""
-    return [
-        {
-            **{name: getattr(row, name) for name in ROW_FIELDS},
-            "analysis": analysis, "quantity": name, "unit": quantity.unit, "n": quantity.n,
-            "value": "" if quantity.value is None else f"{quantity.value:.6g}",
-        }
-        for row in rows
-        for analysis, quantities in sorted(row.analyses.items())
-        for name, quantity in quantities.items()
-    ]  # fmt: skip
-
-
-def analyses_csv(rows: Sequence[Row]) -> str:
-    """The CSV of all analyses; empty without any."""
-    import pandas as pd
-
-    lines = analysis_lines(rows)
-    if not lines:
-        return ""
-    return str(
-        pd.DataFrame(lines, columns=list(ANALYSIS_COLUMNS), dtype=object).to_csv(index=False, lineterminator="\n")
-    )
-
-
-def _analyses(rows: Sequence[Row]) -> list[str]:
-    """A Markdown section with every analysis."""
-    lines = analysis_lines(rows)
-    if not lines:
-        return []
-    shown = ("defense", "arch", "recipe", "analysis", "quantity", "value", "unit", "n")
-    head = [joined([name.capitalize() for name in shown]), joined(["---"] * len(shown))]
-    body = [joined([str(line[name]) for name in shown]) for line in lines]
-    return ["\n".join(["## Analyses", "", *head, *body]) + "\n"]
-
-
 def _line(cell: CellResult) -> dict[str, Any]:
     return {
         "threat": cell.threat,
@@ -276,8 +238,3 @@ def _accuracy(bits: str) -> dict[str, Any]:
 
 def _share(bits: str) -> str:
     return f"{100 * bits.count('1') / len(bits):.2f}"
-
-
-def joined(cells: Sequence[str]) -> str:
-    """A line of a Markdown table."""
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

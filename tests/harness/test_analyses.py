@@ -13,8 +13,9 @@ from harness.api import Analysis, Defense, NotApplicable, OneOf, Quantity, hooki
 from harness.bench import bench
 from harness.errors import BoardMismatch, NothingSelected, StoreError, UsageError
 from harness.leaderboard import board
+from harness.leaderboard.analyses import analyses_csv
 from harness.leaderboard.rows import rows
-from harness.leaderboard.tables import analyses_csv, wide
+from harness.leaderboard.tables import wide
 from harness.outcome import Settings
 from harness.plan import plan
 from harness.reporter import Reporter

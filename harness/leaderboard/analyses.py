@@ -1,0 +1,48 @@
+"""Analyses of rows as a CSV and as a Markdown section: a line for each quantity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.leaderboard.markdown import joined
+from harness.leaderboard.rows import ROW_FIELDS, Row
+
+ANALYSIS_COLUMNS = (*ROW_FIELDS, "analysis", "quantity", "value", "unit", "n")
+
+
+def analysis_lines(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A line for each quantity of each analysis."""
+    return [
+        {
+            **{name: getattr(row, name) for name in ROW_FIELDS},
+            "analysis": analysis, "quantity": name, "unit": quantity.unit, "n": quantity.n,
+            "value": "" if quantity.value is None else f"{quantity.value:.6g}",
+        }
+        for row in rows
+        for analysis, quantities in sorted(row.analyses.items())
+        for name, quantity in quantities.items()
+    ]  # fmt: skip
+
+
+def analyses_csv(rows: Sequence[Row]) -> str:
+    """The CSV of all analyses; empty without any."""
+    import pandas as pd
+
+    lines = analysis_lines(rows)
+    if not lines:
+        return ""
+    return str(
+        pd.DataFrame(lines, columns=list(ANALYSIS_COLUMNS), dtype=object).to_csv(index=False, lineterminator="\n")
+    )
+
+
+def analyses_markdown(rows: Sequence[Row]) -> list[str]:
+    """A Markdown section with every analysis; none without any."""
+    lines = analysis_lines(rows)
+    if not lines:
+        return []
+    shown = ("defense", "arch", "recipe", "analysis", "quantity", "value", "unit", "n")
+    head = [joined([name.capitalize() for name in shown]), joined(["---"] * len(shown))]
+    body = [joined([str(line[name]) for name in shown]) for line in lines]
+    return ["\n".join(["## Analyses", "", *head, *body]) + "\n"]
