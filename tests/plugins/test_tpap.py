@@ -412,7 +412,7 @@ def test_every_pass_of_an_attack_is_counted():
 @pytest.mark.parametrize(
     ("base", "loss"),
     [
-        ("fgsm_at", "fgsm_at"),
+        ("fgsm_at", "fgsm_at[statistics=both]"),
         ("trades", "trades[beta=6,inner=fgsm]"),
         ("mart", "mart[beta=6,inner=fgsm]"),
         ("mart_published", "mart[beta=6,inner=fgsm,variant=tpap]"),
