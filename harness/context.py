@@ -59,7 +59,8 @@ class AttackContext:
         self._supplies = supplies or Supplies()
         self.cache_dir, self.deadline = self._supplies.cache_dir, self._supplies.deadline
         self.costs: dict[int, tuple[int, int]] = {}
-        self.seed, self.data_sha256, self.examples = seed, data_sha256, tuple(examples)
+        self.seed, self.data_sha256 = seed, data_sha256
+        self.examples = tuple(int(example) for example in examples)
         self._oracle = oracle
         # Shape and device only: the images themselves are what verdicts are measured against.
         self._shape, self._device = tuple(like.shape[1:]), like.device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.leaderboard.markdown import joined
@@ -17,12 +17,17 @@ def analysis_lines(rows: Sequence[Row]) -> list[dict[str, Any]]:
         {
             **{name: getattr(row, name) for name in ROW_FIELDS},
             "analysis": analysis, "quantity": name, "unit": quantity.unit, "n": quantity.n,
-            "value": "" if quantity.value is None else f"{quantity.value:.6g}",
+            "value": "" if quantity.value is None else repr(quantity.value),
         }
         for row in rows
         for analysis, quantities in sorted(row.analyses.items())
         for name, quantity in quantities.items()
     ]  # fmt: skip
+
+
+def short(line: Mapping[str, Any]) -> str:
+    """The value of a line as readers want it: six significant digits."""
+    return f"{float(line['value']):.6g}" if line["value"] else ""
 
 
 def analyses_csv(rows: Sequence[Row]) -> str:
@@ -44,5 +49,5 @@ def analyses_markdown(rows: Sequence[Row]) -> list[str]:
         return []
     shown = ("defense", "arch", "recipe", "analysis", "quantity", "value", "unit", "n")
     head = [joined([name.capitalize() for name in shown]), joined(["---"] * len(shown))]
-    body = [joined([str(line[name]) for name in shown]) for line in lines]
+    body = [joined([str(line[name]) for name in shown]) for line in ({**line, "value": short(line)} for line in lines)]
     return ["\n".join(["## Analyses", "", *head, *body]) + "\n"]

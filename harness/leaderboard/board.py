@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness import atomic
@@ -19,7 +20,9 @@ from harness.leaderboard.tables import tidy, wide
 from harness.records import Record, compact, read_compacted
 from harness.store import expected
 
-RECORDS = "records.jsonl"
+RECORDS, ANALYSES = "records.jsonl", "analyses.csv"
+NAMING = ("row", "dataset", "defense", "arch", "recipe", "threat", "attack", "analysis", "quantity")
+"""The columns of a CSV that name a cell's row."""
 
 
 def build(board: Path, runs: Sequence[Path] = (), keep_evidence: bool = False) -> list[Path]:
@@ -58,16 +61,49 @@ def check(board: Path) -> int:
     records = read_compacted(board / RECORDS)
     if compact(records) != (board / RECORDS).read_bytes():
         raise BoardMismatch(f"{board / RECORDS} is not sorted by key: harness leaderboard build {board}")
-    for path, text in _tables(board, records).items():
-        found = path.read_text() if path.exists() else ""
-        if found != text:
-            changes = difflib.unified_diff(
-                found.splitlines(), text.splitlines(), "committed", "from records", lineterm=""
-            )
-            head = "\n".join(list(changes)[:8])
-            raise BoardMismatch(f"{path} does not follow from its records: harness leaderboard build {board}\n{head}")
+    tables = _tables(board, records)
+    if (board / ANALYSES).exists() and board / ANALYSES not in tables:
+        raise BoardMismatch(f"{board / ANALYSES} is left over: no record is an analysis. Remove it")
+    wrong = [_difference(path, text) for path, text in tables.items() if _read(path) != text]
+    if wrong:
+        raise BoardMismatch("\n".join([*wrong, f"the tables follow from records: harness leaderboard build {board}"]))
     evidence.check(board)
     return len(records)
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def _difference(path: Path, text: str) -> str:
+    """Where a committed file first differs: the cell of a table, the line of anything else."""
+    old, new = _read(path).splitlines(), text.splitlines()
+    cells = _csv_cells if path.suffix == ".csv" else _markdown_cells
+    for (row, column, was), (_, _, should) in zip(cells(old), cells(new), strict=False):
+        if was != should:
+            return f"{path}: row {row}, column {column}: '{was}' is committed, '{should}' follows from the records"
+    changes = difflib.unified_diff(old, new, "committed", "from records", lineterm="", n=0)
+    return "\n".join([f"{path} does not follow from the records", *list(changes)[:6]])
+
+
+def _csv_cells(lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """The name of the row, the column and the text of every cell."""
+    for line in csv.DictReader(lines):
+        row = ", ".join(line[name] for name in NAMING if line.get(name))
+        yield from ((row, name, value) for name, value in line.items())
+
+
+def _markdown_cells(lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    header: list[str] = []
+    for line in lines:
+        parts = [part.strip() for part in line.strip("|").split("|")] if line.startswith("|") else []
+        if not parts:
+            header = []
+        elif not header:
+            header = parts
+        else:
+            place = header.index("Defense") if "Defense" in header else 0
+            yield from ((parts[place], name, part) for name, part in zip(header, parts, strict=False))
 
 
 def export(board: Path, form: str) -> str:
@@ -99,7 +135,7 @@ def _tables(board: Path, records: list[Record]) -> dict[Path, str]:
         board / "table.md": head + wide(found, rank_limited=limited) + evidence.footer(board),
     }
     analyses = analyses_csv(found)
-    return {**tables, board / "analyses.csv": analyses} if analyses else tables
+    return {**tables, board / ANALYSES: analyses} if analyses else tables
 
 
 def _head(definition: Definition, found: Sequence[Row]) -> str:

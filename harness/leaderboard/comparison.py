@@ -18,13 +18,17 @@ DIFFERENT_SETTING = "different setting"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """A measured number in per cent, or in the unit of its analysis, with its interval where it is a share."""
+    """A measured number in per cent, or in the unit of its analysis, with its interval where it is a share.
+
+    `records`: see `CellResult`.
+    """
 
     value: float
     n: int
     low: float | None = None
     high: float | None = None
     flags: tuple[str, ...] = ()
+    records: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +127,7 @@ def _measured(subject: Row, column: ColumnDefinition, setting: Setting) -> Measu
     low, high = wilson(bits.count("1"), len(bits))
     flags = tuple(name for name in ("as_published",) if cell.flags.get(name))
     share = 100 * bits.count("1") / len(bits)
-    return Measured(value=share, n=len(bits), low=100 * low, high=100 * high, flags=flags)
+    return Measured(value=share, n=len(bits), low=100 * low, high=100 * high, flags=flags, records=cell.records)
 
 
 def _bits(cell: CellResult, setting: Setting) -> str:

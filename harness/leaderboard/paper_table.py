@@ -12,7 +12,7 @@ from harness.leaderboard.printed import Key, PrintedValue
 from harness.leaderboard.rows import Row
 from harness.leaderboard.tables import flag_notes
 
-PARTS = ("printed", "measured", "low", "high", "n", "difference", "verdict", "other version")
+PARTS = ("printed", "measured", "low", "high", "n", "difference", "verdict", "other version", "records")
 """What the CSV holds for each column of the paper."""
 
 
@@ -64,6 +64,7 @@ def _line(definition: Definition, cells: Sequence[ComparedCell], rows: Sequence[
             "n": measured.n if measured else "",
             "difference": f"{difference:+.2f}" if difference is not None else "",
             "verdict": cell.in_words,
+            "records": measured.records if measured else "",
             "other version": "; ".join(f"{other.text} ({other.paper})" for other in cell.others),
         }
         line |= {f"{cell.column.label} {part}": value for part, value in values.items()}

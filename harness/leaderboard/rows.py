@@ -34,7 +34,10 @@ REVISIONS = 4
 
 @dataclass(slots=True, kw_only=True)
 class CellResult:
-    """One attack on one row: bits of all its images in the fixed order, and what it cost."""
+    """One attack on one row: bits of all its images in the fixed order, and what it cost.
+
+    `records`: the head of a sha256 over every record that it rests on, so that tables show any digit that changes.
+    """
 
     attack: str
     threat: str
@@ -55,6 +58,7 @@ class CellResult:
     backwards: int
     flags: dict[str, float]
     probes: dict[str, float]
+    records: str
     distances: list[float] | None = None
 
     @property
@@ -234,6 +238,7 @@ def _join(parts: list[Record]) -> CellResult | None:
         backwards=sum(outcome["backwards"] for outcome in outcomes),
         flags=flags,
         probes=outcomes[0].get("probes", {}),
+        records=digest(chosen)[:12],
         distances=(
             [distance for outcome in outcomes for distance in outcome["distances"]]
             if all("distances" in outcome for outcome in outcomes)

@@ -29,7 +29,8 @@ REFUSED = "refused"
 COLUMNS = (
     "dataset", "defense", "arch", "recipe", "train_seed", "threat", "attack", "params", "knowledge", "passes", "seed",
     "state", "rank", "n", "split_size", "clean", "robust", "robust_low", "robust_high", "last", "raw",
-    "median_distance", "forwards", "backwards", "flags", "attack_revision", "weights_sha256", "data_sha256", "reason",
+    "median_distance", "forwards", "backwards", "flags", "attack_revision", "weights_sha256", "data_sha256",
+    "records", "reason",
 )  # fmt: skip
 
 
@@ -222,6 +223,7 @@ def _line(cell: CellResult) -> dict[str, Any]:
         "backwards": f"{cell.cost[1]:g}",
         "flags": " ".join(f"{name}={value:g}" for name, value in sorted(cell.flags.items())),
         "attack_revision": cell.attack_revision,
+        "records": cell.records,
         **_accuracy(cell.robust),
     }
 
