@@ -299,22 +299,25 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("commits", [1, 4, 5, 8])
-def test_a_run_that_died_between_witness_and_record_goes_on_to_the_same_bytes(tmp_path, monkeypatch, commits):
-    run(tmp_path / "whole")
+@pytest.mark.parametrize(("commits", "after"), [(1, True), (4, False), (5, True)])
+def test_a_run_that_died_beside_a_record_goes_on_to_the_same_bytes(tmp_path, monkeypatch, commits, after):
+    """Right before a record is published, or right after it."""
+    run(tmp_path / "whole", attacks=["every_second", "one_step"])
     real, left = RunStore.commit, [commits]
 
     def dies(self, value):
         left[0] -= 1
-        if left[0] == 0:
+        if left[0] == 0 and not after:
             raise Stop
         real(self, value)
+        if left[0] == 0:
+            raise Stop
 
     monkeypatch.setattr(RunStore, "commit", dies)
     with pytest.raises(Stop):
-        run(tmp_path / "broken")
+        run(tmp_path / "broken", attacks=["every_second", "one_step"])
     monkeypatch.setattr(RunStore, "commit", real)
-    run(tmp_path / "broken")
+    run(tmp_path / "broken", attacks=["every_second", "one_step"])
     assert files(tmp_path / "broken") == files(tmp_path / "whole")
     assert any("witnesses" in name for name in files(tmp_path / "whole"))
 
