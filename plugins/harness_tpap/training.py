@@ -6,7 +6,8 @@ LOSSES = {
     "mart": "mart[beta=6,inner=fgsm]",
     "mart_published": "mart[beta=6,inner=fgsm,variant=tpap]",
 }
-"""`fgsm_at`: batch norm also sees the clean images, which TPAP's code passes for its log. `mart_published`: with the mask of TPAP's code, which drops the divergence of most rows by accident."""
+"""`fgsm_at`: batch norm also sees the clean images, which TPAP's code passes for its log. `mart_published`: with the
+mask of that code, which drops the divergence of most rows by accident."""
 
 
 def step(model, x, y, ctx, *, base, **purification):

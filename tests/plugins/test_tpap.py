@@ -28,6 +28,7 @@ from harness_tpap import harness_analyses, harness_attacks, harness_defenses
 from harness_tpap.controls import observed, purification
 from harness_tpap.overfitting import overfitting
 from harness_tpap.purify import Purified, wrap
+from harness_tpap.surface import Surface, climb
 
 (TPAP,) = harness_defenses()
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
@@ -339,30 +340,39 @@ def test_attacks_that_know_it_break_the_planted_pipeline(name, loss):
     assert not found.flags
 
 
-@pytest.mark.parametrize("pattern", ["reversed", "next_label"])
+# Moved towards its label, a linear network errs only where it erred before, and the whole budget is 2 R. Moved away, it
+# errs within R of the boundary, too: from 3.1 R, 2 R leads to 1.1 R, which purification takes to 0.1 R.
+@pytest.mark.parametrize(("pattern", "radius"), [("reversed", 2), ("next_label", 2), ("predicted", 3)])
 @pytest.mark.parametrize("name", ATTACKS)
-def test_what_nobody_can_break_stands(name, pattern):
-    # Moved towards its label, a linear network errs only where it erred before: beyond the budget.
+def test_attacks_win_within_the_exact_radius_and_nowhere_else(name, pattern, radius):
     linear, _, y = trap()
     reach = S * float(linear.weight.detach().abs().sum())
-    far = at(linear, 2.1 * reach * (2.0 * y - 1))
-    assert measured(ATTACKS[name], linear, far, y, pattern=pattern).any == "0" * 12
-    near = at(linear, 1.9 * reach * (2.0 * y - 1))
-    assert measured(ATTACKS[name], linear, near, y, pattern=pattern).any == "1" * 12
+    near = torch.arange(12) % 4 < 2
+    x = at(linear, torch.where(near, radius - 0.1, radius + 0.1) * reach * (2.0 * y - 1))
+    found = measured(ATTACKS[name], linear, x, y, pattern=pattern, steps=25)
+    assert found.any == found.last == "110011001100"
+    assert not found.flags
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_no_attack_wins_beyond_the_exact_radius(name):
-    # From 3.1 R, 2 R leads to 1.1 R, which purification takes to 0.1 R.
-    linear, _, y = trap()
-    reach = S * float(linear.weight.detach().abs().sum())
-    assert measured(ATTACKS[name], linear, at(linear, 3.1 * reach * (2.0 * y - 1)), y).any == "0" * 12
-    assert measured(ATTACKS[name], linear, at(linear, 2.9 * reach * (2.0 * y - 1)), y).any == "1" * 12
+def test_a_label_that_is_held_is_reached_and_kept():
+    linear, x, y = trap()
+    oracle = Oracle(purified(linear), "gradient")
+    ctx = AttackContext(
+        oracle, x, seed=0, data_sha256=SHA, examples=range(len(x)), supplies=Supplies(stand_ins={"base": linear})
+    )
+    surface = Surface(oracle, ctx)
+    true = climb(surface, x, y, float(EPS), x, 25, 0.02, loss="margin", held=y)
+    assert torch.equal(linear(true).argmax(1), y)
+    assert torch.equal(oracle(true).argmax(1), 1 - y)
+    # Wrong before and after purification lies out of reach; the label is held while the rest is tried in vain.
+    other = climb(surface, x, y, float(EPS), x, 25, 0.02, loss="margin", held=1 - y)
+    assert torch.equal(linear(other).argmax(1), 1 - y)
+    assert torch.equal(oracle(other).argmax(1), y)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_example_is_attacked_alike_beside_others_and_twice(name):
-    network, (x, y) = smooth_net(2, factor=4.0), toys.images()
+    network, (x, y) = smooth_net(2, factor=4.0), toys.images(6)
     y = y % 2
     attack = ATTACKS[name]
     threat = ThreatModel(kind="linf", eps=Fraction(1, 20))
