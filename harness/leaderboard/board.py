@@ -28,20 +28,26 @@ NAMING = ("row", "dataset", "defense", "arch", "recipe", "threat", "attack", "an
 def build(board: Path, runs: Sequence[Path] = (), keep_evidence: bool = False) -> list[Path]:
     """Add the records of complete runs to a board and write its tables anew; returns the files written.
 
+    A paper's board takes the records of its own cells only.
+
     `keep_evidence`: also the witnesses of the runs, and the weights beside them; see `harness.leaderboard.evidence`.
 
     Raises:
         StoreError: where a run is incomplete, or two records of one key differ.
     """
     kept: dict[str, Record] = {}
+    definition = definitions.read(board)
+    paper = definition if definition is not None and definition.kind == "paper" else None
     if (board / RECORDS).exists():
         kept = {str(record["key"]): record for record in read_compacted(board / RECORDS)}
     for run in runs:
         for record in _complete(run):
+            if paper is not None and not paper.wants(record["identity"]):
+                continue
             key = str(record["key"])
             if kept.setdefault(key, record) != record:
                 raise StoreError(f"{run}: record {key[:12]} differs from the one on {board}; both cannot be right")
-    if not kept and definitions.read(board) is None:
+    if not kept and definition is None:
         raise StoreError(f"{board} has no records yet: name finished runs with --add results/RUN_ID")
     atomic.replace(board / RECORDS, compact(kept.values()))
     if keep_evidence:

@@ -127,6 +127,15 @@ class Definition:
             words[name] = text
         return dataclasses.replace(column, **words)
 
+    def wants(self, identity: Mapping[str, Any]) -> bool:
+        """Whether a record, by its identity, is of one of the cells."""
+        name = identity.get("attack") or identity.get("analysis")
+        return any(
+            row.defense == identity["defense"] and name in (filled.attack, filled.analysis)
+            for row in self.rows
+            for filled in (self.column(row, column) for column in self.columns)
+        )
+
     def setting(self, row: RowDefinition, column: ColumnDefinition) -> Setting:
         """How one cell is measured: the column's words before the row's before the board's."""
         return Setting(**{**self.settings, **row.settings, **column.settings})

@@ -243,3 +243,11 @@ def test_changes_name_what_moved_and_what_is_gone():
     }  # fmt: skip
     assert "3 of them missing or outside" in changes_markdown(changes(old, new))
     assert changes_markdown(changes(old, old)) == "No cell changed.\n"
+
+
+def test_a_papers_board_takes_its_own_cells_only(tmp_path):
+    definition = definitions.read(make(tmp_path))
+    own, other = record("pgd-10")["identity"], record("square")["identity"]
+    assert definition.wants(own)
+    assert not definition.wants(other)
+    assert not definition.wants({**own, "defense": "trades"})
