@@ -20,7 +20,7 @@ from harness import __version__, atomic
 from harness.cli.options import PIPED_WIDTH
 from harness.engine.inline import NOT_APPLICABLE
 from harness.errors import UsageError
-from harness.leaderboard.analyses import analyses_csv, analysis_lines
+from harness.leaderboard.analyses import analyses_csv, analysis_lines, short
 from harness.leaderboard.rows import Row, rows
 from harness.leaderboard.tables import (
     READINGS,
@@ -222,7 +222,7 @@ def _analyses(lines: Sequence[Mapping[str, Any]]) -> Table:
     for name in shown:
         table.add_column(name, justify="right" if name in ("value", "n") else "left")
     for line in lines:
-        table.add_row(*[str(line[name]) for name in shown])
+        table.add_row(*[str({**line, "value": short(line)}[name]) for name in shown])
     return table
 
 

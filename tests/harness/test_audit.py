@@ -289,3 +289,8 @@ def test_every_flag_has_a_meaning_that_tells_its_threshold():
         "steps_matter": "100",
     }.items():
         assert f" {number} " in audit.MEANING[name]
+
+
+def test_what_breaks_a_stand_in_only_is_no_false_claim():
+    assert "false_claims" in flags(record("a", flags={"false_claims": 3}))
+    assert "false_claims" not in flags(record("a@base", on="base", flags={"false_claims": 3}))
