@@ -376,7 +376,10 @@ def expected_loss(answers, y, variant="trades", beta=6.0, mart_beta=5.0, auxilia
         return torch.exp(z - torch.log(torch.exp(z).sum()))
 
     def bracket(term):
-        each = [sum(term(i, *(logits[i] for logits in triple)) for i in range(N)) / N for triple in zip(*answers)]  # noqa: B905
+        each = [
+            sum(term(i, *(logits[i] for logits in triple)) for i in range(N)) / N
+            for triple in zip(*answers, strict=True)
+        ]
         return each[0] + auxiliary * sum(each[1:]) / (len(each) - 1)
 
     def clean_term(i, z, adv, neg):
