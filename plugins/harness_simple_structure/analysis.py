@@ -21,7 +21,7 @@ def detector(ctx, *, mixture, white_box):
     found = {"base rate, one attack": Quantity(0.5, 2 * len(ctx.examples), "share")}
     for name in [*names, white_box]:
         found |= _one_attack(seen, name)
-    found |= _accepted(seen, "clean")
+    found |= _classified(seen, "clean")
     y = ctx.images()[1].cpu()
     for kind in ("uniform", "by_class") if mixture == "both" else (mixture,):
         clean = "clean" if kind == "uniform" else "clean, once"
@@ -31,7 +31,7 @@ def detector(ctx, *, mixture, white_box):
 
 
 def _observe(ctx, names, white_box, storage):
-    """For each source of images the detector's scores, higher for adversarial, and whether T is right: (n,) each."""
+    """For each source of images the detector's scores, higher for adversarial, and whether T and P are right: (n,)."""
     structure, train = ctx.network, ctx.training.train if ctx.training is not None else None
     if train is None and "nst_ss" in names:
         raise NotApplicable("nst_ss is crafted with training images, and a network with given weights brings none")
@@ -51,13 +51,14 @@ def _observe(ctx, names, white_box, storage):
 
 @torch.no_grad()
 def _answers(ctx, pixels, labels):
-    scores, right = [], []
+    answers = []
     for start in range(0, len(pixels), BATCH):
         x = eight_bit.images_of(pixels[start : start + BATCH], ctx.device)
+        y = labels[start : start + BATCH].to(ctx.device)
         verdict = ctx.network.detector(ctx.network.clean.stages(x))[1]
-        scores.append((verdict[:, 1] - verdict[:, 0]).cpu())
-        right.append(ctx.model(x).argmax(dim=1).cpu() == labels[start : start + BATCH])
-    return torch.cat(scores), torch.cat(right)
+        right = [network(x).argmax(dim=1) == y for network in (ctx.model, ctx.network.clean)]
+        answers.append([verdict[:, 1] - verdict[:, 0], *right])
+    return [torch.cat(parts).cpu() for parts in zip(*answers, strict=True)]
 
 
 def _one_attack(seen, name):
@@ -67,15 +68,20 @@ def _one_attack(seen, name):
         f"accuracy, {name}": _share(right),
         f"auroc, {name}": Quantity(metrics.auroc(clean, scores), len(right), "share"),
         f"tpr at 5% fpr, {name}": Quantity(metrics.true_positives(clean, scores), len(right), "share"),
-        **_accepted(seen, name),
+        **_classified(seen, name),
     }
 
 
-def _accepted(seen, name):
-    """With what would be rejected at 5 % of the clean images: how many are accepted, and how many of those right."""
-    scores, right = seen[name]
+def _classified(seen, name):
+    """How many images are right, and how many are accepted where 5 % of the clean ones are rejected."""
+    scores, right, right_of_clean = seen[name]
     accepted = scores <= metrics.threshold(seen["clean"][0])
-    return {f"coverage, {name}": _share(accepted), f"accuracy on accepted, {name}": _share(right[accepted])}
+    return {
+        f"classification, {name}": _share(right),
+        f"classification of the clean network, {name}": _share(right_of_clean),
+        f"coverage, {name}": _share(accepted),
+        f"classification of accepted, {name}": _share(right[accepted]),
+    }
 
 
 def _mixture(seen, mixture, names, kinds, y):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-HEADS, DROPOUT = 4, 0.1
+from harness_simple_structure.encoder import DROPOUT, Encoder
 
 Shape = tuple[int, int, int]
 Maps = Mapping[str, torch.Tensor]
@@ -38,14 +38,14 @@ class Detector(nn.Module):
         self.summary = nn.Parameter(torch.zeros(1, 1, dimension))
         self.positions = nn.Parameter(torch.zeros(1, tokens + 1, dimension))
         self.dropout = nn.Dropout(DROPOUT)
-        self.encoder = nn.Sequential(*(_layer(dimension) for _ in range(layers)), nn.LayerNorm(dimension))
+        self.encoder = Encoder(dimension, layers)
         self.head = nn.Linear(dimension, 2)
 
     def forward(self, maps: Maps) -> tuple[torch.Tensor, torch.Tensor]:
         found = torch.cat([path(maps[name]) for name, path in zip(self.stages, self.paths, strict=True)], dim=1)
         tokens = found.flatten(2) if self.full else found.flatten(2).transpose(1, 2)
         tokens = torch.cat([self.summary.expand(len(tokens), -1, -1), tokens], dim=1)
-        feature = self.encoder(self.dropout(tokens + self.positions))[:, 0]
+        feature = self.encoder(self.dropout(tokens + self.positions))
         return feature, self.head(feature)
 
 
@@ -67,9 +67,3 @@ def _path(shape: Shape, meeting: Shape) -> nn.Module:
         between = [max(1, before >> done) for done in range(doublings)]
         steps = [nn.ConvTranspose2d(*pair, 2, 2) for pair in zip(between, [*between[1:], after], strict=True)]
     return nn.Sequential(*steps, nn.AdaptiveAvgPool2d(meeting[1:]))
-
-
-def _layer(dimension: int) -> nn.Module:
-    return nn.TransformerEncoderLayer(
-        dimension, math.gcd(HEADS, dimension), 4 * dimension, DROPOUT, "gelu", batch_first=True, norm_first=True
-    )

@@ -24,6 +24,7 @@ from harness.networks import parameter_count, stage_outputs
 from harness.peers import Peers
 from harness_simple_structure import eight_bit, harness_analyses, harness_defenses, metrics, mixtures, sampling, sets
 from harness_simple_structure.analysis import detector as analyse
+from harness_simple_structure.encoder import Encoder
 from harness_simple_structure.step import loss, step
 from harness_simple_structure.store import BLOCK, Store
 from harness_simple_structure.structure import Structure, clean, deploy, extend
@@ -167,8 +168,8 @@ def test_clean_network_stands_still_whatever_is_done_to_the_whole():
 def test_answers_and_what_is_deployed_are_the_classifier_alone():
     model, (x, _, _) = structure().eval(), batch()
     assert torch.equal(model(x), model.network(x))
-    assert torch.equal(deploy(model, **PARAMS)(x), model.network(x))
-    assert torch.equal(clean(model, **PARAMS)(x), model.clean(x))
+    assert deploy(model, **PARAMS) is model.network, "neither H nor P is part of what is judged"
+    assert clean(model, **PARAMS) is model.clean
     assert not torch.equal(model.clean(x), model.network(x))
 
 
@@ -241,7 +242,8 @@ def test_step_trains_on_augmented_stored_images_of_the_same_examples(monkeypatch
     ctx.examples = np.array([40, 3, 77, 3, 12, 95])
     _, y = ctx.train.batch(ctx.examples, CPU)
     for ratio, changes in ((0.0, 0), (1.0, 64)):
-        step(structure(), torch.full((6, *toys.SHAPE), torch.nan), y, ctx, **{**PARAMS, "ratio": ratio})
+        given = {**PARAMS, "ratio": ratio, "sets": "gaussian"}
+        step(structure(), torch.full((6, *toys.SHAPE), torch.nan), y, ctx, **given)
         levels = (seen[-1][0] * 255).round().numpy().astype(int)
         expected = np.minimum(ctx.train.split.pixels[ctx.examples].astype(int) + changes, 255)[..., ::-1]
         assert np.array_equal(levels, expected)
@@ -481,6 +483,60 @@ def test_detector_of_resnet34_is_as_large_as_the_published_one(input, layers, pr
     assert verdict.shape == (2, 2)
 
 
+@pytest.mark.parametrize(("dimension", "heads", "layers"), [(16, 4, 2), (10, 2, 1), (25, 1, 3)])
+def test_encoder_is_that_of_torch(dimension, heads, layers):
+    """In eval mode, with the same weights in torch's own layers."""
+    torch.manual_seed(2)
+    ours = Encoder(dimension, layers).double().eval()
+    theirs = [
+        nn.TransformerEncoderLayer(
+            dimension, heads, 4 * dimension, 0.1, "gelu", batch_first=True, norm_first=True, dtype=torch.float64
+        ).eval()
+        for _ in range(layers)
+    ]
+    for own, other in zip(ours.layers, theirs, strict=True):
+        own.norm1.weight.data += 0.1 * torch.randn(dimension)
+        other.load_state_dict(
+            {
+                "self_attn.in_proj_weight": torch.cat([own.query.weight, own.key_value.weight]),
+                "self_attn.in_proj_bias": torch.cat([own.query.bias, own.key_value.bias]),
+                "self_attn.out_proj.weight": own.out.weight,
+                "self_attn.out_proj.bias": own.out.bias,
+                **{f"linear1.{name}": value for name, value in own.mlp[0].state_dict().items()},
+                **{f"linear2.{name}": value for name, value in own.mlp[3].state_dict().items()},
+                **{f"norm1.{name}": value for name, value in own.norm1.state_dict().items()},
+                **{f"norm2.{name}": value for name, value in own.norm2.state_dict().items()},
+            }
+        )
+        assert own.heads == other.self_attn.num_heads == heads
+    tokens = torch.randn(3, 7, dimension, dtype=torch.float64)
+    expected = tokens
+    for other in theirs:
+        expected = other(expected)
+    torch.testing.assert_close(ours(tokens), ours.norm(expected)[:, 0], rtol=1e-9, atol=1e-9)
+
+
+def test_encoder_drops_where_torch_does():
+    """Many passes with dropout: the first token's mean and deviation agree with torch's, place by place."""
+    torch.manual_seed(4)
+    ours, theirs = Encoder(8, 1), nn.TransformerEncoderLayer(8, 4, 32, 0.1, "gelu", batch_first=True, norm_first=True)
+    (own,) = ours.layers
+    ours.norm = nn.Identity()
+    for mine, other in (
+        (own.norm1, theirs.norm1), (own.norm2, theirs.norm2), (own.out, theirs.self_attn.out_proj),
+        (own.mlp[0], theirs.linear1), (own.mlp[3], theirs.linear2),
+    ):  # fmt: skip
+        other.load_state_dict(mine.state_dict())
+    theirs.self_attn.in_proj_weight.data = torch.cat([own.query.weight, own.key_value.weight]).data.clone()
+    theirs.self_attn.in_proj_bias.data = torch.cat([own.query.bias, own.key_value.bias]).data.clone()
+    tokens = torch.randn(1, 5, 8).expand(8_000, -1, -1)
+    with torch.no_grad():
+        found, expected = ours(tokens), theirs(tokens)[:, 0]
+    spread = expected.std(dim=0)
+    assert ((found.mean(dim=0) - expected.mean(dim=0)).abs() / spread < 5 * (2 / 8_000) ** 0.5).all()
+    assert ((found.std(dim=0) / spread - 1).abs() < 0.05).all()
+
+
 @pytest.mark.parametrize("input", ["full", "low"])
 @pytest.mark.parametrize(
     ("network", "shape", "full", "low"),
@@ -551,7 +607,7 @@ def test_mixture_of_the_paper_is_told_by_class_and_ours_is_not(ratio):
     for label in range(10):
         attacked = (ours[y == label] > 0).double().mean()
         assert float(attacked) == pytest.approx(ratio, abs=0.5 / int((y == label).sum()) + 1e-9)
-    counts = torch.bincount(ours)[1:]
+    counts = torch.bincount(ours, minlength=7)[1:]
     assert int(counts.max() - counts.min()) <= 10  # one for each class at most
     assert mixtures.told_by_class(y, ours) == pytest.approx(max(ratio, 1 - ratio), abs=0.01)
 
@@ -565,12 +621,22 @@ def test_class_alone_answers_the_published_mixture():
     assert mixtures.told_by_class(y, mixtures.uniform(y, 0.5, 6)) == 0.5
 
 
+class Right(nn.Module):
+    """In place of P: shows itself the image, and answers class 2."""
+
+    def stages(self, x):
+        return x
+
+    def forward(self, x):
+        return torch.eye(4)[torch.full((len(x),), 2)]
+
+
 class Looks(nn.Module):
     """In place of a structure: the detector scores the mean of an image, on the scale of 255 and above 100."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.clean = SimpleNamespace(stages=lambda x: x)
+        self.clean = Right()
 
     def detector(self, x):
         score = x.mean(dim=(1, 2, 3)) * 255 - 100
@@ -579,6 +645,16 @@ class Looks(nn.Module):
 
 def analysed(monkeypatch, pixels, changes, storage="lossless", **given):
     monkeypatch.setattr(eight_bit, "jpeg", lambda found: found + 1)
+    attacked = {}
+
+    def attack(name):
+        def craft(model, x, y, examples, supplies):
+            attacked[plain] = model
+            return x + changes[plain] / 255
+
+        plain = name.partition("[")[0]
+        return craft
+
     test = LoadedPart(Split(pixels=pixels, labels=np.arange(len(pixels)) % 4), "")
     train = part(8)
     ctx = SimpleNamespace(
@@ -586,9 +662,13 @@ def analysed(monkeypatch, pixels, changes, storage="lossless", **given):
         defense_params={**PARAMS, "sets": "gaussian+fgsm_ss", "storage": storage}, test=test,
         examples=np.arange(len(pixels)), device=CPU, training=SimpleNamespace(train=train),
         images=lambda: test.batch(np.arange(len(pixels)), CPU),
-        attack=lambda name: lambda model, x, y, examples, supplies: x + changes[name.partition("[")[0]] / 255,
+        attack=attack,
     )  # fmt: skip
-    return analyse(ctx, **{"mixture": "both", "white_box": "pgd-40", **given})
+    found = analyse(ctx, **{"mixture": "both", "white_box": "pgd-40", **given})
+    on_p = {name: target is ctx.network.clean for name, target in attacked.items()}
+    assert on_p == {"gaussian": True, "fgsm_ss": True, "pgd-40": False}
+    assert attacked["pgd-40"] is ctx.model
+    return found
 
 
 def test_analysis_by_hand(monkeypatch):
@@ -604,14 +684,24 @@ def test_analysis_by_hand(monkeypatch):
     assert value["coverage, clean"] == 19 / 20
     assert value["coverage, pgd-40"] == 15 / 20  # -6 ... 13, of which those above 8 are rejected
     assert value["coverage, gaussian"] == 0
-    assert value["accuracy on accepted, gaussian"] is None
-    assert found["accuracy on accepted, gaussian"].n == 0
+    assert value["classification of accepted, gaussian"] is None
+    assert found["classification of accepted, gaussian"].n == 0
     # The network answers the first pixel modulo 4, (90 + i) mod 4, and the label is i mod 4: two off, always wrong.
-    assert value["accuracy on accepted, clean"] == 0
+    assert value["classification, clean"] == value["classification of accepted, clean"] == 0
+    assert value["classification of the clean network, clean"] == 5 / 20
+    assert value["classification, pgd-40"] == 0  # four levels more change no answer
     assert value["base rate, mixture uniform"] == value["told by class alone, mixture uniform"] == 0.6
     assert value["told by class alone, mixture by_class"] == 1.0
     assert found["auroc, gaussian"].n == 40
     assert found["auroc, mixture uniform"].n == 20
+
+
+def test_analysis_tells_which_accepted_images_are_right(monkeypatch):
+    pixels = np.tile((90 + np.arange(20, dtype=np.uint8))[:, None, None, None], (1, 1, 8, 8))
+    found = analysed(monkeypatch, pixels, {"gaussian": 2, "fgsm_ss": 0, "pgd-40": 4})
+    assert found["classification, gaussian"].value == 1.0  # two levels more, and the answer is i mod 4
+    assert found["classification of accepted, gaussian"].n == 17  # up to 108
+    assert found["classification of accepted, gaussian"].value == 1.0
 
 
 def test_compression_tells_attacks_in_the_published_mixture_only(monkeypatch):
