@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Iterable
@@ -136,8 +137,7 @@ class Row:
         ]
         if not together:
             return ""
-        n = min(len(bits) for bits in together)
-        return "".join("1" if all(bits[i] == "1" for bits in together) else "0" for i in range(n))
+        return _every(tuple(together))
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
@@ -247,5 +247,13 @@ def _join(parts: list[Record]) -> CellResult | None:
     )
 
 
+@functools.lru_cache(maxsize=1024)
+def _every(together: tuple[str, ...]) -> str:
+    """Whether all of several rows of bits are 1, over their common images."""
+    return "".join("0" if "0" in bits else "1" for bits in zip(*together, strict=False))
+
+
+# Asked for image by image and flag by flag: the same two strings come back again and again.
+@functools.lru_cache(maxsize=4096)
 def _both(clean: str, broken: str) -> str:
     return "".join("1" if right == "1" and hit == "0" else "0" for right, hit in zip(clean, broken, strict=True))
