@@ -40,7 +40,7 @@ def test_the_table_is_what_the_committed_records_say():
 
     (printed,) = blocks("text table")
     found = [
-        r for r in rows(read_compacted(ROOT / "leaderboards/digits/records.jsonl")) if r.defense in ("aalp", "raw")
+        r for r in rows(read_compacted(ROOT / "leaderboards/digits-linf/records.jsonl")) if r.defense in ("aalp", "raw")
     ]
     console = Console(file=io.StringIO(), width=130, highlight=False, markup=False)
     for table in tables(found, {}):
@@ -56,7 +56,7 @@ def test_aalp_stands_where_raw_falls():
     from harness.records import read_compacted
     from harness.stats import wilson
 
-    found = {row.defense: row for row in rows(read_compacted(ROOT / "leaderboards/digits/records.jsonl"))}
+    found = {row.defense: row for row in rows(read_compacted(ROOT / "leaderboards/digits-linf/records.jsonl"))}
     low, high = (found[name].worst("linf:1/5") for name in ("aalp", "raw"))
     assert wilson(low.count("1"), len(low))[0] > wilson(high.count("1"), len(high))[1]
 

@@ -12,7 +12,7 @@ from harness.errors import UnknownName
 FORMATS = ("csv", "md", "latex", "robustbench")
 app = typer.Typer(help="Build and check boards from records alone.", no_args_is_help=True, rich_markup_mode=None)
 
-Board = Annotated[Path, typer.Argument(help="The board's folder, such as leaderboards/digits.")]
+Board = Annotated[Path, typer.Argument(help="The board's folder, such as leaderboards/digits-linf.")]
 
 
 @app.command("build")
