@@ -17,7 +17,7 @@ def analysis_lines(rows: Sequence[Row]) -> list[dict[str, Any]]:
         {
             **{name: getattr(row, name) for name in ROW_FIELDS},
             "analysis": analysis, "quantity": name, "unit": quantity.unit, "n": quantity.n,
-            "value": "" if quantity.value is None else repr(quantity.value),
+            "value": "" if quantity.value is None else repr(quantity.value).removesuffix(".0"),
         }
         for row in rows
         for analysis, quantities in sorted(row.analyses.items())
