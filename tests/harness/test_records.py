@@ -296,8 +296,8 @@ def test_an_older_schema_is_refused_by_number():
 
 
 def test_a_newer_schema_is_refused_by_number():
-    value = _keyed({**_identity(), "schema": 3}, {"n": 6, **BITS})
-    with pytest.raises(StoreError, match="schema 3 is newer than this harness"):
+    value = _keyed({**_identity(), "schema": 4}, {"n": 6, **BITS})
+    with pytest.raises(StoreError, match="schema 4 is newer than this harness"):
         records.unseal(_sealed(value), "here.json")
 
 

@@ -467,7 +467,10 @@ def test_what_was_probed_before_any_attack_reaches_the_flags(tmp_path):
     assert len(probes) == 1, "one network, the same numbers in every shard"
     flags = {row.defense: audit.flags(row) for row in rows(found.records)}
     assert flags == {
-        "rounded": {"zero_gradients": "100 % of images under cross-entropy, 100 % under margin"},
+        "rounded": {
+            "eps_floor": "steps at eps 1 100.0, chance 25.0",
+            "zero_gradients": "100 % of images under cross-entropy, 100 % under margin; 100 % of all pixels",
+        },
         "plain": {},
     }
 
