@@ -119,7 +119,17 @@ def test_a_bench_prints_a_table_and_writes_what_it_says(cli):
     assert re.search(r"worst case.*n=300", ran.stdout)
     assert "limited (300 of 500 images)" in ran.stdout
     (run,) = [p.parent for p in (cli.folder / "results").glob("*/run.json")]
-    names = {"run.json", "environment.json", "records", "attempts", "records.jsonl", "table.csv", "table.md", "tmp"}
+    names = {
+        "run.json",
+        "environment.json",
+        "records",
+        "attempts",
+        "records.jsonl",
+        "table.csv",
+        "table.md",
+        "tmp",
+        "witnesses",
+    }
     assert {path.name for path in run.iterdir()} <= names
     again = cli.run(*quick())
     assert "weights reused" in again.stderr
