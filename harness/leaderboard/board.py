@@ -89,7 +89,7 @@ def _difference(path: Path, text: str) -> str:
         if was != should:
             return f"{path}: row {row}, column {column}: '{was}' is committed, '{should}' follows from the records"
     changes = difflib.unified_diff(old, new, "committed", "from records", lineterm="", n=0)
-    return "\n".join([f"{path} does not follow from the records", *list(changes)[:6]])
+    return "\n".join([f"{path} does not follow from its records", *list(changes)[:6]])
 
 
 def _csv_cells(lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
