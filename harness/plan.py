@@ -159,7 +159,8 @@ def _aimed(chosen: list[Selected], defense: Defense, adaptive: bool, registry: R
     found = {selected.name: selected for selected in chosen}
     for selected in chosen:
         attack = selected.attack
-        if not selected.on and attack.access == "gradient" and not attack.needs and not attack.only_against:
+        bound = selected.on or attack.only_against or "surrogate" in attack.needs
+        if attack.access == "gradient" and not bound:
             aimed = [replace(selected, name=f"{selected.name}@{name}", on=name) for name in every]
             found |= {selected.name: selected for selected in aimed}
     if adaptive:

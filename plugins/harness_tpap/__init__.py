@@ -46,6 +46,7 @@ def harness_defenses() -> Iterable[Defense]:
         ),
         adaptive=("pgd-100@bpda", "cw_inf-100@bpda", "cw_inf-40@smooth_1", *STRONGEST),
         gated=True,
+        revision=2,
         mandatory=("aa_standard", "square", "pgd-100@bpda", *STRONGEST),
         paper=PAPER,
         summary="FGSM training that overfits, and one FGSM step away from the predicted label before predicting",

@@ -16,7 +16,8 @@ def wrap(network, *, strength, pattern, **training):
 class Purified(nn.Module):
     """Predicts on the image after one step of `strength` along a pattern of signs, clamped to [0, 1].
 
-    The pattern is a constant to whoever differentiates, as the sign is almost everywhere; the clamp is differentiated.
+    The pattern is a constant to whoever differentiates, as the sign is almost everywhere. The clamp is differentiated,
+    with 1 at its bounds: torch says 0 or 1 there, by version, and most pixels of digits are 0 or 1.
     """
 
     def __init__(self, network: nn.Module, strength: float, pattern: str) -> None:
@@ -28,7 +29,8 @@ class Purified(nn.Module):
 
     def purify(self, x):
         """The images (n, c, h, w) that the network predicts on."""
-        return (x + self.strength * direction(self.network, x, self.pattern)).clamp(0.0, 1.0)
+        moved = x + self.strength * direction(self.network, x, self.pattern)
+        return moved.where((moved >= 0) & (moved <= 1), moved.detach().clamp(0.0, 1.0))
 
 
 def magnitude(strength: object) -> float:

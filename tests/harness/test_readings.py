@@ -190,6 +190,17 @@ def test_an_attack_by_name_runs_where_it_is_asked_for_and_on_bases_that_ask_for_
     assert [len(group) for group in planned(attacks=["climb"]).groups] == [1, 1], "another target is another run"
 
 
+def test_an_attack_that_looks_at_training_images_runs_on_bases_and_one_from_a_surrogate_does_not():
+    looks = Attack(name="looks", run=climb, threats=("linf",), needs=("train_images", "features"))
+    transfers = Attack(name="transfers", run=climb, threats=("linf",), needs=("surrogate",))
+    raw = dataclasses.replace(UNPUBLISHED, name="raw", gated=False)
+    plugin = Plugin(raw)
+    plugin.harness_attacks = hookimpl(lambda: [looks, transfers])
+    assert known(planned(attacks=["looks", "transfers"], registry=toy_registry(plugin))) == {
+        "looks": ("", "adaptive"), "looks@base": ("base", "static"), "transfers": ("", "transfer"),
+    }  # fmt: skip
+
+
 def test_what_does_not_apply_is_said():
     assert skipped(planned(["plain"], ["knows", "one_step"]))["knows"] == "it is written against gated"
     found = planned(["gated", "plain"], ["climb@nowhere", "unchanged"])

@@ -27,7 +27,7 @@ from harness.types import FROM_DATASET, TRAINING_EPS, Attack, Cell, Subject, Thr
 from harness_tpap import harness_analyses, harness_attacks, harness_defenses
 from harness_tpap.controls import observed, purification
 from harness_tpap.overfitting import overfitting
-from harness_tpap.purify import Purified, wrap
+from harness_tpap.purify import Purified, direction, wrap
 from harness_tpap.surface import Surface, climb
 
 (TPAP,) = harness_defenses()
@@ -120,6 +120,23 @@ def test_purification_is_one_fgsm_step_on_the_predicted_label_cut_to_the_box():
     moved = model.purify(x)
     assert moved.min() == 0
     assert moved.max() == 1
+
+
+def test_the_clamp_has_derivative_1_at_its_bounds_and_0_beyond_them():
+    network, (x, y) = toys.tiny_net(), toys.images()
+    x = x.clone()
+    x[:, :, ::2] = (x[:, :, ::2] > 0.5).float()
+
+    def gradient(model, at):
+        point = at.clone().requires_grad_(True)
+        return torch.autograd.grad(F.cross_entropy(model(point), y, reduction="sum"), point)[0]
+
+    assert torch.equal(gradient(purified(network, strength=0), x), gradient(network, x)), "nothing is purified"
+    model = purified(network, strength="3/10")
+    moved = x + 0.3 * direction(network, x, "predicted")
+    beyond = (moved < 0) | (moved > 1)
+    assert beyond.any()
+    assert torch.equal(gradient(model, x), gradient(network, model.purify(x)).masked_fill(beyond, 0.0))
 
 
 def test_it_works_for_callers_without_gradients_and_leaves_no_gradient_behind():
