@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.leaderboard.definition import ColumnDefinition, Definition, RowDefinition, Setting
 from harness.leaderboard.printed import Key, PrintedValue
@@ -20,7 +20,7 @@ DIFFERENT_SETTING = "different setting"
 class Measured:
     """A measured number in per cent, or in the unit of its analysis, with its interval where it is a share.
 
-    `records`: see `CellResult`.
+    `over_seeds`: the values of all training seeds, where there are several. `records`: see `CellResult`.
     """
 
     value: float
@@ -29,6 +29,7 @@ class Measured:
     high: float | None = None
     flags: tuple[str, ...] = ()
     records: str = ""
+    over_seeds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +72,12 @@ def threat_of(setting: Setting, column: ColumnDefinition) -> str:
     return "none" if column.attack == "clean" else setting.threat
 
 
-def measured_row(definition: Definition, row: RowDefinition, setting: Setting, rows: Sequence[Row]) -> Row | None:
-    """The measured row that a row of a board stands for."""
+def measured_row(row: RowDefinition, setting: Setting, rows: Sequence[Row], train_seed: int) -> Row | None:
+    """The measured row that a row of a board stands for, of one training seed."""
     wanted = {"dataset": setting.dataset, "arch": setting.arch, "recipe": setting.recipe}
     for found in rows:
         same = all(not value or getattr(found, name) == value for name, value in wanted.items())
-        if same and found.defense == row.defense and found.train_seed == setting.train_seed:
+        if same and found.defense == row.defense and found.train_seed == train_seed:
             return found
     return None
 
@@ -87,10 +88,14 @@ def _cell(
 ) -> ComparedCell:  # fmt: skip
     setting = definition.setting(row, column)
     own, others = _printed(definition, row, column, setting, printed)
-    subject = measured_row(definition, row, setting, rows) if row.defense else None
-    measured = _measured(subject, column, setting) if subject is not None else None
+    first, *more = setting.train_seeds
+    subject = measured_row(row, setting, rows, first)
+    measured = measure(row, column, setting, rows, first)
     if measured is None or subject is None:
         return ComparedCell(row=row, column=column, printed=own, others=others, measured=None, verdict=NOT_MEASURED)
+    again = [found.value for seed in more if (found := measure(row, column, setting, rows, seed))]
+    if again:
+        measured = replace(measured, over_seeds=(measured.value, *again))
     if own is None:
         return ComparedCell(row=row, column=column, printed=None, others=others, measured=measured, verdict="")
     reasons = _reasons(definition, subject, setting, column, measured)
@@ -114,7 +119,13 @@ def _printed(
     return own, others
 
 
-def _measured(subject: Row, column: ColumnDefinition, setting: Setting) -> Measured | None:
+def measure(
+    row: RowDefinition, column: ColumnDefinition, setting: Setting, rows: Sequence[Row], train_seed: int
+) -> Measured | None:
+    """One cell, of one training seed; None where it is not measured."""
+    subject = measured_row(row, setting, rows, train_seed)
+    if subject is None:
+        return None
     if column.analysis:
         quantity = subject.analyses.get(column.analysis, {}).get(column.quantity)
         if quantity is None or quantity.value is None:

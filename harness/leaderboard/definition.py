@@ -2,7 +2,7 @@
 
 title = "AALP, later version, table 2: MNIST"
 kind = "paper"                          # or "ranked": no printed values, ranked by worst case
-dataset = "mnist"                       # and arch, recipe, threat, n, seed, train_seed, reading: rows and columns
+dataset = "mnist"                       # and arch, recipe, threat, n, seed, train_seeds, reading: rows and columns
 ...                                     # may each set their own
 [paper]                                 # the paper's setting, with which every cell is compared
 name = "AALP-v2"
@@ -37,6 +37,7 @@ class Setting:
     """How a cell is measured; empty where a defense or a dataset decides. `n`: how many test images, None for all.
 
     `protocol`: in words, what else the number rests on; cells whose words differ from the paper's are not comparable.
+    `train_seeds`: the number is that of the first, with the range over all of them.
     """
 
     dataset: str = ""
@@ -45,7 +46,7 @@ class Setting:
     threat: str = ""
     n: int | None = None
     seed: int = 0
-    train_seed: int = 0
+    train_seeds: tuple[int, ...] = (0,)
     reading: str = "robust"
     protocol: str = ""
 
@@ -176,12 +177,17 @@ def _settings(data: dict[str, Any], where: str) -> dict[str, Any]:
     """Take the fields of `Setting` out of a table.
 
     Raises:
-        UsageError: for a reading that there is none of.
+        UsageError: for a reading that there is none of, and for seeds that are no numbers.
     """
     names = [field.name for field in dataclasses.fields(Setting)]
     found = {name: data.pop(name) for name in names if name in data}
     if found.get("reading", "robust") not in READINGS:
         raise UsageError(f"{where}: reading = '{found['reading']}' must be one of {', '.join(READINGS)}")
+    if "train_seeds" in found:
+        seeds = found["train_seeds"]
+        if not isinstance(seeds, list) or not seeds or any(type(seed) is not int for seed in seeds):
+            raise UsageError(f"{where}: train_seeds = {seeds} must be a list of whole numbers, as in [0, 1, 2]")
+        found["train_seeds"] = tuple(seeds)
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.errors import NothingSelected
-from harness.leaderboard.comparison import NOT_MEASURED, compare
+from harness.leaderboard.comparison import measure
 from harness.leaderboard.definition import ColumnDefinition, Definition, RowDefinition, Setting
 from harness.leaderboard.rows import Row
 from harness.request import Request
@@ -25,9 +25,8 @@ def requests(definition: Definition, rows: Sequence[Row], only: Sequence[str] = 
     wanted: dict[tuple[Setting, tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for row, columns in _missing(definition, rows):
         settings: dict[Setting, list[ColumnDefinition]] = {}
-        for column in columns:
-            setting = replace(definition.setting(row, column), reading="robust", protocol="")
-            settings.setdefault(setting, []).append(column)
+        for setting, column in columns:
+            settings.setdefault(replace(setting, reading="robust", protocol=""), []).append(column)
         for setting, together in settings.items():
             if only and setting.dataset not in only:
                 continue
@@ -40,24 +39,30 @@ def requests(definition: Definition, rows: Sequence[Row], only: Sequence[str] = 
         by_setting: dict[Setting, list[str]] = {}
         for row in definition.rows:
             setting = definition.setting(row, bare)
-            if row.defense and (not only or setting.dataset in only):
-                by_setting.setdefault(setting, []).append(row.defense)
+            for seed in setting.train_seeds if row.defense and (not only or setting.dataset in only) else ():
+                by_setting.setdefault(replace(setting, train_seeds=(seed,)), []).append(row.defense)
         every = (tuple(definition.attacks), tuple(definition.analyses))
         found += [_request(setting, *every, defenses) for setting, defenses in by_setting.items()]
     return found
 
 
-def _missing(definition: Definition, rows: Sequence[Row]) -> list[tuple[RowDefinition, list[ColumnDefinition]]]:
+def _missing(
+    definition: Definition, rows: Sequence[Row]
+) -> list[tuple[RowDefinition, list[tuple[Setting, ColumnDefinition]]]]:
+    """For each row what is not measured of its columns, each training seed a setting of its own."""
     found = []
-    for cells in compare(definition, {}, rows):
-        columns = [cell.column for cell in cells if cell.verdict == NOT_MEASURED and _measurable(cell.column)]
-        if cells and cells[0].row.defense and columns:
-            found.append((cells[0].row, columns))
+    for row in definition.rows:
+        columns = [
+            (replace(setting, train_seeds=(seed,)), column)
+            for column in (definition.column(row, column) for column in definition.columns)
+            for setting in (definition.setting(row, column),)
+            for seed in setting.train_seeds
+            if row.defense and (column.attack or column.analysis)
+            and measure(row, column, setting, rows, seed) is None
+        ]  # fmt: skip
+        if columns:
+            found.append((row, columns))
     return found
-
-
-def _measurable(column: ColumnDefinition) -> bool:
-    return bool(column.attack or column.analysis)
 
 
 def _request(
@@ -67,5 +72,5 @@ def _request(
     return Request(
         defenses=list(dict.fromkeys(defenses)), attacks=attacks, analyses=analyses, dataset=setting.dataset,
         threats=threats, arch=setting.arch, recipe=setting.recipe,
-        limit=setting.n, seed=setting.seed, train_seed=setting.train_seed,
+        limit=setting.n, seed=setting.seed, train_seed=setting.train_seeds[0],
     )  # fmt: skip

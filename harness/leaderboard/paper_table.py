@@ -12,7 +12,7 @@ from harness.leaderboard.printed import Key, PrintedValue
 from harness.leaderboard.rows import Row
 from harness.leaderboard.tables import flag_notes
 
-PARTS = ("printed", "measured", "low", "high", "n", "difference", "verdict", "other version", "records")
+PARTS = ("printed", "measured", "low", "high", "n", "over seeds", "difference", "verdict", "other version", "records")
 """What the CSV holds for each column of the paper."""
 
 
@@ -62,6 +62,7 @@ def _line(definition: Definition, cells: Sequence[ComparedCell], rows: Sequence[
             "low": number(measured.low) if measured else "",
             "high": number(measured.high) if measured else "",
             "n": measured.n if measured else "",
+            "over seeds": _over_seeds(measured) if measured else "",
             "difference": f"{difference:+.2f}" if difference is not None else "",
             "verdict": cell.in_words,
             "records": measured.records if measured else "",
@@ -96,7 +97,13 @@ def _text(cell: ComparedCell) -> str:
 
 def _measured(measured: Measured) -> str:
     interval = "" if measured.low is None else f" [{number(measured.low)}, {number(measured.high)}]"
-    return f"**{number(measured.value)}**{interval} n={measured.n}"
+    seeds = _over_seeds(measured)
+    return f"**{number(measured.value)}**{interval} n={measured.n}" + (f", {seeds}" if seeds else "")
+
+
+def _over_seeds(measured: Measured) -> str:
+    values = measured.over_seeds
+    return f"{number(min(values))} to {number(max(values))} over {len(values)} trainings" if values else ""
 
 
 def _legend(definition: Definition) -> list[str]:
@@ -105,7 +112,7 @@ def _legend(definition: Definition) -> list[str]:
         "the paper prints; the difference in points; the verdict. A number is `reproduced` where the printed one lies",
         f"in the interval or within {definition.tolerance:g} points, and only in the paper's own setting; what is",
         "another setting (n, recipe, network, eps, protocol) is named, and the difference is shown all the same.",
-        "`not measured`: no record of it is here.",
+        "`not measured`: no record of it is here. Of several trainings the first's number is told, with the range.",
     ]
 
 
@@ -119,8 +126,10 @@ def _settings(definition: Definition, compared: Sequence[Sequence[ComparedCell]]
     seen = []
     for row in definition.rows:
         setting = definition.setting(row, definition.columns[0])
-        found = measured_row(definition, row, setting, rows) if row.defense else None
-        if found is not None:
+        for seed in setting.train_seeds:
+            found = measured_row(row, setting, rows, seed)
+            if found is None:
+                continue
             seen.append(f"{found.dataset}, {found.arch}, recipe {found.recipe}, training seed {found.train_seed}")
     lines += [f"- Measured: {text}." for text in dict.fromkeys(seen)]
     counts = verdict_counts(cell for cells in compared for cell in cells)

@@ -11,6 +11,7 @@ from harness.leaderboard.markdown import joined
 from harness.leaderboard.ranking import ranks
 from harness.leaderboard.readings import KNOWS, knowledge_notes
 from harness.leaderboard.rows import ROW_FIELDS, CellResult, Row
+from harness.leaderboard.seeds import attack_spread, training_notes
 from harness.names import format_value
 from harness.stats import wilson
 
@@ -151,19 +152,21 @@ def attack_columns(rows: Sequence[Row], threat: str, states: States) -> list[str
 
 
 def cell_text(row: Row, attack: str, threat: str, states: States) -> str:
-    """What a table shows for one cell: the number of the lowest seed, or its state in words."""
+    """What a table shows for one cell: the number of the lowest seed and the range over all, or its state in words."""
     found = sorted(
         (cell for cell in row.cells.values() if (cell.attack, cell.threat) == (attack, threat)),
         key=lambda cell: cell.seed,
     )
     state = states.get((row.defense, attack, threat), ("not run", ""))[0]
-    return _number(found[0]) if found and state == "not run" else state
+    return _number(found) if found and state == "not run" else state
 
 
-def _number(cell: CellResult) -> str:
-    far = cell.median_distance
-    drawn = f" passes={cell.passes}" if cell.passes > 1 else ""
-    return percent(cell.robust) + (f" median {far:.3g}" if far is not None else "") + drawn
+def _number(cells: Sequence[CellResult]) -> str:
+    first, over_seeds = cells[0], attack_spread(cells)
+    far = first.median_distance
+    drawn = f" passes={first.passes}" if first.passes > 1 else ""
+    told = percent(first.robust) + (f" median {far:.3g}" if far is not None else "") + drawn
+    return f"{told}, {over_seeds}" if over_seeds else told
 
 
 def flag_notes(rows: Sequence[Row], states: States | None = None) -> list[str]:
@@ -197,9 +200,11 @@ def _section(dataset: str, threat: str, rows: Sequence[Row], states: States, ran
         headline = [reading_text(row, threat, reading) for reading in readings]
         headline += [f"**{worst_text(row, threat, states)}**"] if worst else []
         names = ", ".join(_flags(row, states)) or "none"
-        lines.append(joined([*place, row.defense, row.arch, row.recipe, percent(row.clean), *headline, *cells, names]))
+        recipe = f"{row.recipe}, seed {row.train_seed}" if row.train_seed else row.recipe
+        lines.append(joined([*place, row.defense, row.arch, recipe, percent(row.clean), *headline, *cells, names]))
     lines += ["", *CAPTION, ""]
-    lines += [f"- {note}" for note in [*knowledge_notes(rows, threat), *flag_notes(rows, states)]]
+    notes = [*training_notes(rows, threat), *knowledge_notes(rows, threat), *flag_notes(rows, states)]
+    lines += [f"- {note}" for note in notes]
     reasons = sorted({f"{a} on {d}: {state}, {why}" for (d, a, t), (state, why) in states.items() if t in (threat, "")})
     lines += [f"- {reason}" for reason in reasons]
     return "\n".join(lines).rstrip() + "\n"
