@@ -14,6 +14,7 @@ from harness.leaderboard import evidence, printed
 from harness.leaderboard.analyses import analyses_csv
 from harness.leaderboard.definition import Definition
 from harness.leaderboard.export import paper_latex, ranked_latex, robustbench_json
+from harness.leaderboard.missing import unmeasured
 from harness.leaderboard.paper_table import paper_csv, paper_markdown
 from harness.leaderboard.rows import Row, rows
 from harness.leaderboard.tables import tidy, wide
@@ -146,9 +147,9 @@ def _tables(board: Path, records: list[Record]) -> dict[Path, str]:
 
 def _head(definition: Definition, found: Sequence[Row]) -> str:
     """Title and note of a ranked board, and which of its rows no record is of."""
-    missing = [row.label for row in definition.rows if row.defense not in {measured.defense for measured in found}]
     told = [f"# {definition.title}", *([definition.note] if definition.note else [])]
-    told += [f"Not measured: {', '.join(missing)}."] if missing else []
+    missing = unmeasured(definition, found)
+    told += [f"Not measured: {'; '.join(missing)}."] if missing else []
     return "\n\n".join(told) + "\n\n"
 
 

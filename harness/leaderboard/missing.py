@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.errors import NothingSelected
-from harness.leaderboard.comparison import measure
+from harness.leaderboard.comparison import measure, measured_row
 from harness.leaderboard.definition import ColumnDefinition, Definition, RowDefinition, Setting
 from harness.leaderboard.rows import Row
 from harness.request import Request
@@ -44,6 +44,21 @@ def requests(definition: Definition, rows: Sequence[Row], only: Sequence[str] = 
         every = (tuple(definition.attacks), tuple(definition.analyses))
         found += [_request(setting, *every, defenses) for setting, defenses in by_setting.items()]
     return found
+
+
+def unmeasured(definition: Definition, rows: Sequence[Row]) -> list[str]:
+    """The rows of a ranked board that no record is of, by their labels."""
+    found = []
+    for row in definition.rows:
+        setting = definition.setting(row, ColumnDefinition(label="", settings={}))
+        lacking = [seed for seed in setting.train_seeds if not _has(measured_row(row, setting, rows, seed), setting)]
+        some = len(lacking) < len(setting.train_seeds)
+        found += [f"{row.label} (training seed {seed})" for seed in lacking] if some else [row.label]
+    return found
+
+
+def _has(row: Row | None, setting: Setting) -> bool:
+    return row is not None and (not setting.threat or setting.threat in row.threats())
 
 
 def _missing(

@@ -193,6 +193,45 @@ def test_a_complete_board_asks_for_nothing(tmp_path):
     assert requests(definitions.read(board), measured) == []
 
 
+SEEDS = TOML.replace('defense = "aalp"', 'defense = "aalp"\ntrain_seeds = [2, 0, 1]')
+RANKED = SEEDS.partition("[[columns]]")[0].replace('kind = "paper"', 'kind = "ranked"\nattacks = ["pgd-10"]')
+THREE = [
+    record("pgd-10", raw=raw, train_seed=seed, weights_sha256=str(seed) * 64)
+    for seed, raw in enumerate(["1000", "1111", "1100"])
+]
+
+
+def test_the_number_is_that_of_the_first_training_with_the_range_over_all(tmp_path):
+    board = make(tmp_path, *THREE, toml=SEEDS)
+    cell = cells(board)["Ours", "PGD10"]
+    assert cell.measured.value == 50
+    assert sorted(cell.measured.over_seeds) == [25, 50, 100]
+    assert cell.verdict == "reproduced", "the first training's"
+    assert "**50.00** [15.00, 85.00] n=4, 25.00 to 100.00 over 3 trainings" in (board / "table.md").read_text()
+    lines = {line["row"]: line for line in csv.DictReader((board / "table.csv").read_text().splitlines())}
+    assert lines["Ours"]["PGD10 over seeds"] == "25.00 to 100.00 over 3 trainings"
+    assert lines["Nothing"]["PGD10 over seeds"] == ""
+
+
+def test_each_training_that_is_missing_is_asked_for(tmp_path):
+    board = make(tmp_path, *THREE[:2], toml=SEEDS)
+    measured = rows(records.read_compacted(board / "records.jsonl"))
+    found = requests(definitions.read(board), measured)
+    assert {(request.train_seed, tuple(request.attacks)) for request in found} == {
+        (2, ("clean", "pgd-10", "cw_inf-10")), (0, ("clean", "cw_inf-10")), (1, ("clean", "cw_inf-10")),
+    }  # fmt: skip
+    (board / "board.toml").write_text(RANKED)
+    found = requests(definitions.read(board), measured)
+    assert [(request.train_seed, request.attacks) for request in found] == [(seed, ("pgd-10",)) for seed in (2, 0, 1)]
+
+
+def test_a_ranked_board_names_the_settings_it_lacks(tmp_path):
+    other = '\n[[rows]]\nlabel = "At a tenth"\ndefense = "aalp"\nthreat = "linf:1/10"\n'
+    board = make(tmp_path, *THREE[:2], toml=RANKED + other)
+    table = (board / "table.md").read_text()
+    assert "Not measured: Nothing; Ours (training seed 2); At a tenth." in table
+
+
 def test_a_board_without_records_says_so_in_every_cell(tmp_path):
     board = make(tmp_path)
     assert {cell.verdict for cell in cells(board).values()} == {"not measured"}
@@ -207,6 +246,8 @@ def test_a_board_without_records_says_so_in_every_cell(tmp_path):
         ('attack = "pgd-10"', 'atack = "pgd-10"', "column 2.*atack"),
         ('label = "CW"', 'label = "Clean"', "'Clean' stands twice"),
         ('title = "A table"', 'title = "A table', "board.toml"),
+        ('title = "A table"', 'title = "A table"\ntrain_seeds = []', r"train_seeds = \[\] must be a list"),
+        ('defense = "aalp"', 'defense = "aalp"\ntrain_seeds = ["0"]', "row 2: train_seeds"),
     ],
 )
 def test_a_definition_that_cannot_be_read_says_where(tmp_path, old, new, words):

@@ -93,6 +93,23 @@ def test_the_tidy_file_has_a_line_for_each_cell_and_one_for_each_worst_case():
     assert one["forwards"] == "10"
 
 
+def test_ranges_over_trainings_and_over_seeds_of_the_attack():
+    found = [
+        record(seed=1, any_="1111"), record(any_="0111"), record("clean", threat="none"),
+        record(train_seed=1, weights_sha256="b" * 64, clean="1110", any_="0010"), record(defense="raw"),
+    ]  # fmt: skip
+    table = wide(rows(found))
+    assert "| aalp | net | quick, seed 1 | 75.0 " in table
+    assert "| 25.0 [4.6, 69.9] n=4, 0.0 to 25.0 over 2 attack seeds |" in table
+    # The worst case of training 0 is over both attack seeds.
+    worst = "0.0 to 50.0 over 2 trainings"
+    assert (
+        f"- aalp (net, quick): clean 75.0 to 100.0 over 2 trainings; worst case, static {worst}; worst case {worst}"
+        in table
+    )
+    assert "- raw (net" not in table
+
+
 def test_cells_without_a_number_are_words_with_reasons():
     states = {("aalp", "sta", "linf:1/5"): ("failed", "ValueError: no")}
     table = wide(rows([record(), record(defense="raw")]), states)
