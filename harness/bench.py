@@ -234,10 +234,9 @@ class _Run:
         batch = self.settings.batch_size
 
         def expected() -> float:
-            return estimate(
-                job.ready.judge, self._shard_of(spans[0]), job.attacks[0], job.cells, kind, batch, job.supplies,
-                [stop - start for start, stop in spans],
-            )  # fmt: skip
+            shard = Shard.of(self.data, spans[0], self.device)
+            sizes = [stop - start for start, stop in spans]
+            return estimate(job.ready.judge, shard, job.attacks[0], job.cells, kind, batch, job.supplies, sizes)
 
         tried = attempt(expected)
         name = f"{job.cells[0].subject.defense} <- {job.cells[-1].attack}"
@@ -267,7 +266,9 @@ class _Run:
         batch = self.settings.batch_size
         lacking = self.witnesses.lacking(heads[0], self.order[slice(*span)].tolist()) if witnessed else None
         tried = attempt(
-            lambda: evaluate(judge, self._shard_of(span), job.attacks[0], cells, kind, batch, job.supplies, lacking)
+            lambda: evaluate(
+                judge, Shard.of(self.data, span, self.device), job.attacks[0], cells, kind, batch, job.supplies, lacking
+            )
         )
         log["seconds"] = tried.seconds
         if tried.value is None:
@@ -296,24 +297,11 @@ class _Run:
         job.alive.remove(index)
         self.outcome.failures.append(Failure.of(job.cells[index], reason, state))
 
-    def _shard_of(self, span: tuple[int, int]) -> Shard:
-        examples = self.order[span[0] : span[1]]
-        x, y = self.test.batch(examples, self.device)
-        return Shard(
-            start=span[0], stop=span[1], examples=tuple(int(i) for i in examples), x=x, y=y,
-            data_sha256=self.test.sha256,
-        )  # fmt: skip
-
     def _keep(
         self, head: records.Record, job: _Job, attack: Attack, result: Measurement, store: RunStore,
         log: dict[str, Any],
     ) -> None:  # fmt: skip
-        observed = {name: value for name, value in dataclasses.asdict(result).items() if value is not None}
-        if not result.details:
-            del observed["details"]
-        observed["flags"] |= job.ready.flags | ({"as_published": 1} if attack.as_published else {})
-        observed["probes"] = job.ready.probes
-        value = records.record(head, observed)
+        value = records.record(head, job.ready.outcome(result, attack))
         store.commit(value)
         store.attempt(digest(head), log)
         self.outcome.computed += 1

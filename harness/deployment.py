@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from torch import nn
 from harness import checkpoints, records
 from harness.analysis import AnalysisContext
 from harness.data import LoadedDataset
+from harness.evaluate import Measurement
 from harness.judge import Judge
 from harness.peers import Peers
 from harness.probes import probe
@@ -20,7 +22,7 @@ from harness.registry import Registry
 from harness.reporter import Reporter
 from harness.subjects import DEFENSE_OWN_NETWORK
 from harness.trainee import plain_params, training_context
-from harness.types import Architecture, Defense, Subject
+from harness.types import Architecture, Attack, Defense, Subject
 
 PROBED = 100
 """How many images, the first of the fixed order, a network is probed with before any attack."""
@@ -35,6 +37,14 @@ class Deployment:
     provenance: records.Provenance
     flags: dict[str, float]
     probes: dict[str, float]
+
+    def outcome(self, measured: Measurement, attack: Attack) -> records.Record:
+        """What a record says was observed: of one cell on one shard, and of the network before."""
+        observed = {name: value for name, value in dataclasses.asdict(measured).items() if value is not None}
+        if not measured.details:
+            del observed["details"]
+        observed["flags"] |= self.flags | ({"as_published": 1} if attack.as_published else {})
+        return {**observed, "probes": self.probes}
 
 
 class Deployer:

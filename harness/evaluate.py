@@ -22,6 +22,7 @@ from harness.rejudge import coded
 from harness.types import Attack, Cell, Result, ThreatKind, ThreatModel, Value
 
 if TYPE_CHECKING:
+    from harness.data import LoadedDataset
     from harness.types import Flags, Images, Labels
 
 
@@ -47,6 +48,15 @@ class Shard:
     x: Images
     y: Labels
     data_sha256: str
+
+    @classmethod
+    def of(cls, data: LoadedDataset, span: tuple[int, int], device: torch.device) -> Shard:
+        """The test images from one position of the fixed order up to another."""
+        test, examples = data.part("test"), data.order()[slice(*span)]
+        x, y = test.batch(examples, device)
+        return cls(
+            start=span[0], stop=span[1], examples=tuple(int(i) for i in examples), x=x, y=y, data_sha256=test.sha256
+        )
 
 
 @dataclass(slots=True, kw_only=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from harness import checkpoints
+from harness.canonical import digest
 from harness.data import LoadedDataset, LoadedPart
-from harness.errors import BoardMismatch, UsageError
-from harness.judge import Judge
+from harness.deployment import Deployer, Deployment
+from harness.errors import BoardMismatch, CheckpointError, PluginError, UsageError
+from harness.judge import BrokenModel, Judge
 from harness.names import parse_name, plain, resolve
 from harness.records import Record
 from harness.registry import Entry, Registry
@@ -19,10 +22,29 @@ from harness.subjects import DEFENSE_OWN_NETWORK
 from harness.types import TRAINING_EPS, Architecture, Dataset, Defense, Subject, Value, parse_number
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuilt:
+    """A subject that is ready to be attacked again, and its dataset."""
+
+    subject: Subject
+    ready: Deployment
+    data: LoadedDataset
+
+    @property
+    def judge(self) -> Judge:
+        """Of what is deployed."""
+        return self.ready.judge
+
+    @property
+    def test(self) -> LoadedPart:
+        """The test images."""
+        return self.data.part("test")
+
+
 def rebuilt(
     subject: Record, weights: Path | None, registry: Registry, data_root: Path, device: torch.device
-) -> tuple[Judge, LoadedPart]:
-    """The judge of a subject and its test images; `weights`: the file with what was trained, unless it is loaded.
+) -> Rebuilt:
+    """A subject as it was judged; `weights`: the file with what was trained, unless it is loaded.
 
     `subject`: the fields `harness.breaks.SUBJECT_FIELDS` of a record's identity.
 
@@ -38,14 +60,53 @@ def rebuilt(
     test = data.part("test")
     if test.sha256 != subject["data_sha256"]:
         raise BoardMismatch(f"dataset '{name}': the test images here are not those of the records (another sha256)")
-    ready = checkpoints.obtain(_subject(subject, weights, registry), registry, data, Path(), device, Reporter())
-    found = {"weights_sha256": ready.sha256, "deployed_sha256": ready.deployed_sha256}
+    planned = _subject(subject, weights, registry)
+    ready = Deployer(registry, data, Path(), device, Reporter()).deploy(planned)
+    found = {
+        "weights_sha256": ready.provenance.weights_sha256,
+        "deployed_sha256": ready.provenance.deployed_sha256,
+    }
     for field, sha256 in found.items():
         if sha256 != subject[field]:
             raise BoardMismatch(
                 f"weights {weights or subject['defense']}: {field} is {sha256[:12]}, records say {subject[field][:12]}"
             )
-    return Judge(ready.model, data.classes, data.shape, device), test
+    return Rebuilt(subject=planned, ready=ready, data=data)
+
+
+class Rebuilder:
+    """Rebuilds each subject of a verified folder once. What should be had and cannot goes to the folder's problems.
+
+    `weights`: subject -> the file with what was trained, or None.
+    """
+
+    def __init__(
+        self, weights: Callable[[Record], Path | None], problems: list[str], registry: Registry, data_root: Path,
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        self.weights, self.problems = weights, problems
+        self.registry, self.data_root, self.device = registry, data_root, device
+        self._found: dict[str, Rebuilt | str] = {}
+
+    def get(self, subject: Record) -> Rebuilt | str:
+        """A subject, or in a line why it cannot be had: a problem where its weights are there.
+
+        Raises:
+            DataError: where the dataset cannot be read.
+        """
+        key = digest(subject)
+        if key not in self._found:
+            self._found[key] = self._get(subject)
+        return self._found[key]
+
+    def _get(self, subject: Record) -> Rebuilt | str:
+        weights = self.weights(subject)
+        try:
+            return rebuilt(subject, weights, self.registry, self.data_root, self.device)
+        except (UsageError, PluginError, CheckpointError, BoardMismatch, BrokenModel) as error:
+            if weights is not None or isinstance(error, BoardMismatch):
+                self.problems.append(f"{subject['defense']}, {subject['arch']}, {subject['recipe']}: {error}")
+            return str(error).splitlines()[0]
 
 
 def _subject(head: Record, weights: Path | None, registry: Registry) -> Subject:

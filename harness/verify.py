@@ -45,7 +45,7 @@ class Verification:
 
     folder: Path
     is_run: bool
-    records: int = 0
+    records: list[Record] = field(default_factory=list)
     rows: list[Verified] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -67,9 +67,8 @@ def verify(folder: Path) -> Verification:
     if not is_run and not (folder / boards.RECORDS).exists():
         raise StoreError(f"{folder} is neither a run nor a board: there is no run.json and no {boards.RECORDS} in it")
     result = Verification(folder=folder, is_run=is_run)
-    found = _run_records(result) if is_run else _board_records(result)
-    result.records = len(found)
-    result.rows = [Verified(breaks=one) for one in breaks(found)]
+    result.records = _run_records(result) if is_run else _board_records(result)
+    result.rows = [Verified(breaks=one) for one in breaks(result.records)]
     kept = {path.stem: path for path in sorted((folder / FOLDER).glob("*.safetensors"))}
     for row in result.rows:
         _witnesses(row, kept.pop(row.breaks.name, None), _due(result, row.breaks), result.problems)

@@ -16,6 +16,10 @@ def command(
     rescore: Annotated[
         bool, typer.Option("--rescore", help="Judge every witness again: needs the weights and the dataset.")
     ] = False,
+    sample: Annotated[
+        int, typer.Option("--sample", help="Attack so many random shards again, and compare: needs the same.")
+    ] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Which shards the sample has.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images judged at once.")] = 250,
     data_root: options.DataRoot = Path("data"),
     device: options.Device = "auto",
@@ -32,13 +36,25 @@ def command(
 
     if batch_size < 1:
         raise typer.BadParameter("must be at least 1", param_hint="--batch-size")
+    if sample < 0:
+        raise typer.BadParameter("must be at least 0", param_hint="--sample")
     result = verify(path)
-    if rescore:
+    if rescore or sample:
         from harness.machine import pick_device
+        from harness.rebuild import Rebuilder
+
+        registry = options.registry(plugin, no_plugin)
+        networks = Rebuilder(result.weights, result.problems, registry, data_root, pick_device(device))
+    if rescore:
         from harness.rescore import rescore as judge_again
 
-        judge_again(result, options.registry(plugin, no_plugin), data_root, pick_device(device), batch_size)
-    print(f"{path}: {result.records} records")
+        judge_again(result, networks, batch_size)
+    if sample:
+        from harness.recompute import recompute
+
+        for line in recompute(result, networks, sample, seed, batch_size):
+            print(line, flush=True)
+    print(f"{path}: {len(result.records)} records")
     for row in result.rows:
         print(row)
     if result.problems:

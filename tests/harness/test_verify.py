@@ -1,5 +1,6 @@
 """harness verify: what holds passes, at any batch size and in a fresh process; every planted fault is named."""
 
+import dataclasses
 import json
 import os
 import re
@@ -21,13 +22,14 @@ from harness.hookspecs import hookimpl
 from harness.leaderboard import board, evidence
 from harness.outcome import Settings
 from harness.plan import plan
-from harness.rebuild import rebuilt
-from harness.records import read_compacted, seal, unseal
+from harness.rebuild import Rebuilder, rebuilt
+from harness.recompute import differences, recompute
+from harness.records import compact, read_compacted, seal, unseal
 from harness.registry import Loaded, Provider, Registry
 from harness.reporter import Reporter
 from harness.request import Request
 from harness.rescore import rescore
-from harness.types import TRAINING_EPS, Defense, ThreatKind
+from harness.types import TRAINING_EPS, Attack, Defense, ThreatKind
 from harness.verify import verify
 from harness.witnesses import Witness, from_bytes, to_bytes
 from toy_plugins import robust_step, toy_registry
@@ -118,8 +120,33 @@ def place(run, tmp_path):
 
 def judged(folder, batch=250, registry_=None):
     result = verify(folder)
-    rescore(result, registry_ or registry(), Path(), CPU, batch)
+    rescore(result, networks(result, registry_), batch)
     return result
+
+
+def networks(result, registry_=None):
+    return Rebuilder(result.weights, result.problems, registry_ or registry(), Path(), CPU)
+
+
+def attacked_again(folder, number=99, seed=0, batch=250, registry_=None):
+    """The lines that are told, and the problems."""
+    result = verify(folder)
+    assert result.problems == []
+    lines = list(recompute(result, networks(result, registry_), number, seed, batch))
+    return lines, result.problems
+
+
+def edited(run, change, wanted=lambda head: head["attack"] == "one_step" and head["threat"] == "linf:1/5"):
+    """Change the outcome of one record and seal it anew, so that it looks whole."""
+    for file in sorted((run / "records").rglob("*.json")):
+        record = unseal(file.read_bytes(), str(file))
+        if wanted(record["identity"]):
+            change(record["outcome"])
+            file.write_bytes(seal(record))
+            break
+    paths = sorted((run / "records").rglob("*.json"))
+    (run / "records.jsonl").write_bytes(compact([unseal(path.read_bytes(), str(path)) for path in paths]))
+    return record["identity"]
 
 
 def witness_file(folder, defense="plain"):
@@ -138,7 +165,7 @@ def rewritten(path, change):
 def test_a_run_is_verified_at_any_batch_size(run, batch):
     result = judged(run, batch)
     assert result.problems == []
-    assert result.records == 2 * 4 * 2
+    assert len(result.records) == 2 * 4 * 2
     broken = {
         (one.subject["defense"], one.threat): len(one.examples) for one in breaks(read_compacted(run / "records.jsonl"))
     }
@@ -216,7 +243,7 @@ def test_an_image_moved_to_another_example_is_named(run):
     """The images, not the codes: those of one example lie outside the ball of another."""
     path = witness_file(run)
     value = from_bytes(path.read_bytes(), str(path))
-    _, test = rebuilt(dict(value.subject), evidence.checkpoint(run, value.subject), registry(), Path(), CPU)
+    test = rebuilt(dict(value.subject), evidence.checkpoint(run, value.subject), registry(), Path(), CPU).test
     examples = sorted(value.found)[:2]
     x, _ = test.batch(np.array(examples), CPU)
     images = value.images(examples, x.numpy())
@@ -363,10 +390,97 @@ def test_a_parameter_that_only_deployment_sees_is_rebuilt(place):
     subject = dict(from_bytes(path.read_bytes(), str(path)).subject)
     assert subject["defense_params"] == {"share": "1/20"}
     weights = place / evidence.weights_file(subject)
-    judge, _ = rebuilt(subject, weights, registry(), Path(), CPU)
-    assert judge.model.share == 0.05
+    assert rebuilt(subject, weights, registry(), Path(), CPU).judge.model.share == 0.05
     with pytest.raises(BoardMismatch, match="deployed_sha256"):
         rebuilt({**subject, "deployed_sha256": "0" * 64}, weights, registry(), Path(), CPU)
+
+
+@pytest.mark.parametrize("batch", [7, 250])
+def test_every_shard_attacked_again_gives_its_record(run, place, batch):
+    for folder in (run, place):
+        lines, problems = attacked_again(folder, batch=batch)
+        assert problems == []
+        assert lines[0] == "16 of 16 shards that can be attacked again, drawn by seed 0; 0 cannot"
+        assert len(lines) == 17
+        assert all(line.endswith(": as recorded") for line in lines[1:])
+
+
+def test_a_sample_is_the_same_for_the_same_seed_only(run):
+    first, again, other = (attacked_again(run, 5, seed)[0] for seed in (1, 1, 2))
+    assert first == again
+    assert len(first) == len(set(first)) == 6
+    assert first != other
+
+
+def flipped(name, number):
+    def change(outcome):
+        bits = outcome[name]
+        outcome[name] = "".join("10"[int(bit)] for bit in bits[:number]) + bits[number:]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (flipped("clean", 6), "'clean' differs on 6 of 250 images"),
+        (flipped("raw", 6), "'raw' differs on 6 of 250 images"),
+        (flipped("last", 6), "'last' differs on 6 of 250 images"),
+        (lambda outcome: outcome.update(forwards=outcome["forwards"] * 2), "250 forwards, not 500"),
+        (lambda outcome: outcome.update(backwards=1), "250 backwards, not 1"),
+        (lambda outcome: outcome["flags"].update(stochastic=1), "stochastic is 0, not 1"),
+        (lambda outcome: outcome["flags"].update(false_claims=9), "false_claims is 0, not 9"),
+        (lambda outcome: outcome["probes"].update({min(outcome["probes"]): 7.0}), ", not 7"),
+    ],
+    ids=str,
+)
+def test_an_edited_record_is_found_when_it_is_drawn(run, change, words):
+    head = edited(run, change)
+    result = verify(run)
+    lines = list(recompute(result, networks(result), 99, 0, 250))
+    (problem,) = [line for line in result.problems if "one_step" in line]
+    assert problem.startswith(f"{head['defense']} <- one_step (linf:1/5), images {head['start']} to {head['stop']}: ")
+    assert words in problem
+    assert problem in lines
+
+
+def test_what_rounding_may_do_is_told_and_no_problem(run):
+    edited(run, flipped("raw", 5))
+    result = verify(run)
+    lines = list(recompute(result, networks(result), 99, 0, 250))
+    assert not [line for line in result.problems if "one_step" in line]
+    assert len([line for line in lines if line.endswith(": as recorded, but for rounding")]) == 1
+
+
+def test_distances_and_details_count_image_by_image():
+    outcome = {
+        **dict.fromkeys(("clean", "raw", "last", "any"), "1" * 100), "n": 100, "forwards": 100, "backwards": 0,
+        "flags": {}, "probes": {}, "distances": [0.5] * 100, "details": {"flow": [2.0] * 100},
+    }  # fmt: skip
+    assert differences(outcome, outcome) == []
+    nearer = {**outcome, "distances": [0.4] * 3 + [0.501] * 97}
+    assert differences(outcome, nearer) == ["'distances' differs on 3 of 100 images"]
+    assert differences(outcome, {**nearer, "distances": [0.4] * 2 + [0.501] * 98}) == []
+    assert differences(outcome, {**outcome, "details": {}}) == ["'flow' differs on 100 of 100 images"]
+
+
+def test_what_cannot_be_attacked_again_is_counted(run):
+    shutil.rmtree(next((run.parent / "checkpoints").glob("plain-*")))
+    lines, problems = attacked_again(run)
+    assert lines[0] == "8 of 8 shards that can be attacked again, drawn by seed 0; 8 cannot"
+    assert problems == []
+
+
+def test_attacks_that_changed_or_are_gone_are_problems(run, monkeypatch):
+    wanted = registry()
+    entry = wanted.entry(Attack, "one_step")
+    monkeypatch.setattr(wanted, "entry", lambda kind, name: (
+        dataclasses.replace(entry, spec=dataclasses.replace(entry.spec, revision=9))
+        if (kind, name) == (Attack, "one_step") else type(wanted).entry(wanted, kind, name)
+    ))  # fmt: skip
+    _, problems = attacked_again(run, registry_=wanted)
+    assert len(problems) == 4
+    assert all("one_step" in line and "attack_revision is 9 here, 1 in the record" in line for line in problems)
 
 
 def test_what_is_neither_run_nor_board_is_an_error(tmp_path):
@@ -399,6 +513,10 @@ def test_digits_in_fresh_processes_at_another_batch_size(cli):
     for broken, kept, agree in counts:
         assert int(agree) == int(kept) >= 0.99 * int(broken) > 0
     assert ran.stdout.count("exempt from witnesses") == 2
+    ran = cli.run("verify", str(run), "--sample", "3", "--seed", "5", "--batch-size", "50")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("3 of 7 shards that can be attacked again, drawn by seed 5; 0 cannot\n")
+    assert ran.stdout.count(": as recorded") == 3
     ran = cli.run("leaderboard", "build", "board", "--add", str(run), "--evidence")
     assert ran.returncode == 0, ran.stderr
     shutil.move(run.parent, cli.folder / "elsewhere")
