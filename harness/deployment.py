@@ -97,7 +97,7 @@ class Deployer:
             )
         peers = Peers(
             registry=self.registry, dataset=self.data.spec, data_sha256=self.data.part("test").sha256,
-            seed=subject.train_seed, uses=None, network_of=network_of,
+            seed=subject.train_seed, uses=None, network_of=network_of, train=partial(self.data.part, "train"),
         )  # fmt: skip
         return AnalysisContext(
             model=found.model, network=found.network, stand_ins=found.stand_ins, defense_params=params,

@@ -21,6 +21,7 @@ from harness.selection import select_attacks
 from harness.types import Dataset, Defense
 
 if TYPE_CHECKING:
+    from harness.data import LoadedPart
     from harness.types import Images, Labels
 
 Craft = Callable[..., "Images"]
@@ -32,7 +33,8 @@ class Peers:
     """Other defenses and attacks, as a training sees them.
 
     `uses`: what the defense declares; nothing else is handed out, since its revisions are part of the checkpoint's
-    key; None hands out everything. `network_of` trains or reuses the network of a defense id.
+    key; None hands out everything. `network_of` trains or reuses the network of a defense id. `train`: reads the
+    training images, for attacks that need them.
     """
 
     registry: Registry
@@ -41,6 +43,7 @@ class Peers:
     seed: int
     uses: Sequence[str] | None
     network_of: Callable[[str], nn.Module]
+    train: Callable[[], LoadedPart]
     _losses: dict[str, Loss] = field(default_factory=dict)
 
     def loss(self, defense: str) -> Loss:
@@ -71,7 +74,7 @@ class Peers:
 
     def attack(self, name: str) -> Craft:
         """`craft(model, x, y, examples)` runs an attack on any network with the dataset's own budget, and returns its
-        images as they are, unjudged. `examples` are indices in the training split, which key its noise.
+        images as they are, unjudged. `examples` are indices in the split of the images, which key its noise.
 
         Raises:
             PluginError: where it is not declared.
@@ -84,9 +87,8 @@ class Peers:
             raise PluginError(f"attack '{name}' has no budget on {self.dataset.name}")
         params = with_step(selected.params, own[0], self.dataset.step)
 
-        def craft(
-            model: nn.Module, x: Images, y: Labels, examples: Sequence[int], supplies: Supplies | None = None
-        ) -> Images:
+        def craft(model: nn.Module, x: Images, y: Labels, examples: Sequence[int]) -> Images:
+            supplies = Supplies(train=self.train() if "train_images" in attack.needs else None)
             oracle = Oracle(model, attack.access)
             ctx = AttackContext(
                 oracle, x, seed=self.seed, data_sha256=self.data_sha256, examples=examples, supplies=supplies

@@ -43,7 +43,8 @@ def recompute(result: Verification, networks: Rebuilder, number: int, seed: int,
         if "surrogate" not in record["identity"]["supplies"] and result.weights(record["identity"]) is not None
     ]  # fmt: skip
     chosen = random.Random(seed).sample(sorted(able, key=lambda record: str(record["key"])), min(number, len(able)))
-    yield f"{len(chosen)} of {len(able)} shards that can be attacked again, drawn by seed {seed}; {len(cells) - len(able)} cannot"
+    others = len(cells) - len(able)
+    yield f"{len(chosen)} of {len(able)} shards that can be attacked again, drawn by seed {seed}; {others} cannot"
     for record in chosen:
         found = networks.get(subject_of(record["identity"]))
         name = _name(record["identity"])

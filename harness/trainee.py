@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def training_context(
     eps, step = budget(recipe, data)
     peers = Peers(
         registry=registry, dataset=data.spec, data_sha256=data.part("train").sha256, seed=subject.train_seed,
-        uses=defense.uses, network_of=network_of,
+        uses=defense.uses, network_of=network_of, train=partial(data.part, "train"),
     )  # fmt: skip
     return TrainContext(
         recipe=recipe, seed=subject.train_seed, train=data.part("train"), validation=data.part("validation"),

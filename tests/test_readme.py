@@ -34,7 +34,7 @@ def test_the_table_is_what_the_committed_records_say():
 
     from rich.console import Console
 
-    from harness.cli.screen import tables
+    from harness.cli.result import tables
     from harness.leaderboard.rows import rows
     from harness.records import read_compacted
 

@@ -98,6 +98,7 @@ def command(
         own.check(planned[0].dataset, train_seed)
 
     from harness.bench import bench
+    from harness.cli.result import result
     from harness.cli.screen import Screen
     from harness.engine.inline import NOT_APPLICABLE
     from harness.outcome import Settings
@@ -113,7 +114,7 @@ def command(
         screen.plan(one, output)
         with screen:
             outcome = bench(one, registry, settings, screen)
-        screen.result(outcome, one.skips)
+        result(screen, outcome, one.skips)
         if outcome.interrupted:
             raise typer.Exit(130)
         failed |= any(failure.state != NOT_APPLICABLE for failure in outcome.failures)

@@ -1,4 +1,4 @@
-"""What a person sees: header, plan, progress and the table. The table goes to stdout, everything else to stderr."""
+"""What a person sees while work goes on: header, plan and progress. Tables go to `out`, everything else to `err`."""
 
 from __future__ import annotations
 
@@ -6,46 +6,38 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from harness import __version__, atomic
+from harness import __version__
 from harness.cli.options import PIPED_WIDTH
-from harness.engine.inline import NOT_APPLICABLE
 from harness.errors import UsageError
-from harness.leaderboard.analyses import analyses_csv, analysis_lines, short
-from harness.leaderboard.rows import Row, rows
-from harness.leaderboard.tables import (
-    READINGS,
-    States,
-    attack_columns,
-    cell_text,
-    flag_notes,
-    has_readings,
-    has_worst_case,
-    percent,
-    reading_text,
-    sections,
-    tidy,
-    wide,
-    worst_text,
-)
 from harness.machine import describe, pick_device
-from harness.outcome import Interrupted, Outcome
+from harness.outcome import Interrupted
 from harness.plan import Plan
 from harness.registry import Registry
 from harness.reporter import Reporter
 from harness.training import EpochReport
-from harness.types import Cell, Skip, Subject
+from harness.types import Cell, Subject
 
 PLAIN_SECONDS = 30.0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Running:
+    """A training or an attack under way. `latest`: what its last epoch came to."""
+
+    label: str
+    started: float
+    last_line: float
+    bar: TaskID | None
+    epochs: int = 0
+    latest: str = ""
 
 
 class Screen(Reporter):
@@ -69,12 +61,7 @@ class Screen(Reporter):
                 *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.err, redirect_stdout=False,
                 redirect_stderr=False, transient=True,
             )  # fmt: skip
-        self.task: TaskID | None = None
-        self.last_line = 0.0
-        self.started = 0.0
-        self.label = ""
-        self.epochs = 0
-        self.latest = ""
+        self.running: list[_Running] = []
         self.stopping = False
 
     def __enter__(self) -> Screen:
@@ -122,123 +109,55 @@ class Screen(Reporter):
             self.note(f"left out {skip.attack} on {skip.defense}: {skip.reason}")
 
     def train_start(self, subject: Subject, epochs_done: int) -> None:
-        self.label = f"train {subject.defense}"
-        self.epochs = subject.recipe.epochs if subject.recipe else 0
-        self.latest = ""
-        self._begin(float(self.epochs), float(epochs_done))
+        epochs = subject.recipe.epochs if subject.recipe else 0
+        self._begin(f"train {subject.defense}", float(epochs), float(epochs_done))
+        self.running[-1].epochs = epochs
 
     def train_batch(self, epoch: int, batch: int, batches: int, loss: float) -> None:
         self._stop_if_asked()
-        self._advance(epoch + batch / batches, f"epoch {epoch + 1}/{self.epochs} loss {loss:.3f}{self.latest}")
+        now = self.running[-1]
+        self._advance(epoch + batch / batches, f"epoch {epoch + 1}/{now.epochs} loss {loss:.3f}{now.latest}")
 
     def train_epoch(self, report: EpochReport) -> None:
-        self.latest = f" val clean {100 * report.clean:.1f} robust {100 * report.robust:.1f}"
+        self.running[-1].latest = f" val clean {100 * report.clean:.1f} robust {100 * report.robust:.1f}"
 
     def train_end(self) -> None:
-        self._finish(self.latest)
+        self._finish()
 
     def attack_start(self, cells: tuple[Cell, ...], shards: int) -> None:
-        self.label = f"{cells[0].subject.defense} <- {', '.join(cell.attack for cell in cells)}"
-        self._begin(float(shards), 0.0)
+        # A training that failed never ended.
+        while self.running:
+            self._remove()
+        label = f"{cells[0].subject.defense} <- {', '.join(cell.attack for cell in cells)}"
+        self._begin(label, float(shards), 0.0)
 
     def shard_done(self, cells: tuple[Cell, ...], done: int, shards: int, images: int) -> None:
         self._advance(done, f"{images} images")
         self._stop_if_asked()
 
     def attack_end(self, cells: tuple[Cell, ...]) -> None:
-        self._finish("")
+        self._finish()
 
-    def _begin(self, total: float, done: float) -> None:
-        self.started = self.last_line = time.monotonic()
-        if self.bars:
-            self.task = self.bars.add_task(self.label, total=total, completed=int(done), text="")
+    def _begin(self, label: str, total: float, done: float) -> None:
+        """Start; a training may start another one, of a network beside its own."""
+        bar = self.bars.add_task(label, total=total, completed=int(done), text="") if self.bars else None
+        now = time.monotonic()
+        self.running.append(_Running(label=label, started=now, last_line=now, bar=bar))
 
     def _advance(self, done: float, text: str) -> None:
-        if self.bars and self.task is not None:
-            self.bars.update(self.task, completed=done, text=text)
-        elif time.monotonic() - self.last_line > PLAIN_SECONDS:
-            self.last_line = time.monotonic()
-            self.note(f"{self.label}: {text}, {self.last_line - self.started:.0f} s")
+        now = self.running[-1]
+        if self.bars and now.bar is not None:
+            self.bars.update(now.bar, completed=done, text=text)
+        elif time.monotonic() - now.last_line > PLAIN_SECONDS:
+            now.last_line = time.monotonic()
+            self.note(f"{now.label}: {text}, {now.last_line - now.started:.0f} s")
 
-    def _finish(self, text: str) -> None:
-        if self.bars and self.task is not None:
-            self.bars.remove_task(self.task)
-            self.task = None
-        self.note(f"{self.label}:{text} done in {time.monotonic() - self.started:.1f} s")
+    def _finish(self) -> None:
+        ended = self._remove()
+        self.note(f"{ended.label}:{ended.latest} done in {time.monotonic() - ended.started:.1f} s")
 
-    def result(self, outcome: Outcome, skips: Sequence[Skip]) -> None:
-        """Print the tables, write them beside the records, and say what to do next."""
-        states = {(f.defense, f.attack, f.threat): (f.state, f.reason) for f in outcome.failures}
-        found = present(outcome, states)
-        for table in tables(found, states):
-            self.out.print(table)
-        if measured := analysis_lines(found):
-            self.out.print(_analyses(measured))
-        for line in flag_notes(found):
-            self.out.print(f"flag  {line}")
-        for (defense, attack, _), (state, reason) in sorted(states.items()):
-            self.out.print(f"{state}  {attack} on {defense}: {reason}")
-        states |= {(skip.defense, skip.attack, ""): (NOT_APPLICABLE, skip.reason) for skip in skips}
-        counts = f"{outcome.computed} shards computed, {outcome.reused} reused"
-        failed = sum(failure.state != NOT_APPLICABLE for failure in outcome.failures)
-        left = len(skips) + len(outcome.failures) - failed
-        self.note(f"{counts}, {failed} cells without a number, {left} left out")
-        if outcome.run is not None:
-            self._write(outcome.run, found, states)
-        if outcome.interrupted:
-            self.note("interrupted: finished epochs and shards are kept; run the same command to go on")
-
-    def _write(self, run: Path, found: Sequence[Row], states: States) -> None:
-        atomic.replace(run / "table.csv", tidy(found, states).encode())
-        atomic.replace(run / "table.md", wide(found, states).encode())
-        if analyses := analyses_csv(found):
-            atomic.replace(run / "analyses.csv", analyses.encode())
-        self.note(f"wrote {run}/records.jsonl, table.csv, table.md   next: harness leaderboard build BOARD --add {run}")
-
-
-def present(outcome: Outcome, states: States) -> list[Row]:
-    """The rows of a run: only cells that are whole, and a row without cells for each defense that has none."""
-    named = ("defense", "attack", "threat")
-    found = rows(r for r in outcome.records if tuple(r["identity"].get(name) for name in named) not in states)
-    for subject in outcome.subjects:
-        if subject.defense not in {row.defense for row in found}:
-            empty = Row(
-                dataset=outcome.dataset, data_sha256="", defense=subject.defense, arch=subject.arch,
-                recipe=subject.recipe.name if subject.recipe else "own", train_seed=subject.train_seed,
-                weights_sha256="",
-            )  # fmt: skip
-            found.append(empty)
-    return found
-
-
-def tables(found: Sequence[Row], states: States) -> list[Table]:
-    """One table for each dataset and threat model: an attack a line, a defense a column."""
-    return [_table(dataset, threat, here, states) for dataset, threat, here in sections(found, states)]
-
-
-def _analyses(lines: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(title="analyses", title_justify="left")
-    shown = ("defense", "analysis", "quantity", "value", "unit", "n")
-    for name in shown:
-        table.add_column(name, justify="right" if name in ("value", "n") else "left")
-    for line in lines:
-        table.add_row(*[str({**line, "value": short(line)}[name]) for name in shown])
-    return table
-
-
-def _table(dataset: str, threat: str, found: Sequence[Row], states: States) -> Table:
-    title = f"{dataset}, {threat}: per cent still correct, 95 % interval"
-    table = Table(title=title, title_justify="left")
-    table.add_column("attack")
-    for row in found:
-        table.add_column(f"{row.defense}\n{row.arch}, {row.recipe}", justify="right")
-    table.add_row("clean", *[percent(row.clean) for row in found])
-    for attack in attack_columns(found, threat, states):
-        if threat != "none":
-            table.add_row(attack, *[cell_text(row, attack, threat, states) for row in found])
-    if has_worst_case(found, threat):
-        table.add_section()
-        for reading in READINGS if has_readings(found, threat) else ():
-            table.add_row(f"worst, {reading}", *[reading_text(row, threat, reading) for row in found])
-        table.add_row("worst case", *[worst_text(row, threat, states) for row in found], style="bold")
-    return table
+    def _remove(self) -> _Running:
+        ended = self.running.pop()
+        if self.bars and ended.bar is not None:
+            self.bars.remove_task(ended.bar)
+        return ended

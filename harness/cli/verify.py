@@ -31,6 +31,9 @@ def command(
     A witness is the adversarial image that broke an example, kept for threat models with a norm as budget. Exempt are
     those whose verifier needs evidence beside the image (flow, wasserstein), those without a budget, and random
     defenses. Each is checked in float64 against its threat model, and with one forward of the network.
+
+    A shard that is attacked again must give what its record says, but for 2 % of its images and numbers, as processors
+    round differently. Attacks from a surrogate are left out: its weights are not kept.
     """
     from harness.verify import verify
 

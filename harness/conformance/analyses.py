@@ -97,8 +97,9 @@ def _contexts(analysis: Analysis) -> list[AnalysisContext]:
 def _context(defense: Defense) -> AnalysisContext:
     network, params, test = _network(defense), toy_params(defense), toys.toy_part(n=48, seed=5)
     peers = Peers(
-        registry=discover(), dataset=DATASET, data_sha256=test.sha256, seed=0, uses=None, network_of=toy_neighbour
-    )
+        registry=discover(), dataset=DATASET, data_sha256=test.sha256, seed=0, uses=None, network_of=toy_neighbour,
+        train=toys.toy_part,
+    )  # fmt: skip
     return AnalysisContext(
         model=(defense.wrap(network, **params) if defense.wrap else network).eval(), network=network,
         stand_ins={stand_in.name: stand_in.build(network, **params).eval() for stand_in in defense.stand_ins},

@@ -53,7 +53,7 @@ def toy_context(
     if defense.uses:
         ctx.peers = Peers(
             registry=discover(), dataset=DATASET, data_sha256=train.sha256, seed=0, uses=defense.uses,
-            network_of=toy_neighbour,
+            network_of=toy_neighbour, train=lambda: train,
         )  # fmt: skip
     return ctx
 

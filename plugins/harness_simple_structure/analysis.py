@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from harness.api import NotApplicable, Quantity
+from harness.api import Quantity
 from harness_simple_structure import eight_bit, metrics, mixtures, sets
 
 BATCH = 250
@@ -32,20 +32,16 @@ def detector(ctx, *, mixture, white_box):
 
 def _observe(ctx, names, white_box, storage):
     """For each source of images the detector's scores, higher for adversarial, and whether T and P are right: (n,)."""
-    structure, train = ctx.network, ctx.training.train if ctx.training is not None else None
-    if train is None and "nst_ss" in names:
-        raise NotApplicable("nst_ss is crafted with training images, and a network with given weights brings none")
     plain = eight_bit.pixels_of(ctx.test.split, ctx.examples)
     labels = ctx.test.split.labels[ctx.examples]
     again = eight_bit.jpeg if storage == "jpeg75" else np.array
     once = again(plain)
     images = {"clean, once": once, "clean": again(once)}
     for name in [*names, white_box]:
-        target = ctx.model if name == white_box else structure.clean
+        target = ctx.model if name == white_box else ctx.network.clean
         images[name] = sets.attacked(
-            sets.crafter(ctx, name, train), target, once, labels, ctx.examples, storage=storage, device=ctx.device,
-            batch=BATCH,
-        )  # fmt: skip
+            sets.crafter(ctx, name), target, once, labels, ctx.examples, storage=storage, device=ctx.device, batch=BATCH
+        )
     return {name: _answers(ctx, pixels, torch.from_numpy(labels)) for name, pixels in images.items()}
 
 

@@ -1,7 +1,6 @@
 """The attack sets: every image attacked once on the clean network, before training."""
 
 import hashlib
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -62,7 +61,7 @@ def collect(clean: nn.Module, ctx, sets: list[str], storage: str) -> StoredImage
         ctx.note(f"simple_structure crafts {len(missing)} sets of {len(start)} images on the clean network: {size}")
     arrays = [start]
     for name in sets:
-        craft = crafter(ctx, name, ctx.train)
+        craft = crafter(ctx, name)
 
         def make(span: slice, craft=craft) -> np.ndarray:
             pixels, labels = start[span], split.labels[span]
@@ -74,19 +73,18 @@ def collect(clean: nn.Module, ctx, sets: list[str], storage: str) -> StoredImage
     return StoredImages(arrays)
 
 
-def crafter(ctx, name: str, train):
-    """`craft(model, x, y, examples)` for a set, with training images at hand for the style transfer."""
+def crafter(ctx, name: str):
+    """`craft(model, x, y, examples)` for a set, which says what to do where it cannot be crafted."""
     craft = ctx.attack(ATTACKS.get(name, name))
-    supplies = SimpleNamespace(train=train, surrogate=None, stand_ins={}, cache_dir=None, deadline=None)
 
-    def supplied(model: nn.Module, x: torch.Tensor, y: torch.Tensor, examples: list[int]) -> torch.Tensor:
+    def crafted(model: nn.Module, x: torch.Tensor, y: torch.Tensor, examples: list[int]) -> torch.Tensor:
         try:
-            return craft(model, x, y, examples, supplies=supplies)
+            return craft(model, x, y, examples)
         except NotApplicable as error:
             others = "+".join(other for other in ATTACKS if other != name)
             raise NotApplicable(f"{name} cannot be crafted here: {error}; leave it out: sets={others}") from error
 
-    return supplied
+    return crafted
 
 
 def attacked(

@@ -169,7 +169,7 @@ def test_a_refused_snapshot_leaves_its_siblings_whole_and_the_worst_case_partial
     import torch
 
     from harness.api import Attack, Result, hookimpl
-    from harness.cli.screen import present
+    from harness.cli.result import present
 
     def uneven(model, x, y, threat, *, ctx, steps):
         snapshots = {}
@@ -195,7 +195,7 @@ def test_a_refused_snapshot_leaves_its_siblings_whole_and_the_worst_case_partial
 
 
 def test_a_defense_without_a_network_keeps_its_row_and_makes_the_run_incomplete(tmp_path):
-    from harness.cli.screen import present
+    from harness.cli.result import present
     from harness.errors import StoreError
     from harness.leaderboard import board
 

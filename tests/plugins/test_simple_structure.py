@@ -204,10 +204,9 @@ class Given:
         return toys.tiny_net(seed=7)
 
     def attack(self, name):
-        def craft(model, x, y, examples, supplies=None):
+        def craft(model, x, y, examples):
             if self.killed_after is not None and len(self.crafted) >= self.killed_after:
                 raise KeyboardInterrupt
-            assert supplies.train is self.train
             self.crafted += examples
             return (x + self.changes).clamp(0, 1)
 
@@ -351,8 +350,9 @@ def test_a_set_is_the_attack_on_the_clean_network():
     """FGSM of the paper by autograd: 0.005 over the mean deviation of CIFAR's channels, zero counting as positive."""
     model = toys.tiny_net()
     peers = Peers(
-        registry=REGISTRY, dataset=DATASET, data_sha256="0" * 64, seed=0, uses=DEFENSE.uses, network_of=toys.tiny_net
-    )
+        registry=REGISTRY, dataset=DATASET, data_sha256="0" * 64, seed=0, uses=DEFENSE.uses, network_of=toys.tiny_net,
+        train=toys.toy_part,
+    )  # fmt: skip
     fgsm = peers.attack("fgsm_ss")
     ctx = Given(toys.toy_part(n=80))
     ctx.attack = lambda name: fgsm
@@ -648,7 +648,7 @@ def analysed(monkeypatch, pixels, changes, storage="lossless", **given):
     attacked = {}
 
     def attack(name):
-        def craft(model, x, y, examples, supplies):
+        def craft(model, x, y, examples):
             attacked[plain] = model
             return x + changes[plain] / 255
 
@@ -656,11 +656,10 @@ def analysed(monkeypatch, pixels, changes, storage="lossless", **given):
         return craft
 
     test = LoadedPart(Split(pixels=pixels, labels=np.arange(len(pixels)) % 4), "")
-    train = part(8)
     ctx = SimpleNamespace(
         network=Looks(), model=lambda x: F.one_hot((x[:, 0, 0, 0] * 255).round().long() % 4, 4).float(),
         defense_params={**PARAMS, "sets": "gaussian+fgsm_ss", "storage": storage}, test=test,
-        examples=np.arange(len(pixels)), device=CPU, training=SimpleNamespace(train=train),
+        examples=np.arange(len(pixels)), device=CPU,
         images=lambda: test.batch(np.arange(len(pixels)), CPU),
         attack=attack,
     )  # fmt: skip
@@ -714,10 +713,7 @@ def test_compression_tells_attacks_in_the_published_mixture_only(monkeypatch):
     assert "auroc, mixture by_class" not in analysed(monkeypatch, pixels, nothing, mixture="uniform")
 
 
-def test_analysis_without_training_images_says_what_it_lacks():
-    ctx = SimpleNamespace(network=None, training=None, defense_params=PARAMS)
-    with pytest.raises(NotApplicable, match="training images"):
-        analyse(ctx, mixture="both", white_box="pgd-40")
+def test_it_is_an_analysis_of_simple_structure_alone():
     (analysis,) = harness_analyses()
     assert analysis.only_of == ("simple_structure",)
 

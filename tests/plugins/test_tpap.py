@@ -492,8 +492,9 @@ def installed() -> Registry:
 
 def peers(uses: tuple[str, ...] | None = TPAP.uses) -> Peers:
     return Peers(
-        registry=installed(), dataset=DATASET, data_sha256=SHA, seed=0, uses=uses, network_of=lambda name: None
-    )
+        registry=installed(), dataset=DATASET, data_sha256=SHA, seed=0, uses=uses, network_of=lambda name: None,
+        train=toys.toy_part,
+    )  # fmt: skip
 
 
 def analysed(network: nn.Module, n: int = 300, eps: float | None = None) -> AnalysisContext:
