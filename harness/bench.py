@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from harness import atomic, records
-from harness.analysis import measure
+from harness.analyses import Analyses
 from harness.breaks import exempt
 from harness.canonical import digest
 from harness.context import Supplies
@@ -22,13 +22,12 @@ from harness.errors import CheckpointError
 from harness.evaluate import Measurement, Refused, Shard, estimate, evaluate
 from harness.judge import REVISION as JUDGE_REVISION
 from harness.machine import environment, make_reproducible, pick_device
-from harness.names import plain
 from harness.outcome import Failure, Outcome, Settings
-from harness.plan import Plan, PlannedAnalysis
+from harness.plan import Plan
 from harness.registry import Registry
 from harness.reporter import Reporter
 from harness.store import RunStore
-from harness.types import Analysis, Attack, Cell
+from harness.types import Attack, Cell
 from harness.witness_store import WitnessStore
 
 
@@ -45,16 +44,6 @@ class _Job:
     supplies: Supplies
     heads: dict[tuple[int, int], list[records.Record]]
     alive: list[int]
-
-
-@dataclass(slots=True, kw_only=True)
-class _AnalysisJob:
-    """One analysis of one subject, and the identity of the record it owes."""
-
-    planned: PlannedAnalysis
-    analysis: Analysis
-    ready: Deployment
-    head: records.Record
 
 
 def bench(plan: Plan, registry: Registry, settings: Settings, reporter: Reporter) -> Outcome:
@@ -99,9 +88,10 @@ class _Run:
 
     def attack(self) -> None:
         """Do every job shard by shard, then write the finished records into one file."""
-        jobs, analyses = list(self._jobs()), list(self._analyses())
+        jobs = list(self._jobs())
+        analyses = Analyses(self.plan, self.registry, self.deployer, self.ready, self.n)
         keys = [digest(head) for job in jobs for heads in job.heads.values() for head in heads]
-        keys += [digest(analysis.head) for analysis in analyses]
+        keys += analyses.keys
         if not keys:
             return
         store = RunStore(self.settings.output, _document(self.plan, self.data, self.n, keys, self.absent))
@@ -115,8 +105,7 @@ class _Run:
                 if self.settings.fail_fast and any(f.state != NOT_APPLICABLE for f in self.outcome.failures):
                     break
             else:
-                for analysis in analyses:
-                    self._analyse(analysis, store)
+                analyses.run(store, self.outcome)
         finally:
             for line in store.damaged:
                 self.reporter.warn(f"{line} (put aside, computed again)")
@@ -155,47 +144,6 @@ class _Run:
             }
             attacks, alive = tuple(entry.spec for entry in entries), list(range(len(cells)))
             yield _Job(cells=cells, attacks=attacks, ready=ready, supplies=supplies, heads=heads, alive=alive)
-
-    def _analyses(self) -> Iterator[_AnalysisJob]:
-        for planned in self.plan.analyses:
-            ready = self.ready[self.plan.subjects.index(planned.subject)]
-            if ready is not None:
-                entry = self.registry.entry(Analysis, planned.analysis)
-                head = records.analysis_identity(
-                    planned.subject, planned.analysis, planned.params, entry.spec, entry.provider.origin,
-                    ready.provenance, self.n, self.plan.seed,
-                )  # fmt: skip
-                yield _AnalysisJob(planned=planned, analysis=entry.spec, ready=ready, head=head)
-
-    def _analyse(self, job: _AnalysisJob, store: RunStore) -> None:
-        key, subject = digest(job.head), job.planned.subject
-        if store.find(key) is not None:
-            self.outcome.reused += 1
-            return
-        log = {"started": time.time(), "host": platform.node(), **environment(self.device)}
-        params = {name: plain(value) for name, value in job.planned.params.items()}
-
-        def work() -> records.Record:
-            ctx = self.deployer.analysis_context(subject, job.ready, self.n)
-            found = measure(job.analysis, ctx, params, self.plan.seed)
-            job.ready.judge.check_unchanged()
-            return found
-
-        tried = attempt(work)
-        log["seconds"] = tried.seconds
-        if tried.value is None:
-            store.attempt(key, {**log, "outcome": tried.error, "trace": tried.trace})
-            if tried.state == NOT_APPLICABLE:
-                store.inapplicable(key, {**log, "outcome": tried.error})
-            name = f"analysis {job.planned.analysis}"
-            failure = Failure(
-                defense=subject.defense, attack=name, threat="none", state=tried.state, reason=tried.error
-            )
-            self.outcome.failures.append(failure)
-            return
-        store.commit(records.record(job.head, tried.value))
-        store.attempt(key, {**log, "outcome": "done"})
-        self.outcome.computed += 1
 
     def _supply(self, cell: Cell, attack: Attack) -> tuple[Supplies, dict[str, str]]:
         """What an attack asks for besides the model, and the sha256 of each."""
