@@ -19,9 +19,10 @@ from harness.data import LoadedDataset, shards
 from harness.deployment import Deployer, Deployment
 from harness.engine.inline import NOT_APPLICABLE, attempt
 from harness.errors import CheckpointError
-from harness.evaluate import Measurement, Refused, Shard, estimate, evaluate
+from harness.evaluate import estimate, evaluate
 from harness.judge import REVISION as JUDGE_REVISION
 from harness.machine import environment, make_reproducible, pick_device
+from harness.measurement import Measurement, Refused, Shard
 from harness.outcome import Failure, Outcome, Settings
 from harness.plan import Plan
 from harness.registry import Registry

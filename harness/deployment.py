@@ -14,8 +14,8 @@ from torch import nn
 from harness import checkpoints, records
 from harness.analysis import AnalysisContext
 from harness.data import LoadedDataset
-from harness.evaluate import Measurement
 from harness.judge import Judge
+from harness.measurement import Measurement
 from harness.peers import Peers
 from harness.probes import probe
 from harness.registry import Registry

@@ -10,10 +10,11 @@ from functools import partial
 from harness.breaks import subject_of
 from harness.context import Supplies
 from harness.engine.inline import attempt
-from harness.evaluate import Measurement, Shard, evaluate
+from harness.evaluate import evaluate
 from harness.judge import REVISION as JUDGE_REVISION
 from harness.leaderboard.rows import COUNTED
 from harness.machine import make_reproducible
+from harness.measurement import Measurement, Shard
 from harness.names import plain
 from harness.plan import with_step
 from harness.rebuild import Rebuilder, Rebuilt

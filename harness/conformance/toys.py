@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from harness.data import LoadedPart, split_sha256
-from harness.evaluate import Shard
+from harness.measurement import Shard
 from harness.networks import Classifier
 from harness.types import Split
 

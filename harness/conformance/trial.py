@@ -11,8 +11,9 @@ from harness import threats
 from harness.conformance import toys
 from harness.conformance.report import NotApplicable
 from harness.context import AttackContext, Supplies
-from harness.evaluate import Measurement, Refused, evaluate, pick, run_attack
+from harness.evaluate import evaluate, pick, run_attack
 from harness.judge import Judge
+from harness.measurement import Measurement, Refused
 from harness.names import resolve
 from harness.oracle import Oracle
 from harness.types import FROM_DATASET, Attack, Cell, Result, Subject, ThreatKind, ThreatModel, Value

@@ -12,8 +12,9 @@ import torch
 
 from harness.data import LoadedDataset
 from harness.discovery import discover
-from harness.evaluate import Shard, evaluate
+from harness.evaluate import evaluate
 from harness.judge import Judge
+from harness.measurement import Shard
 from harness.plan import plan
 from harness.request import Request
 from harness.types import Architecture, Attack

@@ -8,8 +8,9 @@ from harness.conformance import toys
 from harness.context import AttackContext, Supplies
 from harness.data import LoadedPart, split_sha256
 from harness.errors import HarnessError, NotApplicable
-from harness.evaluate import Measurement, evaluate
+from harness.evaluate import evaluate
 from harness.judge import Judge
+from harness.measurement import Measurement
 from harness.networks import Classifier, stage_outputs
 from harness.oracle import Oracle
 from harness.types import Attack, Cell, Split, ThreatKind, ThreatModel

@@ -9,8 +9,9 @@ import torch
 
 from harness.conformance import toys
 from harness.errors import HarnessError
-from harness.evaluate import Measurement, Refused, evaluate
+from harness.evaluate import evaluate
 from harness.judge import BrokenModel, Judge
+from harness.measurement import Measurement, Refused
 from harness.types import Attack, Cell, Result, ThreatKind, ThreatModel
 from toy_measure import NOBODY, REGISTRY, measure
 from toy_plugins import CHEATS, FAILURES

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from harness.conformance import toys
-from harness.evaluate import Measurement, Refused, evaluate
+from harness.evaluate import evaluate
 from harness.judge import Judge
+from harness.measurement import Measurement, Refused
 from harness.types import Attack, Cell, Result, ThreatKind, ThreatModel
 from toy_measure import NOBODY, REGISTRY
 

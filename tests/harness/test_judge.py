@@ -10,8 +10,9 @@ import torch
 from harness.api import Attack, Result
 from harness.conformance import toys
 from harness.errors import HarnessError
-from harness.evaluate import Measurement, Refused, evaluate
+from harness.evaluate import evaluate
 from harness.judge import BrokenModel, Judge
+from harness.measurement import Measurement, Refused
 from harness.types import Cell, ThreatKind, ThreatModel
 from toy_measure import NOBODY, REGISTRY, measure
 

@@ -9,8 +9,9 @@ import torch
 from harness.conformance import toys
 from harness.context import AttackContext, Supplies
 from harness.errors import OutOfTime
-from harness.evaluate import Evaluated, Refused, estimate, evaluate
+from harness.evaluate import Evaluated, estimate, evaluate
 from harness.judge import Judge
+from harness.measurement import Refused
 from harness.oracle import Oracle
 from harness.types import Attack, Cell, Result, ThreatKind, ThreatModel
 from toy_clock import Clock

@@ -13,10 +13,11 @@ import harness_gradient
 from harness.api import Attack, Defense, Result, hookimpl
 from harness.bench import bench
 from harness.conformance import check_defense, toys
-from harness.evaluate import Measurement, evaluate
+from harness.evaluate import evaluate
 from harness.judge import Judge
 from harness.leaderboard.rows import rows
 from harness.leaderboard.tables import tidy, wide
+from harness.measurement import Measurement
 from harness.outcome import Settings
 from harness.plan import plan
 from harness.reporter import Reporter

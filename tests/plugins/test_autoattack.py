@@ -23,8 +23,9 @@ from torch import nn
 from harness import threats
 from harness.api import NotApplicable, UsageError
 from harness.context import AttackContext
-from harness.evaluate import Measurement, Shard, evaluate, run_attack
+from harness.evaluate import evaluate, run_attack
 from harness.judge import Judge
+from harness.measurement import Measurement, Shard
 from harness.names import default_value, resolve
 from harness.oracle import Oracle
 from harness.types import Cell, Result, Subject, ThreatModel

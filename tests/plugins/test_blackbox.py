@@ -12,8 +12,9 @@ from harness import threats
 from harness.api import UsageError
 from harness.conformance import toys
 from harness.context import AttackContext
-from harness.evaluate import Measurement, evaluate
+from harness.evaluate import evaluate
 from harness.judge import Judge
+from harness.measurement import Measurement
 from harness.ops import margin
 from harness.oracle import AccessDenied, Oracle
 from harness.types import Cell, Subject, ThreatModel

@@ -12,8 +12,9 @@ from torch import nn
 
 from harness import threats
 from harness.context import AttackContext
-from harness.evaluate import Measurement, Shard, evaluate, run_attack
+from harness.evaluate import evaluate, run_attack
 from harness.judge import Judge
+from harness.measurement import Measurement, Shard
 from harness.names import default_value
 from harness.ops import margin
 from harness.oracle import Oracle

@@ -13,8 +13,9 @@ from torch import nn
 from harness import discovery, threats
 from harness.api import Result, ThreatModel, UsageError
 from harness.context import AttackContext
-from harness.evaluate import Measurement, Shard, evaluate, run_attack
+from harness.evaluate import evaluate, run_attack
 from harness.judge import Judge
+from harness.measurement import Measurement, Shard
 from harness.names import default_value
 from harness.oracle import Oracle
 from harness.selection import select_attacks

@@ -18,8 +18,9 @@ from torch import nn
 from harness import threats
 from harness.api import UsageError
 from harness.context import AttackContext
-from harness.evaluate import Measurement, Refused, Shard, evaluate, run_attack
+from harness.evaluate import evaluate, run_attack
 from harness.judge import Judge
+from harness.measurement import Measurement, Refused, Shard
 from harness.names import resolve
 from harness.oracle import Oracle
 from harness.types import Cell, Result, Subject, ThreatModel

@@ -17,8 +17,9 @@ from harness.conformance import attacks, check_attack, toys
 from harness.conformance.report import run_checks
 from harness.conformance.trial import NOBODY, Trial
 from harness.context import isolated
-from harness.evaluate import Refused, evaluate
+from harness.evaluate import evaluate
 from harness.judge import Judge
+from harness.measurement import Refused
 from harness.names import default_value, resolve
 from harness.oracle import fingerprint
 from harness.types import Attack, Cell, ThreatModel

@@ -15,8 +15,9 @@ from harness.analysis import AnalysisContext
 from harness.api import Dataset, InnerAttack, NotApplicable, Recipe, UsageError
 from harness.conformance import toys
 from harness.context import AttackContext, Supplies, isolated
-from harness.evaluate import Shard, evaluate
+from harness.evaluate import evaluate
 from harness.judge import Judge
+from harness.measurement import Shard
 from harness.names import default_value
 from harness.ops import ascend, cross_entropy, project_linf
 from harness.oracle import Oracle
