@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +14,15 @@ from harness.errors import UsageError
 from harness.plan import plan
 from harness.request import Request
 
+DECIDED = (
+    "defense", "model", "attacks", "analyses", "threat", "limit", "arch", "recipe", "weights", "sha256", "seed",
+    "train_seed",
+)  # fmt: skip
+"""What a board says itself."""
+
 
 def command(
+    ctx: typer.Context,
     defense: options.Defenses = [],  # noqa: B006  typer reads the default, nothing changes it
     attacks: Annotated[
         list[str],
@@ -46,7 +54,8 @@ def command(
         str, typer.Option("--weights", help="A .safetensors file, instead of training; any state dict with --model.")
     ] = "",
     board: Annotated[
-        str, typer.Option("--board", help="Run what a board lacks: its folder, or its name under leaderboards/.")
+        str,
+        typer.Option("--board", help="Run what a board lacks, or what its rows of --dataset lack: its folder or name."),
     ] = "",
     sha256: Annotated[str, typer.Option("--sha256", help="Of the bytes of --weights, with --model.")] = "",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the attacks.")] = 0,
@@ -71,8 +80,10 @@ def command(
 
     The same command again continues where it stopped: finished epochs and finished shards are kept.
     """
-    if board and (defense or model):
-        raise typer.BadParameter("names its own defenses: leave --defense and --model out", param_hint="--board")
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    if board and (left_out := [f"--{name.replace('_', '-')}" for name in DECIDED if name in given]):
+        raise typer.BadParameter(f"a board says itself what is measured; leave {', '.join(left_out)} out", param_hint="--board")
     if not (defense or model or board):
         raise typer.BadParameter("name at least one, or give --model or --board", param_hint="--defense")
     if sha256 and not (model and weights):
@@ -90,7 +101,8 @@ def command(
         defenses=[*defense, own.name] if own else defense, attacks=attacks, dataset=dataset, threats=threat, arch=arch,
         recipe=recipe, weights="" if own else weights, limit=limit, seed=seed, train_seed=train_seed, analyses=analyses,
     )  # fmt: skip
-    planned = [plan(wanted, registry) for wanted in (_requests(board, output) if board else [request])]
+    wanted = _requests(board, [dataset] if "dataset" in given else [], output) if board else [request]
+    planned = [plan(one, registry) for one in wanted]
     limit_s = options.seconds(time_limit) if time_limit else None
     if batch_size < 1:
         raise typer.BadParameter("must be at least 1", param_hint="--batch-size")
@@ -121,8 +133,8 @@ def command(
     raise typer.Exit(3 if failed else 0)
 
 
-def _requests(board: str, output: Path) -> list[Request]:
-    """What a board lacks; its records are put where the runs find them.
+def _requests(board: str, datasets: Sequence[str], output: Path) -> list[Request]:
+    """What a board lacks, of these datasets or of all; its records are put where the runs find them.
 
     Raises:
         UsageError: where there is no such board.
@@ -138,9 +150,10 @@ def _requests(board: str, output: Path) -> list[Request]:
     if definition is None:
         raise UsageError(f"--board {board}: {folder} has no {definitions.FILE}")
     records = read_records(folder)
-    found = requests(definition, rows(records))
+    found = requests(definition, rows(records), datasets)
     if not found:
-        print(f"nothing to do: every cell of {folder} is measured", file=sys.stderr)
+        of = f" on {', '.join(datasets)}" if datasets else ""
+        print(f"nothing to do: every cell of {folder}{of} is measured", file=sys.stderr)
         raise typer.Exit(0)
     store.lend(output, f"board-{folder.name}", records)
     return found

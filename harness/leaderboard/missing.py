@@ -11,6 +11,8 @@ from harness.leaderboard.definition import ColumnDefinition, Definition, RowDefi
 from harness.leaderboard.rows import Row
 from harness.request import Request
 
+_BARE = ColumnDefinition(label="", settings={})
+
 
 def requests(definition: Definition, rows: Sequence[Row], only: Sequence[str] = ()) -> list[Request]:
     """The fewest requests that measure every missing cell, in the order of the board; none where it is complete.
@@ -18,10 +20,15 @@ def requests(definition: Definition, rows: Sequence[Row], only: Sequence[str] = 
     A ranked board asks for all of its attacks: what is recorded already is reused. `only`: these datasets.
 
     Raises:
-        NothingSelected: where no row names a defense.
+        NothingSelected: where no row names a defense, or none is on a dataset of `only`.
     """
     if not any(row.defense for row in definition.rows):
         raise NothingSelected(f"board '{definition.name}' names no defense: nothing of it can be measured")
+    here = {definition.setting(row, _BARE).dataset for row in definition.rows if row.defense}
+    if unknown := set(only) - here:
+        raise NothingSelected(
+            f"board '{definition.name}' has no row on {', '.join(sorted(unknown))}; it has: {', '.join(sorted(here))}"
+        )
     wanted: dict[tuple[Setting, tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for row, columns in _missing(definition, rows):
         settings: dict[Setting, list[ColumnDefinition]] = {}
@@ -35,10 +42,9 @@ def requests(definition: Definition, rows: Sequence[Row], only: Sequence[str] = 
             wanted.setdefault((setting, attacks, analyses), []).append(row.defense)
     found = [_request(*key, defenses) for key, defenses in wanted.items()]
     if definition.kind == "ranked":
-        bare = ColumnDefinition(label="", settings={})
         by_setting: dict[Setting, list[str]] = {}
         for row in definition.rows:
-            setting = definition.setting(row, bare)
+            setting = definition.setting(row, _BARE)
             for seed in setting.train_seeds if row.defense and (not only or setting.dataset in only) else ():
                 by_setting.setdefault(replace(setting, train_seeds=(seed,)), []).append(row.defense)
         every = (tuple(definition.attacks), tuple(definition.analyses))
@@ -50,7 +56,7 @@ def unmeasured(definition: Definition, rows: Sequence[Row]) -> list[str]:
     """The rows of a ranked board that no record is of, by their labels."""
     found = []
     for row in definition.rows:
-        setting = definition.setting(row, ColumnDefinition(label="", settings={}))
+        setting = definition.setting(row, _BARE)
         lacking = [seed for seed in setting.train_seeds if not _has(measured_row(row, setting, rows, seed), setting)]
         some = len(lacking) < len(setting.train_seeds)
         found += [f"{row.label} (training seed {seed})" for seed in lacking] if some else [row.label]

@@ -187,6 +187,15 @@ def test_missing_cells_become_the_fewest_requests(tmp_path):
     assert tuple(request.threats) == ("linf:1/5",)
 
 
+def test_the_rows_of_one_dataset_can_be_asked_for_alone(tmp_path):
+    other = '\n[[rows]]\nlabel = "Elsewhere"\ndefense = "raw"\ndataset = "mnist"\n'
+    found = definitions.read(make(tmp_path, toml=TOML + other))
+    assert [request.dataset for request in requests(found, [])] == ["digits", "mnist"]
+    assert [request.dataset for request in requests(found, [], ["mnist"])] == ["mnist"]
+    with pytest.raises(NothingSelected, match="no row on svhn; it has: digits, mnist"):
+        requests(found, [], ["svhn"])
+
+
 def test_a_complete_board_asks_for_nothing(tmp_path):
     board = make(tmp_path, record("clean", threat="none"), record("pgd-10"), record("cw_inf-10"))
     measured = rows(records.read_compacted(board / "records.jsonl"))

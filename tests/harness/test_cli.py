@@ -59,6 +59,8 @@ def test_help_listing_and_mistakes_import_nothing_heavy(cli, arguments, code):
         (["bench", "-d", "raw", "--weights", "absent.pt"], 2, "no such file"),
         (["bench", "-d", "raw", "--dataset", "folder:absent"], 2, "no such folder"),
         (["bench", "-d", "raw", "--progress", "loud"], 2, "--progress"),
+        (["bench", "--board", "b", "--limit", "9", "--train-seed", "1"], 2, "leave --limit, --train-seed out"),
+        (["bench", "--board", "b"], 2, "b has no board.toml"),
         (["show", "alap"], 2, "aalp"),
         (["list", "defences"], 2, "defenses"),
         (["plugins", "--trace", "none"], 2, "broken plugin"),
