@@ -83,7 +83,9 @@ def command(
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
     if board and (left_out := [f"--{name.replace('_', '-')}" for name in DECIDED if name in given]):
-        raise typer.BadParameter(f"a board says itself what is measured; leave {', '.join(left_out)} out", param_hint="--board")
+        raise typer.BadParameter(
+            f"a board says itself what is measured; leave {', '.join(left_out)} out", param_hint="--board"
+        )
     if not (defense or model or board):
         raise typer.BadParameter("name at least one, or give --model or --board", param_hint="--defense")
     if sha256 and not (model and weights):

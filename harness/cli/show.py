@@ -10,7 +10,7 @@ import typer
 from harness.cli import options
 from harness.names import default_value, format_value, parse_name
 from harness.registry import NOUNS
-from harness.types import OneOf, Recipe
+from harness.types import OneOf, Recipe, format_budget
 
 
 def command(
@@ -30,6 +30,8 @@ def _text(noun: str, spec: Any, provider: str) -> str:
         value = getattr(spec, field.name)
         if field.name == "name" or callable(value) or value in ("", None, (), {}, False):
             continue
+        if field.name == "passes" and not getattr(spec, "stochastic", True):
+            continue
         lines += [f"  {field.name:<12} {line}" for line in _values(field.name, value)]
     return "\n".join(lines)
 
@@ -44,8 +46,14 @@ def _values(field: str, value: Any) -> list[str]:
     if field == "budgets":
         return [f"{kind}:{eps}" for kind, eps in value.items()]
     if field == "recipes":
-        recipes = [r for group in value.values() for r in group] if isinstance(value, dict) else value
-        return [_recipe(recipe) for recipe in recipes]
+        by_dataset = value if isinstance(value, dict) else {"": value}
+        return [
+            f"{dataset}{', ' * bool(dataset)}{_recipe(recipe)}"
+            for dataset, found in by_dataset.items()
+            for recipe in found
+        ]
+    if field == "stand_ins":
+        return [f"{stand_in.name} ({stand_in.knowledge}): {stand_in.summary}" for stand_in in value]
     return [", ".join(str(part) for part in value) if isinstance(value, tuple) else str(value)]
 
 
@@ -55,8 +63,9 @@ def _choices(default: Any) -> str:
 
 def _recipe(recipe: Recipe) -> str:
     inner = recipe.inner
+    eps = f" eps {format_budget(inner.eps)}" if inner.eps else ""
     return (
         f"{recipe.name}: {recipe.arch}, {recipe.epochs} epochs of batch {recipe.batch}, "
         f"{recipe.optimizer} {recipe.lr:g} {recipe.schedule}, "
-        f"inner PGD-{inner.steps} step {inner.step or 'of the dataset'}, {recipe.source}"
+        f"inner PGD-{inner.steps}{eps} step {inner.step or 'of the dataset'}, {recipe.source}"
     )

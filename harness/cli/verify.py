@@ -65,4 +65,4 @@ def command(
     kept = [row for row in result.rows if row.witnesses]
     number = sum(len(row.witnesses.found) for row in kept if row.witnesses)
     judged = f", {sum(row.agree or 0 for row in kept)} judged again and agree" if rescore else ""
-    print(f"no problems: {number} witnesses{judged}")
+    print(f"no problems: {number} witnesses{judged}" if kept else "no problems: no witnesses are kept here")

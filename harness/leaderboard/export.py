@@ -50,11 +50,13 @@ def ranked_latex(rows: Sequence[Row]) -> str:
 def robustbench_json(rows: Sequence[Row]) -> str:
     """One model_info for each row that has clean accuracy and AutoAttack in one norm, under `dataset/threat/defense`.
 
+    Of several trainings of one defense the one with the lowest seed.
+
     Raises:
         NothingSelected: where no row has both.
     """
     found: dict[str, dict[str, Any]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: -row.train_seed):
         for (attack, threat, seed), cell in row.cells.items():
             if attack == AUTOATTACK and seed == 0 and row.clean:
                 found[f"{row.dataset}/{threat}/{row.defense}"] = {

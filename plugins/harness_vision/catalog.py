@@ -41,12 +41,6 @@ TINY_PAPER = Recipe(
     inner=InnerAttack(steps=10, eps=Fraction("0.031"), step=Fraction("0.007"), start="normal"),
     source="TPAP's published PGD-AT script for Tiny-ImageNet, which flips and does not crop",
 )  # fmt: skip
-TINY_ANCRA = Recipe(
-    name="ancra", arch="preact_resnet18", epochs=120, batch=128, lr=0.1, optimizer="sgd", momentum=0.9,
-    weight_decay=5e-4, schedule="steps", milestones=(75, 90, 100),
-    inner=InnerAttack(steps=10, step=Fraction("0.007"), start="normal"),
-    source="ANCRA's published script for Tiny-ImageNet",
-)  # fmt: skip
 CALTECH_MODERN = Recipe(
     name="modern", arch="resnet18", epochs=200, batch=128, lr=1e-3, schedule="cosine", augment="crop-flip",
     inner=InnerAttack(steps=7), source="ours: that of CIFAR-10; no paper states one",
@@ -91,7 +85,7 @@ DATASETS = (
     ),
     Dataset(
         name="tiny-imagenet", load=lazy("harness_vision.tiny_imagenet:tiny_imagenet"), classes=200, shape=(3, 64, 64),
-        budgets=CIFAR_BUDGETS, recipes=(TINY_PAPER, TINY_ANCRA),
+        budgets=CIFAR_BUDGETS, recipes=(TINY_PAPER,),
         summary="Tiny-ImageNet, 200 classes; its official validation images are the test images; not downloaded",
     ),
     Dataset(

@@ -270,7 +270,8 @@ def test_a_printed_value_that_is_no_number_says_where(tmp_path):
 
 
 def test_exports(tmp_path):
-    board = make(tmp_path, record("pgd-10", raw="1100"), record("aa_standard", any_="0111"))
+    again = record("aa_standard", any_="0000", train_seed=1, weights_sha256="b" * 64)
+    board = make(tmp_path, record("pgd-10", raw="1100"), record("aa_standard", any_="0111"), again)
     latex = boards.export(board, "latex")
     assert r"Ours & not measured (0.99) & 50.00 (51.00) & not measured (20.0) \\" in latex
     info = json.loads(boards.export(board, "robustbench"))["digits/linf:1/5/aalp"]

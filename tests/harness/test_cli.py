@@ -107,6 +107,11 @@ def test_show_tells_parameters_choices_and_source(cli):
     assert "version=2   (one of 2, 1)" in text
     assert "arXiv:2005.11904" in text
     assert "linf:1/5" in cli.run("show", "digits").stdout
+    text = cli.run("show", "tpap").stdout
+    assert "  stand_ins    base (static): the network without purification" in text
+    assert "  recipes      cifar100, paper: resnet18, 150 epochs" in text
+    assert "eps 12/255" in text
+    assert "passes" not in text
 
 
 def quick(*more):
