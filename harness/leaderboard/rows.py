@@ -115,6 +115,11 @@ class Row:
     analyses: dict[str, dict[str, Quantity]] = field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """The defense, with the seed of its training unless that is 0."""
+        return f"{self.defense} (seed {self.train_seed})" if self.train_seed else self.defense
+
+    @property
     def clean(self) -> str:
         """Right on the clean image, over as many images as any cell has; empty for a row without a cell."""
         return max((cell.clean for cell in self.cells.values()), key=len, default="")

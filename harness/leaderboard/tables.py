@@ -107,7 +107,7 @@ def worst_text(row: Row, threat: str, states: States) -> str:
 def has_readings(rows: Sequence[Row], threat: str) -> bool:
     """Whether worst cases are told apart by what the attacker knew: where that matters for any of the rows."""
     return has_worst_case(rows, threat) and any(
-        row.gated or any(cell.knowledge == "adaptive" for cell in row.cells.values()) for row in rows
+        row.gated or any(cell.on or cell.knowledge == "adaptive" for cell in row.cells.values()) for row in rows
     )
 
 
@@ -170,12 +170,15 @@ def _number(cells: Sequence[CellResult]) -> str:
 
 
 def flag_notes(rows: Sequence[Row], states: States | None = None) -> list[str]:
-    """One line for each flag of each row: who, which, the evidence, what it means."""
-    return [
-        f"{row.defense}: {name} ({evidence}) - {audit.MEANING[name]}"
-        for row in rows
-        for name, evidence in _flags(row, states or {}).items()
+    """One line for each flag: whose, which, the evidence, what it means. Rows with the same evidence share a line."""
+    whose: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for name, evidence in _flags(row, states or {}).items():
+            whose.setdefault((name, evidence), []).append(row.name)
+    notes = [
+        (", ".join(names), f"{name} ({evidence}) - {audit.MEANING[name]}") for (name, evidence), names in whose.items()
     ]
+    return [f"{names}: {note}" for names, note in sorted(notes, key=lambda told: told[0])]
 
 
 def _flags(row: Row, states: States) -> dict[str, str]:

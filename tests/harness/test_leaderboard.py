@@ -11,7 +11,7 @@ from harness import records
 from harness.errors import BoardMismatch, StoreError
 from harness.leaderboard import board
 from harness.leaderboard.rows import rows
-from harness.leaderboard.tables import percent, tidy, wide
+from harness.leaderboard.tables import flag_notes, percent, tidy, wide
 from toy_records import record
 
 
@@ -108,6 +108,15 @@ def test_ranges_over_trainings_and_over_seeds_of_the_attack():
         in table
     )
     assert "- raw (net" not in table
+
+
+def test_rows_with_the_same_evidence_share_the_line_of_a_flag():
+    told = {"as_published": 1}
+    found = [
+        record(flags=told), record(flags=told, train_seed=1, weights_sha256="b" * 64), record("fgsm", "raw", flags=told),
+    ]  # fmt: skip
+    notes = [note.partition(" - ")[0] for note in flag_notes(rows(found)) if "as_published" in note]
+    assert notes == ["aalp, aalp (seed 1): as_published (pgd-10)", "raw: as_published (fgsm)"]
 
 
 def test_cells_without_a_number_are_words_with_reasons():

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -348,8 +349,8 @@ def test_only_what_fails_gives_the_exit_code_of_failure(tmp_path, monkeypatch, c
     monkeypatch.setattr(options, "registry", lambda *_: toy_registry(plugin))
     with pytest.raises(typer.Exit) as left:
         bench_command.command(
-            ["plain"], [attacks], dataset="toy", limit=40, output=tmp_path, device="cpu", progress="none",
-            time_limit="39s",
+            SimpleNamespace(params={}), ["plain"], [attacks], dataset="toy", limit=40, output=tmp_path, device="cpu",
+            progress="none", time_limit="39s",
         )  # fmt: skip
     assert left.value.exit_code == code
     shown = capsys.readouterr().out
