@@ -113,7 +113,8 @@ def test_ranges_over_trainings_and_over_seeds_of_the_attack():
 def test_rows_with_the_same_evidence_share_the_line_of_a_flag():
     told = {"as_published": 1}
     found = [
-        record(flags=told), record(flags=told, train_seed=1, weights_sha256="b" * 64), record("fgsm", "raw", flags=told),
+        record(flags=told), record(flags=told, train_seed=1, weights_sha256="b" * 64),
+        record("fgsm", "raw", flags=told),
     ]  # fmt: skip
     notes = [note.partition(" - ")[0] for note in flag_notes(rows(found)) if "as_published" in note]
     assert notes == ["aalp, aalp (seed 1): as_published (pgd-10)", "raw: as_published (fgsm)"]
