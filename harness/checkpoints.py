@@ -20,7 +20,7 @@ from harness.canonical import digest, readable
 from harness.context import isolated
 from harness.data import LoadedDataset
 from harness.errors import CheckpointError, PluginError
-from harness.names import plain
+from harness.names import format_name, overrides, parse_name, plain
 from harness.oracle import tensors_sha256
 from harness.registry import Registry
 from harness.reporter import Reporter
@@ -70,7 +70,7 @@ def obtain(
     if subject.recipe is None:
         raise PluginError(f"defense '{defense.name}' has no recipe for '{data.name}': give --recipe or --weights")
     identity = identify(subject, subject.recipe, registry, data)
-    home = folder / f"{_file_name(subject.defense)}-{_file_name(data.name)}-{digest(identity)[:12]}"
+    home = folder / f"{_file_name(identity['defense'])}-{_file_name(data.name)}-{digest(identity)[:12]}"
     origin: Literal["trained", "resumed", "reused"] = "reused"
     if not (home / "card.json").exists():
         origin = _train(subject, subject.recipe, registry, defense, data, home, identity, device, reporter)
@@ -101,8 +101,8 @@ def identify(subject: Subject, recipe: Recipe, registry: Registry, data: LoadedD
     return {
         **uses,
         "schema": CARD_SCHEMA,
-        "defense": subject.defense,
-        "defense_params": plain_params(subject),
+        "defense": _trained_name(subject, defense.spec),
+        "defense_params": defense.spec.of_training(plain_params(subject)),
         "defense_origin": defense.provider.origin,
         "defense_revision": defense.spec.revision,
         "arch": subject.arch,
@@ -139,7 +139,7 @@ def _train(
     )  # fmt: skip
     ctx.saved, ctx.save_state = saved, save
     model = build(subject, registry, data).to(device)
-    params = plain_params(subject)
+    params = defense.of_training(plain_params(subject))
     reporter.train_start(subject, saved.epochs if saved else 0)
     with isolated("train", subject.train_seed, collect=False):
         if defense.train is not None:
@@ -195,6 +195,14 @@ def _ready(
         model=deployed.to(device).eval(), network=model, stand_ins=stand_ins, sha256=sha256,
         deployed_sha256=tensors_sha256(deployed.state_dict()), origin=origin, path=path,
     )  # fmt: skip
+
+
+def _trained_name(subject: Subject, defense: Defense) -> str:
+    """The id of a defense without the parameters of deployment."""
+    if not defense.deployment:
+        return subject.defense
+    defaults, values = defense.of_training(defense.params), defense.of_training(subject.defense_params)
+    return format_name(parse_name(subject.defense)[0], overrides(defaults, values))
 
 
 def _revisions(names: Iterable[str], registry: Registry) -> dict[str, list[str]]:

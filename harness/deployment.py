@@ -84,7 +84,8 @@ class Deployer:
     def analysis_context(self, subject: Subject, ready: Deployment, n: int) -> AnalysisContext:
         """What an analysis of a subject is handed, for the first n test images of the fixed order."""
         found, params = ready.checkpoint, plain_params(subject)
-        step = self.registry.entry(Defense, subject.defense).spec.step
+        defense = self.registry.entry(Defense, subject.defense).spec
+        step = partial(defense.step, **defense.of_training(params)) if defense.step is not None else None
 
         def network_of(defense: str) -> nn.Module:
             arguments = (self.registry, self.data, self.folder, self.device, self.reporter)
@@ -102,7 +103,7 @@ class Deployer:
         return AnalysisContext(
             model=found.model, network=found.network, stand_ins=found.stand_ins, defense_params=params,
             test=self.data.part("test"), examples=self.data.order()[:n], device=self.device, peers=peers,
-            training=training, step=partial(step, **params) if step is not None else None,
+            training=training, step=step,
         )  # fmt: skip
 
     def surrogate(self, subject: Subject) -> tuple[nn.Module, str]:

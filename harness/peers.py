@@ -59,7 +59,9 @@ class Peers:
             if spec.step is None:
                 raise PluginError(f"defense '{name}' has no step to train another network with")
             params = resolve("defense", name, spec.params, given)
-            self._losses[defense] = partial(spec.step, **{key: plain(value) for key, value in params.items()})
+            self._losses[defense] = partial(
+                spec.step, **{key: plain(value) for key, value in spec.of_training(params).items()}
+            )
         return self._losses[defense]
 
     def network(self, defense: str) -> nn.Module:

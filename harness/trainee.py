@@ -25,11 +25,12 @@ from harness.types import Architecture, Defense, Recipe, Subject
 def build(subject: Subject, registry: Registry, data: LoadedDataset) -> nn.Module:
     """A freshly initialised network, the same for the same train seed, with what its defense adds to it."""
     arch = registry.entry(Architecture, subject.arch).spec
-    extend = registry.entry(Defense, subject.defense).spec.extend
+    defense = registry.entry(Defense, subject.defense).spec
     with isolated("init", subject.train_seed, collect=False):
         network: nn.Module = arch.build(data.shape, data.classes, **subject.arch_params)
-        if extend is not None:
-            network = extend(network, shape=data.shape, classes=data.classes, **plain_params(subject))
+        if defense.extend is not None:
+            params = defense.of_training(plain_params(subject))
+            network = defense.extend(network, shape=data.shape, classes=data.classes, **params)
     # Convolutions with few channels are twice as fast this way on a CPU, to images above all.
     return network.to(memory_format=torch.channels_last)
 

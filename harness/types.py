@@ -255,6 +255,8 @@ class Defense:
     is what is judged.
 
     Args:
+        deployment: the parameters that only `wrap` and stand-ins are handed: networks that differ in nothing else are
+            trained once.
         recipes: dataset -> its own recipes, the default first; otherwise the dataset's recipes are used.
         uses: other defenses and attacks, by name, that its training builds on; their revisions are part of its key.
         stand_ins: what attacks may differentiate instead of what is deployed.
@@ -275,6 +277,7 @@ class Defense:
     extend: Callable[..., torch.nn.Module] | None = None
     wrap: Callable[..., torch.nn.Module] | None = None
     params: Defaults = field(default_factory=dict)
+    deployment: tuple[str, ...] = ()
     recipes: Mapping[str, tuple[Recipe, ...]] = field(default_factory=dict)
     uses: tuple[str, ...] = ()
     stand_ins: tuple[StandIn, ...] = ()
@@ -287,6 +290,10 @@ class Defense:
     revision: int = 1
     paper: str = ""
     summary: str = ""
+
+    def of_training(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of its parameters that training is handed."""
+        return {name: value for name, value in values.items() if name not in self.deployment}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 from harness.api import Defense
 from harness.conformance import toys
 from harness.conformance.report import CheckResult, NotApplicable, run_checks
-from harness.conformance.toy_training import toy_context, toy_network, toy_params, train_toy
+from harness.conformance.toy_training import toy_context, toy_network, toy_params, toy_training_params, train_toy
 from harness.names import split_target
 from harness.oracle import tensors_sha256
 from harness.training import SavedState
@@ -30,7 +30,7 @@ def _loss(defense: Defense) -> None:
     x, y = ctx.train.batch(ctx.examples, ctx.device)
     frozen = [not p.requires_grad for p in model.parameters()]
     before, modes = (x.clone(), y.clone()), [module.training for module in model.modules()]
-    loss = defense.step(model, x, y, ctx, **toy_params(defense))
+    loss = defense.step(model, x, y, ctx, **toy_training_params(defense))
     assert isinstance(loss, torch.Tensor), "step must return a tensor"
     assert loss.dim() == 0, f"step must return a scalar, not {tuple(loss.shape)}"
     assert bool(torch.isfinite(loss)), f"the loss is {loss.item()}"
@@ -108,6 +108,15 @@ def _is_random_as_declared(defense: Defense) -> None:
     assert defense.passes % 2 or not defense.stochastic, f"{defense.passes} passes can be split evenly: make them odd"
 
 
+def _deployment_is_of_its_parameters(defense: Defense) -> None:
+    """What it calls parameters of deployment are parameters, and something is deployed with them."""
+    if not defense.deployment:
+        raise NotApplicable("it names no parameters of deployment")
+    unknown = [name for name in defense.deployment if name not in defense.params]
+    assert not unknown, f"deployment names {', '.join(unknown)}, which is none of params"
+    assert defense.wrap is not None, "it names parameters of deployment and has no wrap"
+
+
 def _is_known(defense: Defense) -> None:
     """A prediction that hides a choice from gradients comes with attacks that know of it, on stand-ins that exist."""
     if not defense.gated and not defense.stochastic and not defense.adaptive:
@@ -128,6 +137,7 @@ CONTRACTS: dict[str, Callable[[Defense], None]] = {
     "resumes to the same weights": _resumes,
     "deploys a model": _deploys,
     "random as declared": _is_random_as_declared,
+    "parameters of deployment": _deployment_is_of_its_parameters,
     "stand-ins answer": _stands_in,
     "adaptive attacks are named": _is_known,
 }

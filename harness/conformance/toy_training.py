@@ -32,13 +32,18 @@ def toy_params(defense: Defense) -> dict[str, object]:
     return {name: EPS if value == TRAINING_EPS else plain(value) for name, value in found.items()}
 
 
+def toy_training_params(defense: Defense) -> dict[str, object]:
+    """Those of them that training is handed."""
+    return defense.of_training(toy_params(defense))
+
+
 def toy_network(defense: Defense) -> nn.Module:
     """A fresh toy network with what the defense adds to it."""
     model: nn.Module = toys.tiny_net()
     if defense.extend is None:
         return model
     with isolated("init"):
-        return defense.extend(model, shape=toys.SHAPE, classes=4, **toy_params(defense)).eval()
+        return defense.extend(model, shape=toys.SHAPE, classes=4, **toy_training_params(defense)).eval()
 
 
 def toy_context(
@@ -71,9 +76,9 @@ def train_toy(
     kept: list[SavedState] = states if states is not None else []
     model, ctx = toy_network(defense), toy_context(defense, saved, kept)
     if defense.step is not None:
-        fit(model, defense.step, ctx, toy_params(defense))  # type: ignore[arg-type]
+        fit(model, defense.step, ctx, toy_training_params(defense))  # type: ignore[arg-type]
     elif defense.train is not None:
-        defense.train(model, ctx, **toy_params(defense))
+        defense.train(model, ctx, **toy_training_params(defense))
     else:
         raise NotApplicable("it loads its weights")
     assert kept, "no state was saved: call ctx.save_state every epoch"

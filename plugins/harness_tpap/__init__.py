@@ -22,6 +22,7 @@ def harness_defenses() -> Iterable[Defense]:
             "strength": TRAINING_EPS,
             "pattern": PATTERNS,
         },
+        deployment=("strength", "pattern"),
         recipes=RECIPES,
         uses=("fgsm_at", "trades", "mart"),
         stand_ins=(

@@ -10,5 +10,5 @@ LOSSES = {
 mask of that code, which drops the divergence of most rows by accident."""
 
 
-def step(model, x, y, ctx, *, base, **purification):
+def step(model, x, y, ctx, *, base):
     return ctx.loss_of(LOSSES[base])(model, x, y, ctx)

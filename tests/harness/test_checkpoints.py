@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 import torch
@@ -9,10 +10,12 @@ import torch
 from harness import checkpoints, weights
 from harness.data import LoadedDataset
 from harness.errors import CheckpointError
+from harness.hookspecs import hookimpl
 from harness.plan import plan
 from harness.reporter import Reporter
 from harness.request import Request
-from toy_plugins import toy_registry
+from harness.types import TRAINING_EPS, Defense
+from toy_plugins import plain_step, toy_registry
 
 REGISTRY = toy_registry()
 CPU = torch.device("cpu")
@@ -49,6 +52,43 @@ def test_what_decides_a_training_decides_its_checkpoint(tmp_path):
     ]
     assert [other.origin for other in others] == ["trained"] * 4
     assert len({base.path.parent, *(other.path.parent for other in others)}) == 5
+
+
+class Dims:
+    """Trains with one parameter and deploys with two others."""
+
+    @hookimpl
+    def harness_defenses(self):
+        def step(model, x, y, ctx, *, scale):
+            return scale * plain_step(model, x, y, ctx)
+
+        def wrap(network, *, scale, share, strength):
+            return torch.nn.Sequential(Times(1 - share - float(Fraction(strength))), network)
+
+        params = {"scale": 1.0, "share": 0.0, "strength": TRAINING_EPS}
+        yield Defense(name="dims", step=step, wrap=wrap, params=params, deployment=("share", "strength"))
+
+
+class Times(torch.nn.Module):
+    def __init__(self, share):
+        super().__init__()
+        self.register_buffer("share", torch.tensor(share))
+
+    def forward(self, x):
+        return x * self.share
+
+
+def test_parameters_of_deployment_do_not_train_again(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "REGISTRY", toy_registry(Dims()))
+    first, dimmed, again, other = (
+        obtain(tmp_path, name) for name in ("dims", "dims[share=0.5]", "dims[share=0.5,strength=0]", "dims[scale=2]")
+    )
+    assert [found.origin for found in (first, dimmed, again, other)] == ["trained", "reused", "reused", "trained"]
+    assert first.path == dimmed.path == again.path
+    assert json.loads((first.path.parent / "card.json").read_bytes())["defense_params"] == {"scale": 1.0}
+    assert first.sha256 == dimmed.sha256
+    assert len({first.deployed_sha256, dimmed.deployed_sha256, again.deployed_sha256}) == 3
+    assert dimmed.model[0].share < first.model[0].share
 
 
 def test_the_best_checkpoint_is_attacked_where_the_recipe_says_so(tmp_path):

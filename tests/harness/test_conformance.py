@@ -166,7 +166,7 @@ class AcrossTheBatch(nn.Module):
 def test_an_honest_defense_passes_all_that_applies():
     found = states(check_defense(Defense(name="honest", step=honest_step)))
     assert {name for name, state in found.items() if state != "passed"} == {
-        "stand-ins answer", "adaptive attacks are named"
+        "parameters of deployment", "stand-ins answer", "adaptive attacks are named"
     }  # fmt: skip
     assert "failed" not in found.values()
 
@@ -182,6 +182,11 @@ def test_an_honest_defense_passes_all_that_applies():
         (Defense(name="planted", step=drifts), "resumes to the same weights"),
         (Defense(name="planted", step=honest_step, wrap=AcrossTheBatch), "deploys a model"),
         (Defense(name="planted", train=lambda model, ctx: None), "same weights twice"),
+        (Defense(name="planted", step=honest_step, deployment=("share",)), "parameters of deployment"),
+        (
+            Defense(name="planted", step=honest_step, params={"share": 1.0}, deployment=("share",)),
+            "parameters of deployment",
+        ),
     ],
 )
 def test_each_planted_defense_fails_its_contract(planted, contract):

@@ -456,7 +456,7 @@ def test_the_base_is_trained_with_the_loss_of_another_defense_on_fgsm_examples(b
     )  # fmt: skip
     x, y = ctx.train.batch(slice(0, 32), ctx.device)
     found, expected = (toys.tiny_net(seed=1).train() for _ in range(2))
-    value = TPAP.step(found, x, y, ctx, base=base, strength=0.1, pattern="predicted")
+    value = TPAP.step(found, x, y, ctx, base=base)
     peers(None).loss(loss)(expected, x, y, ctx).backward()
     value.backward()
     for ours, theirs in zip(found.parameters(), expected.parameters(), strict=True):
