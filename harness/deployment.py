@@ -13,7 +13,8 @@ from torch import nn
 
 from harness import checkpoints, records
 from harness.analysis import AnalysisContext
-from harness.data import LoadedDataset
+from harness.data import LoadedDataset, LoadedPart
+from harness.errors import NotApplicable
 from harness.judge import Judge
 from harness.measurement import Measurement
 from harness.peers import Peers
@@ -91,6 +92,12 @@ class Deployer:
             arguments = (self.registry, self.data, self.folder, self.device, self.reporter)
             return checkpoints.neighbouring(subject, defense, *arguments)
 
+        def training_images() -> LoadedPart:
+            # The weights of a recipe say which they are; a record of given weights does not.
+            if subject.recipe is None:
+                raise NotApplicable("a network with given weights brings no training images")
+            return self.data.part("train")
+
         training = None
         if subject.recipe is not None:
             training = training_context(
@@ -98,7 +105,7 @@ class Deployer:
             )
         peers = Peers(
             registry=self.registry, dataset=self.data.spec, data_sha256=self.data.part("test").sha256,
-            seed=subject.train_seed, uses=None, network_of=network_of, train=partial(self.data.part, "train"),
+            seed=subject.train_seed, uses=None, network_of=network_of, train=training_images,
         )  # fmt: skip
         return AnalysisContext(
             model=found.model, network=found.network, stand_ins=found.stand_ins, defense_params=params,

@@ -168,7 +168,7 @@ def _aimed(chosen: list[Selected], defense: Defense, adaptive: bool, registry: R
     return sorted(found.values(), key=lambda selected: selected.attack.passes)
 
 
-def _knowledge(attack: Attack, name: str, on: str, defense: Defense) -> Knowledge:
+def knowledge_of(attack: Attack, name: str, on: str, defense: Defense) -> Knowledge:
     """What an attacker knows: another network, answers only, the network without its defense, or all of it."""
     if on:
         return next(stand_in.knowledge for stand_in in defense.stand_ins if stand_in.name == on)
@@ -215,7 +215,7 @@ def _cells(
         Cell(
             subject=subject, attack=selected.name, params=with_step(selected.params, threat, dataset.step),
             threat=threat, seed=seed, on=selected.on,
-            knowledge=_knowledge(attack, selected.name, selected.on, defense), surrogate=surrogate,
+            knowledge=knowledge_of(attack, selected.name, selected.on, defense), surrogate=surrogate,
         )
         for threat in wanted
     ]  # fmt: skip

@@ -99,6 +99,13 @@ class Rebuilder:
             self._found[key] = self._get(subject)
         return self._found[key]
 
+    def loads(self, defense: str) -> bool:
+        """Whether a defense brings its own weights; False for one that is not installed."""
+        try:
+            return self.registry.entry(Defense, defense).spec.load is not None
+        except UsageError:
+            return False
+
     def _get(self, subject: Record) -> Rebuilt | str:
         weights = self.weights(subject)
         try:

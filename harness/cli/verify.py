@@ -32,8 +32,9 @@ def command(
     those whose verifier needs evidence beside the image (flow, wasserstein), those without a budget, and random
     defenses. Each is checked in float64 against its threat model, and with one forward of the network.
 
-    A shard that is attacked again must give what its record says, but for 2 % of its images and numbers, as processors
-    round differently. Attacks from a surrogate are left out: its weights are not kept.
+    A shard that is attacked again must give the identity and the verdicts that its record says, but for one image in
+    500, and other numbers within 2 %, as processors round differently. Left out are attacks from a surrogate, random
+    defenses, and networks whose weights are not kept; the recipe is what the record says, not checked.
     """
     from harness.verify import verify
 

@@ -47,7 +47,7 @@ def analyses_markdown(rows: Sequence[Row]) -> list[str]:
     lines = analysis_lines(rows)
     if not lines:
         return []
-    shown = ("defense", "arch", "recipe", "analysis", "quantity", "value", "unit", "n")
-    head = [joined([name.capitalize() for name in shown]), joined(["---"] * len(shown))]
+    shown = ("defense", "arch", "recipe", "train_seed", "analysis", "quantity", "value", "unit", "n")
+    head = [joined([name.replace("_", " ").capitalize() for name in shown]), joined(["---"] * len(shown))]
     body = [joined([str(line[name]) for name in shown]) for line in ({**line, "value": short(line)} for line in lines)]
     return ["\n".join(["## Analyses", "", *head, *body]) + "\n"]

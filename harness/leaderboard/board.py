@@ -22,7 +22,7 @@ from harness.records import Record, compact, read_compacted
 from harness.store import expected
 
 RECORDS, ANALYSES = "records.jsonl", "analyses.csv"
-NAMING = ("row", "dataset", "defense", "arch", "recipe", "threat", "attack", "analysis", "quantity")
+NAMING = ("row", "dataset", "defense", "arch", "recipe", "train_seed", "threat", "attack", "analysis", "quantity")
 """The columns of a CSV that name a cell's row."""
 
 
@@ -149,7 +149,7 @@ def _head(definition: Definition, found: Sequence[Row]) -> str:
     """Title and note of a ranked board, and which of its rows no record is of."""
     told = [f"# {definition.title}", *([definition.note] if definition.note else [])]
     missing = unmeasured(definition, found)
-    told += [f"Not measured: {'; '.join(missing)}."] if missing else []
+    told += [f"No record of: {'; '.join(missing)}."] if missing else []
     return "\n\n".join(told) + "\n\n"
 
 

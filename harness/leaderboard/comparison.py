@@ -20,7 +20,8 @@ DIFFERENT_SETTING = "different setting"
 class Measured:
     """A measured number in per cent, or in the unit of its analysis, with its interval where it is a share.
 
-    `over_seeds`: the values of all training seeds, where there are several. `records`: see `CellResult`.
+    `over_seeds`: the values of the training seeds that are measured, where there are several; `trainings`: how many the
+    board wants. `records`: see `CellResult`.
     """
 
     value: float
@@ -30,6 +31,7 @@ class Measured:
     flags: tuple[str, ...] = ()
     records: str = ""
     over_seeds: tuple[float, ...] = ()
+    trainings: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +96,8 @@ def _cell(
     if measured is None or subject is None:
         return ComparedCell(row=row, column=column, printed=own, others=others, measured=None, verdict=NOT_MEASURED)
     again = [found.value for seed in more if (found := measure(row, column, setting, rows, seed))]
-    if again:
-        measured = replace(measured, over_seeds=(measured.value, *again))
+    if more:
+        measured = replace(measured, over_seeds=(measured.value, *again), trainings=1 + len(more))
     if own is None:
         return ComparedCell(row=row, column=column, printed=None, others=others, measured=measured, verdict="")
     reasons = _reasons(definition, subject, setting, column, measured)

@@ -37,7 +37,8 @@ class Setting:
     """How a cell is measured; empty where a defense or a dataset decides. `n`: how many test images, None for all.
 
     `protocol`: in words, what else the number rests on; cells whose words differ from the paper's are not comparable.
-    `train_seeds`: the number is that of the first, with the range over all of them.
+    `train_seeds`: in a paper's board the number is that of the first, with the range over all of them; in a ranked
+    board each is a row, and the first is ranked.
     """
 
     dataset: str = ""
@@ -185,8 +186,9 @@ def _settings(data: dict[str, Any], where: str) -> dict[str, Any]:
         raise UsageError(f"{where}: reading = '{found['reading']}' must be one of {', '.join(READINGS)}")
     if "train_seeds" in found:
         seeds = found["train_seeds"]
-        if not isinstance(seeds, list) or not seeds or any(type(seed) is not int for seed in seeds):
-            raise UsageError(f"{where}: train_seeds = {seeds} must be a list of whole numbers, as in [0, 1, 2]")
+        numbers = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
+        if not seeds or not numbers or len(set(seeds)) < len(seeds):
+            raise UsageError(f"{where}: train_seeds = {seeds} must be a list of different numbers, as in [0, 1, 2]")
         found["train_seeds"] = tuple(seeds)
     return found
 

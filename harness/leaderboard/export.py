@@ -37,7 +37,7 @@ def ranked_latex(rows: Sequence[Row]) -> str:
         worst = has_worst_case(here, threat)
         body = [
             [
-                row.defense, row.arch, percent(row.clean), *([worst_text(row, threat, {})] if worst else []),
+                row.name, row.arch, percent(row.clean), *([worst_text(row, threat, {})] if worst else []),
                 *(cell_text(row, attack, threat, {}) for attack in attacks),
             ]
             for row in here

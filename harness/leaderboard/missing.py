@@ -10,6 +10,7 @@ from harness.leaderboard.comparison import measure, measured_row
 from harness.leaderboard.definition import ColumnDefinition, Definition, RowDefinition, Setting
 from harness.leaderboard.rows import Row
 from harness.request import Request
+from harness.types import ThreatModel
 
 _BARE = ColumnDefinition(label="", settings={})
 
@@ -24,7 +25,8 @@ def requests(definition: Definition, rows: Sequence[Row], only: Sequence[str] = 
     """
     if not any(row.defense for row in definition.rows):
         raise NothingSelected(f"board '{definition.name}' names no defense: nothing of it can be measured")
-    here = {definition.setting(row, _BARE).dataset for row in definition.rows if row.defense}
+    own = definition.columns or (_BARE,)
+    here = {definition.setting(row, column).dataset for row in definition.rows if row.defense for column in own}
     if unknown := set(only) - here:
         raise NothingSelected(
             f"board '{definition.name}' has no row on {', '.join(sorted(unknown))}; it has: {', '.join(sorted(here))}"
@@ -64,7 +66,11 @@ def unmeasured(definition: Definition, rows: Sequence[Row]) -> list[str]:
 
 
 def _has(row: Row | None, setting: Setting) -> bool:
-    return row is not None and (not setting.threat or setting.threat in row.threats())
+    if row is None or not setting.threat:
+        return row is not None
+    threat = ThreatModel.parse(setting.threat)
+    found = [ThreatModel.parse(text) for text in row.threats()]
+    return any(one.kind == threat.kind and threat.eps in (None, one.eps) for one in found)
 
 
 def _missing(

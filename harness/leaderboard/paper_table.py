@@ -12,7 +12,10 @@ from harness.leaderboard.printed import Key, PrintedValue
 from harness.leaderboard.rows import Row
 from harness.leaderboard.tables import flag_notes
 
-PARTS = ("printed", "measured", "low", "high", "n", "over seeds", "difference", "verdict", "other version", "records")
+PARTS = (
+    "printed", "measured", "low", "high", "n", "seeds low", "seeds high", "trainings", "difference", "verdict",
+    "other version", "records",
+)  # fmt: skip
 """What the CSV holds for each column of the paper."""
 
 
@@ -62,7 +65,9 @@ def _line(definition: Definition, cells: Sequence[ComparedCell], rows: Sequence[
             "low": number(measured.low) if measured else "",
             "high": number(measured.high) if measured else "",
             "n": measured.n if measured else "",
-            "over seeds": _over_seeds(measured) if measured else "",
+            "seeds low": number(min(measured.over_seeds)) if measured and measured.over_seeds else "",
+            "seeds high": number(max(measured.over_seeds)) if measured and measured.over_seeds else "",
+            "trainings": len(measured.over_seeds) or 1 if measured else "",
             "difference": f"{difference:+.2f}" if difference is not None else "",
             "verdict": cell.in_words,
             "records": measured.records if measured else "",
@@ -102,8 +107,9 @@ def _measured(measured: Measured) -> str:
 
 
 def _over_seeds(measured: Measured) -> str:
-    values = measured.over_seeds
-    return f"{number(min(values))} to {number(max(values))} over {len(values)} trainings" if values else ""
+    values, wanted = measured.over_seeds, measured.trainings
+    of = f"{len(values)} of {wanted}" if len(values) < wanted else str(wanted)
+    return f"{number(min(values))} to {number(max(values))} over {of} trainings" if values else ""
 
 
 def _legend(definition: Definition) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.leaderboard.rows import Row
+from harness.leaderboard.seeds import trainings
 from harness.stats import holm, mcnemar
 
 LEVEL = 0.05
@@ -50,11 +51,17 @@ def discordant(first: str, second: str) -> tuple[int, int, int]:
 def ranks(rows: Sequence[Row], threat: str, rank_limited: bool = False) -> list[int | None]:
     """1 + the number of rows that are significantly better in the worst case under one threat model.
 
-    None for rows that have no number there, or not all images of the split, unless `rank_limited`.
+    None for rows that have no number there, or not all images of the split, unless `rank_limited`. Of several
+    trainings of one defense the one with the lowest seed competes, the others have None.
     """
+    first = [together[0] for together in trainings(rows)]
     worst = [row.worst(threat) for row in rows]
     full = [max((cell.split_size for cell in row.cells.values()), default=0) for row in rows]
-    counted = [i for i, bits in enumerate(worst) if bits and (rank_limited or len(bits) == full[i])]
+    counted = [
+        i
+        for i, bits in enumerate(worst)
+        if bits and (rank_limited or len(bits) == full[i]) and any(rows[i] is row for row in first)
+    ]
     beaten = dict.fromkeys(counted, 0)
     for test in paired_tests([worst[i] for i in counted]):
         if test.adjusted < LEVEL:

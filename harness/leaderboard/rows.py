@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,8 @@ HEAD_FIELDS = (
 """What a cell takes over from the identity of its records."""
 COUNTED = ("false_claims", "out_of_range")
 """Flags that count images, and so add up over shards; the others are true of the whole cell."""
+CellKey = tuple[str, str, int]
+"""Attack, threat model, seed."""
 REVISIONS = 4
 """How many of the variant fields, from the front, are revisions."""
 
@@ -111,7 +113,7 @@ class Row:
     weights_sha256: str
     mandatory: tuple[str, ...] = ()
     gated: bool = False
-    cells: dict[tuple[str, str, int], CellResult] = field(default_factory=dict)
+    cells: dict[CellKey, CellResult] = field(default_factory=dict)
     analyses: dict[str, dict[str, Quantity]] = field(default_factory=dict)
 
     @property
@@ -132,13 +134,15 @@ class Row:
         """Those with a budget and with valid images: what a worst case is told and a row is ranked by."""
         return sorted({cell.threat for cell in self.cells.values() if cell.ranked} - {"none"})
 
-    def worst(self, threat: str, knowledge: str = "") -> str:
+    def worst(self, threat: str, knowledge: str = "", among: Collection[CellKey] | None = None) -> str:
         """Image by image, whether it stood against every attack of one threat model, over their common images.
 
-        `knowledge`: only attackers who know so much count; empty where there was none.
+        `knowledge`: only attackers who know so much count; empty where there was none. `among`: only these cells.
         """
         together = [
-            cell.robust for cell in self.cells.values() if cell.threat == threat and knowledge in ("", cell.knowledge)
+            cell.robust
+            for key, cell in self.cells.items()
+            if cell.threat == threat and knowledge in ("", cell.knowledge) and (among is None or key in among)
         ]
         if not together:
             return ""

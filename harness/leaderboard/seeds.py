@@ -6,6 +6,16 @@ from collections.abc import Iterator, Sequence
 
 from harness.leaderboard.rows import CellResult, Row
 
+READINGS = ("static", "transfer", "blackbox", "adaptive", "")
+
+
+def trainings(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows that differ in their training seed alone, put together, the lowest seed first."""
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row.train_seed):
+        found.setdefault((row.dataset, row.data_sha256, row.defense, row.arch, row.recipe), []).append(row)
+    return list(found.values())
+
 
 def spread(values: Sequence[float], of: str) -> str:
     """`42.8 to 50.0 over 3 trainings`; empty for a single value."""
@@ -13,18 +23,18 @@ def spread(values: Sequence[float], of: str) -> str:
 
 
 def training_notes(rows: Sequence[Row], threat: str) -> Iterator[str]:
-    """A line for each defense that was trained with several seeds: clean accuracy, and the worst case by knowledge."""
-    trained: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        trained.setdefault((row.defense, row.arch, row.recipe), []).append(row)
-    for (defense, arch, recipe), together in trained.items():
-        told = [f"clean {text}" for text in [_over([row.clean for row in together])] if text]
-        for knowledge in ("static", "transfer", "blackbox", "adaptive", ""):
+    """A line for each defense that was trained with several seeds: clean accuracy, and the worst case by knowledge.
+
+    Each over what all of its trainings have: the same attacks, on the same images.
+    """
+    for together in trainings(rows):
+        told = _told("clean", [row.clean for row in together])
+        for knowledge in READINGS if all(threat in row.ranked_threats() for row in together) else ():
             name = f"worst case, {knowledge}" if knowledge else "worst case"
-            text = _over([row.worst(threat, knowledge) for row in together if threat in row.ranked_threats()])
-            told += [f"{name} {text}"] if text else []
-        if told:
-            yield f"{defense} ({arch}, {recipe}): {'; '.join(told)}"
+            told += _told(name, _worst(together, threat, knowledge))
+        if len(together) > 1:
+            first = together[0]
+            yield f"{first.defense} ({first.arch}, {first.recipe}): {'; '.join(told)}"
 
 
 def attack_spread(cells: Sequence[CellResult]) -> str:
@@ -32,8 +42,17 @@ def attack_spread(cells: Sequence[CellResult]) -> str:
     return spread([_share(cell.robust) for cell in cells], "attack seeds")
 
 
-def _over(bits: Sequence[str]) -> str:
-    return spread([_share(found) for found in bits if found], "trainings")
+def _worst(together: Sequence[Row], threat: str, knowledge: str) -> list[str]:
+    """The worst case of each row over the cells that all of them have."""
+    common = set.intersection(*(set(row.cells) for row in together))
+    return [row.worst(threat, knowledge, common) for row in together]
+
+
+def _told(name: str, bits: Sequence[str]) -> list[str]:
+    """The range over the images that all have."""
+    n = min(len(found) for found in bits)
+    text = spread([_share(found[:n]) for found in bits], "trainings") if n else ""
+    return [f"{name} {text}"] if text else []
 
 
 def _share(bits: str) -> float:

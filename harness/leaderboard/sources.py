@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.errors import NothingSelected
 from harness.leaderboard.rows import Row, rows
+from harness.leaderboard.seeds import trainings
 from harness.records import Record, read_compacted
 
 FILE = "records.jsonl"
@@ -21,17 +22,16 @@ def read_records(path: Path) -> list[Record]:
 
 
 def find_row(name: str, path: Path) -> Row:
-    """The one row of a defense id.
+    """The one row of a defense id, or of `ID (seed 1)`; of several trainings the one with the lowest seed.
 
     Raises:
-        NothingSelected: where there is none, or several that differ in network, recipe or seed.
+        NothingSelected: where there is none, or several that differ in network or recipe.
     """
     every = rows(read_records(path))
-    found = [row for row in every if row.defense == name]
+    found = [row for row in every if row.name == name]
+    found = found or [together[0] for together in trainings([row for row in every if row.defense == name])]
     if not found:
-        raise NothingSelected(
-            f"{path} has no row '{name}'; it has: {', '.join(sorted({row.defense for row in every}))}"
-        )
+        raise NothingSelected(f"{path} has no row '{name}'; it has: {', '.join(sorted({row.name for row in every}))}")
     if len(found) > 1:
         kinds = "; ".join(f"{row.dataset}, {row.arch}, {row.recipe}, training seed {row.train_seed}" for row in found)
         raise NothingSelected(f"{path} has {len(found)} rows '{name}' ({kinds}): compare boards of one kind")

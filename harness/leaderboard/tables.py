@@ -11,7 +11,7 @@ from harness.leaderboard.markdown import joined
 from harness.leaderboard.ranking import ranks
 from harness.leaderboard.readings import KNOWS, knowledge_notes
 from harness.leaderboard.rows import ROW_FIELDS, CellResult, Row
-from harness.leaderboard.seeds import attack_spread, training_notes
+from harness.leaderboard.seeds import attack_spread, training_notes, trainings
 from harness.names import format_value
 from harness.stats import wilson
 
@@ -67,7 +67,7 @@ def tidy(rows: Sequence[Row], states: States | None = None, rank_limited: bool =
                     told = {"knowledge": knowledge, "state": reading_text(row, threat, knowledge)}
                     lines.append({**subject, **head, **told})
             rank = placed.get((number, threat))
-            whole = {"clean": _share(row.clean[: len(bits)]), "flags": note, "rank": rank or "not ranked"}
+            whole = {"clean": _share(row.clean[: len(bits)]), "flags": note, "rank": rank or _unranked(row, rows)}
             lines.append({**subject, **head, **whole, **_accuracy(bits)})
     for (defense, attack, threat), (state, reason) in sorted(states.items()):
         lines.append({"defense": defense, "attack": attack, "threat": threat, "state": state, "reason": reason})
@@ -194,11 +194,11 @@ def _section(dataset: str, threat: str, rows: Sequence[Row], states: States, ran
     readings = READINGS if has_readings(rows, threat) else ()
     named = [f"Worst case, {reading}" for reading in readings]
     placed = ranks(rows, threat, rank_limited) if worst else []
-    order = sorted(range(len(rows)), key=lambda i: placed[i] or len(rows) + 1) if worst else range(len(rows))
+    order = _order(rows, placed) if worst else range(len(rows))
     header = [*(["Rank"] if worst else []), "Defense", "Network", "Recipe", "Clean", *named, *worst, *attacks, "Flags"]
     lines = [f"## {dataset}, {threat}", "", joined(header), joined(["---"] * len(header))]
     for i in order:
-        row, place = rows[i], [str(placed[i] or "not ranked")] if worst else []
+        row, place = rows[i], [str(placed[i] or _unranked(rows[i], rows))] if worst else []
         cells = [cell_text(row, attack, threat, states) for attack in attacks]
         headline = [reading_text(row, threat, reading) for reading in readings]
         headline += [f"**{worst_text(row, threat, states)}**"] if worst else []
@@ -211,6 +211,19 @@ def _section(dataset: str, threat: str, rows: Sequence[Row], states: States, ran
     reasons = sorted({f"{a} on {d}: {state}, {why}" for (d, a, t), (state, why) in states.items() if t in (threat, "")})
     lines += [f"- {reason}" for reason in reasons]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _order(rows: Sequence[Row], placed: Sequence[int | None]) -> list[int]:
+    """By rank; the other trainings of a defense follow the one that is ranked."""
+    place = {id(row): rank or len(rows) + 1 for row, rank in zip(rows, placed, strict=True)}
+    groups = sorted(trainings(rows), key=lambda together: place[id(together[0])])
+    at = {id(row): i for i, row in enumerate(rows)}
+    return [at[id(row)] for together in groups for row in together]
+
+
+def _unranked(row: Row, rows: Sequence[Row]) -> str:
+    """Why a row has no rank, in words."""
+    return "not ranked" if any(row is together[0] for together in trainings(rows)) else "another training"
 
 
 def _line(cell: CellResult) -> dict[str, Any]:

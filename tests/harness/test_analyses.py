@@ -197,7 +197,7 @@ def test_tables_show_every_quantity_with_its_n(outcome):
     empty = next(line for line in lines if line["quantity"] == "nothing")
     assert (empty["value"], empty["n"]) == ("", "0")
     assert "## Analyses" in wide(found)
-    assert "| gained | tiny | toy | wraps | wrapped | 1 |  | 1 |" in wide(found)
+    assert "| gained | tiny | toy | 0 | wraps | wrapped | 1 |  | 1 |" in wide(found)
 
 
 def test_the_highest_revision_then_the_most_images_count(tmp_path):

@@ -72,7 +72,7 @@ PAPER = HEAD + (
 
 def make(folder: Path, *found, toml=TOML, paper=PAPER) -> Path:
     board = folder / "board"
-    board.mkdir()
+    board.mkdir(parents=True)
     (board / "board.toml").write_text(toml)
     (board / "paper.csv").write_text(paper)
     (board / "records.jsonl").write_bytes(records.compact(found))
@@ -192,6 +192,10 @@ def test_the_rows_of_one_dataset_can_be_asked_for_alone(tmp_path):
     found = definitions.read(make(tmp_path, toml=TOML + other))
     assert [request.dataset for request in requests(found, [])] == ["digits", "mnist"]
     assert [request.dataset for request in requests(found, [], ["mnist"])] == ["mnist"]
+    column = '\n[[columns]]\nlabel = "There"\nattack = "fgsm"\ndataset = "svhn"\n'
+    (tmp_path / "column").mkdir()
+    there = definitions.read(make(tmp_path / "column", toml=TOML + other + column))
+    assert {request.dataset for request in requests(there, [], ["svhn"])} == {"svhn"}
     with pytest.raises(NothingSelected, match="no row on svhn; it has: digits, mnist"):
         requests(found, [], ["svhn"])
 
@@ -218,8 +222,11 @@ def test_the_number_is_that_of_the_first_training_with_the_range_over_all(tmp_pa
     assert cell.verdict == "reproduced", "the first training's"
     assert "**50.00** [15.00, 85.00] n=4, 25.00 to 100.00 over 3 trainings" in (board / "table.md").read_text()
     lines = {line["row"]: line for line in csv.DictReader((board / "table.csv").read_text().splitlines())}
-    assert lines["Ours"]["PGD10 over seeds"] == "25.00 to 100.00 over 3 trainings"
-    assert lines["Nothing"]["PGD10 over seeds"] == ""
+    told = [lines["Ours"][f"PGD10 {part}"] for part in ("measured", "seeds low", "seeds high", "trainings")]
+    assert told == ["50.00", "25.00", "100.00", "3"]
+    assert lines["Nothing"]["PGD10 trainings"] == ""
+    some = make(tmp_path / "two", *THREE[1:], toml=SEEDS)
+    assert "n=4, 50.00 to 100.00 over 2 of 3 trainings" in (some / "table.md").read_text()
 
 
 def test_each_training_that_is_missing_is_asked_for(tmp_path):
@@ -238,7 +245,13 @@ def test_a_ranked_board_names_the_settings_it_lacks(tmp_path):
     other = '\n[[rows]]\nlabel = "At a tenth"\ndefense = "aalp"\nthreat = "linf:1/10"\n'
     board = make(tmp_path, *THREE[:2], toml=RANKED + other)
     table = (board / "table.md").read_text()
-    assert "Not measured: Nothing; Ours (training seed 2); At a tenth." in table
+    assert "No record of: Nothing; Ours (training seed 2); At a tenth." in table
+
+
+@pytest.mark.parametrize("text", ["linf:1/5", "linf:0.2", "linf"])
+def test_a_budget_may_be_written_in_any_way(tmp_path, text):
+    toml = RANKED.replace('threat = "linf:1/5"', f'threat = "{text}"', 1).replace("[2, 0, 1]", "[0]")
+    assert "No record of: Nothing." in (make(tmp_path, THREE[0], toml=toml) / "table.md").read_text()
 
 
 def test_a_board_without_records_says_so_in_every_cell(tmp_path):
@@ -256,6 +269,8 @@ def test_a_board_without_records_says_so_in_every_cell(tmp_path):
         ('label = "CW"', 'label = "Clean"', "'Clean' stands twice"),
         ('title = "A table"', 'title = "A table', "board.toml"),
         ('title = "A table"', 'title = "A table"\ntrain_seeds = []', r"train_seeds = \[\] must be a list"),
+        ('title = "A table"', 'title = "A table"\ntrain_seeds = [0, 0]', "must be a list of different numbers"),
+        ('title = "A table"', 'title = "A table"\ntrain_seeds = [-1]', "must be a list of different numbers"),
         ('defense = "aalp"', 'defense = "aalp"\ntrain_seeds = ["0"]', "row 2: train_seeds"),
     ],
 )

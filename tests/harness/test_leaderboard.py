@@ -10,8 +10,9 @@ import pytest
 from harness import records
 from harness.errors import BoardMismatch, StoreError
 from harness.leaderboard import board
+from harness.leaderboard.ranking import ranks
 from harness.leaderboard.rows import rows
-from harness.leaderboard.tables import flag_notes, percent, tidy, wide
+from harness.leaderboard.tables import COLUMNS, flag_notes, percent, tidy, wide
 from toy_records import record
 
 
@@ -101,13 +102,29 @@ def test_ranges_over_trainings_and_over_seeds_of_the_attack():
     table = wide(rows(found))
     assert "| aalp | net | quick, seed 1 | 75.0 " in table
     assert "| 25.0 [4.6, 69.9] n=4, 0.0 to 25.0 over 2 attack seeds |" in table
-    # The worst case of training 0 is over both attack seeds.
-    worst = "0.0 to 50.0 over 2 trainings"
+    # Over what both have: the attack's seed 0.
+    worst = "25.0 to 50.0 over 2 trainings"
     assert (
         f"- aalp (net, quick): clean 75.0 to 100.0 over 2 trainings; worst case, static {worst}; worst case {worst}"
         in table
     )
     assert "- raw (net" not in table
+
+
+def test_one_training_of_a_defense_is_ranked_and_the_others_follow_it():
+    found = rows([
+        record(any_="0111"), record(any_="0000", train_seed=2, weights_sha256="c" * 64),
+        record(any_="0001", train_seed=1, weights_sha256="b" * 64), record(defense="raw", any_="0011"),
+    ])  # fmt: skip
+    lines = [line for line in wide(found).splitlines() if line.startswith(("| 1 ", "| another", "| not"))]
+    heads = [tuple(part.strip() for part in line.split("|")[1:5]) for line in lines]
+    assert heads == [
+        ("1", "raw", "net", "quick"), ("1", "aalp", "net", "quick"),
+        ("another training", "aalp", "net", "quick, seed 1"), ("another training", "aalp", "net", "quick, seed 2"),
+    ]  # fmt: skip
+    csv_ranks = [line.split(",")[COLUMNS.index("rank")] for line in tidy(found).splitlines() if "worst case" in line]
+    assert sorted(csv_ranks) == ["1", "1", "another training", "another training"]
+    assert ranks(found, "linf:1/5") == [None if row.train_seed else 1 for row in found]
 
 
 def test_rows_with_the_same_evidence_share_the_line_of_a_flag():

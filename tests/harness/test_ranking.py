@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from fractions import Fraction
 
 import pytest
@@ -10,7 +11,9 @@ from harness.errors import NothingSelected
 from harness.leaderboard.pairs import pairs
 from harness.leaderboard.ranking import discordant, paired_tests, ranks
 from harness.leaderboard.rows import rows
+from harness.leaderboard.sources import find_row
 from harness.leaderboard.tables import tidy, wide
+from harness.records import compact
 from harness.stats import holm, mcnemar, paired_interval
 from toy_records import record
 
@@ -120,3 +123,16 @@ def test_rows_on_other_images_are_not_compared():
     second = rows([standing("b", "11", data_sha256="e" * 64)])[0]
     with pytest.raises(NothingSelected, match="not measured on the same images"):
         pairs(first, second)
+
+
+def test_a_row_is_found_by_its_defense_and_other_trainings_by_their_seed(tmp_path):
+    path = tmp_path / "records.jsonl"
+    found = [standing("a", "11", train_seed=seed, weights_sha256=str(seed) * 64) for seed in (2, 1)]
+    path.write_bytes(compact([*found, standing("b", "10")]))
+    assert find_row("a", path).train_seed == 1
+    assert find_row("a (seed 2)", path).train_seed == 2
+    with pytest.raises(NothingSelected, match=re.escape("no row 'c'; it has: a (seed 1), a (seed 2), b")):
+        find_row("c", path)
+    path.write_bytes(compact([*found, standing("a", "10", arch="wide")]))
+    with pytest.raises(NothingSelected, match="2 rows 'a'"):
+        find_row("a", path)

@@ -1,6 +1,5 @@
 """harness verify: what holds passes, at any batch size and in a fresh process; every planted fault is named."""
 
-import dataclasses
 import json
 import os
 import re
@@ -17,19 +16,19 @@ import torch
 from harness.bench import bench
 from harness.breaks import breaks
 from harness.discovery import load
-from harness.errors import BoardMismatch, StoreError
+from harness.errors import BoardMismatch, NothingSelected, StoreError, UsageError
 from harness.hookspecs import hookimpl
 from harness.leaderboard import board, evidence
 from harness.outcome import Settings
 from harness.plan import plan
 from harness.rebuild import Rebuilder, rebuilt
 from harness.recompute import differences, recompute
-from harness.records import compact, read_compacted, seal, unseal
+from harness.records import compact, read_compacted, record, seal, unseal
 from harness.registry import Loaded, Provider, Registry
 from harness.reporter import Reporter
 from harness.request import Request
 from harness.rescore import rescore
-from harness.types import TRAINING_EPS, Attack, Defense, ThreatKind
+from harness.types import TRAINING_EPS, Attack, Defense, Result, ThreatKind
 from harness.verify import verify
 from harness.witnesses import Witness, from_bytes, to_bytes
 from toy_plugins import robust_step, toy_registry
@@ -77,10 +76,18 @@ class Plugin:
 
     @hookimpl
     def harness_attacks(self):
-        from harness.types import Attack
         from toy_plugins import one_step
 
-        return [Attack(name="proving", run=one_step, threats=("proved",))]
+        def looks(model, x, y, threat, *, ctx):
+            """Steps away from the first training image, and tells something of every image."""
+            other = ctx.train_images(0)[:1]
+            moved = (x + float(threat.eps) * (x - other).sign()).clamp(0, 1)
+            return Result(last=moved, any=moved, details={"seen": moved.flatten(1).mean(dim=1)})
+
+        return [
+            Attack(name="proving", run=one_step, threats=("proved",)),
+            Attack(name="looks", run=looks, threats=("linf",), needs=("train_images",)),
+        ]
 
 
 def registry(revision=1):
@@ -94,7 +101,7 @@ def registry(revision=1):
 def results(tmp_path_factory):
     """A finished run of two defenses, with its checkpoints."""
     folder = tmp_path_factory.mktemp("verify") / "results"
-    asked = {"defenses": ["plain", "dimmed"], "attacks": [*ATTACKS, "proving"], "dataset": "toy", "limit": 300}
+    asked = {"defenses": ["plain", "dimmed"], "attacks": [*ATTACKS, "proving", "looks"], "dataset": "toy", "limit": 300}
     threats = ["linf:1/5", "proved:1/5"]
     outcome = bench(
         plan(Request(**asked, threats=threats), registry()), registry(), Settings(output=folder, device="cpu"),
@@ -165,7 +172,7 @@ def rewritten(path, change):
 def test_a_run_is_verified_at_any_batch_size(run, batch):
     result = judged(run, batch)
     assert result.problems == []
-    assert len(result.records) == 2 * 4 * 2
+    assert len(result.records) == 2 * 5 * 2
     broken = {
         (one.subject["defense"], one.threat): len(one.examples) for one in breaks(read_compacted(run / "records.jsonl"))
     }
@@ -189,7 +196,7 @@ def test_a_board_carries_its_witnesses_and_weights(place, run):
     assert result.problems == []
     assert all(row.agree for row in result.rows if not row.breaks.exempt)
     assert len(list((place / "weights").iterdir())) == 2
-    assert board.check(place) == 16
+    assert board.check(place) == 20
     manifest = json.loads((place / "evidence.json").read_bytes())
     assert manifest["left_out"] == {}
     import hashlib
@@ -290,7 +297,7 @@ def test_damaged_missing_and_edited_records_of_a_run_are_named(run):
     text = "\n".join(verify(run).problems)
     assert f"{first}: damaged" in text
     assert f"{second}: holds the record of another key" in text
-    assert "1 of 16 records are missing" in text
+    assert "1 of 20 records are missing" in text
     assert "not the compacted records" in text
 
 
@@ -345,7 +352,7 @@ def test_what_is_too_large_is_left_out_and_the_board_says_so(place, run, monkeyp
     board.build(place, [run], True)
     assert not list((place / "witnesses").glob("plain-*"))
     assert f"{size} bytes, more than {size - 1}" in (place / "table.md").read_text()
-    assert board.check(place) == 16
+    assert board.check(place) == 20
     result = judged(place)
     assert result.problems == []
     (row,) = (row for row in result.rows if row.breaks.subject["defense"] == "plain" and not row.breaks.exempt)
@@ -400,8 +407,8 @@ def test_every_shard_attacked_again_gives_its_record(run, place, batch):
     for folder in (run, place):
         lines, problems = attacked_again(folder, batch=batch)
         assert problems == []
-        assert lines[0] == "16 of 16 shards that can be attacked again, drawn by seed 0; 0 cannot"
-        assert len(lines) == 17
+        assert lines[0] == "20 of 20 shards that can be attacked again, drawn by seed 0; 0 cannot"
+        assert len(lines) == 21
         assert all(line.endswith(": as recorded") for line in lines[1:])
 
 
@@ -423,12 +430,13 @@ def flipped(name, number):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (flipped("clean", 6), "'clean' differs on 6 of 250 images"),
-        (flipped("raw", 6), "'raw' differs on 6 of 250 images"),
-        (flipped("last", 6), "'last' differs on 6 of 250 images"),
+        (flipped("clean", 2), "'clean' differs on 2 of 250 images"),
+        (flipped("raw", 2), "'raw' differs on 2 of 250 images"),
+        (flipped("last", 2), "'last' differs on 2 of 250 images"),
+        (flipped("any", 2), "'any' differs on 2 of 250 images"),
         (lambda outcome: outcome.update(forwards=outcome["forwards"] * 2), "250 forwards, not 500"),
         (lambda outcome: outcome.update(backwards=1), "250 backwards, not 1"),
-        (lambda outcome: outcome["flags"].update(stochastic=1), "stochastic is 0, not 1"),
+        (lambda outcome: outcome["flags"].update(as_published=1), "as_published is 0, not 1"),
         (lambda outcome: outcome["flags"].update(false_claims=9), "false_claims is 0, not 9"),
         (lambda outcome: outcome["probes"].update({min(outcome["probes"]): 7.0}), ", not 7"),
     ],
@@ -445,7 +453,7 @@ def test_an_edited_record_is_found_when_it_is_drawn(run, change, words):
 
 
 def test_what_rounding_may_do_is_told_and_no_problem(run):
-    edited(run, flipped("raw", 5))
+    edited(run, flipped("raw", 1))
     result = verify(run)
     lines = list(recompute(result, networks(result), 99, 0, 250))
     assert not [line for line in result.problems if "one_step" in line]
@@ -462,25 +470,70 @@ def test_distances_and_details_count_image_by_image():
     assert differences(outcome, nearer) == ["'distances' differs on 3 of 100 images"]
     assert differences(outcome, {**nearer, "distances": [0.4] * 2 + [0.501] * 98}) == []
     assert differences(outcome, {**outcome, "details": {}}) == ["'flow' differs on 100 of 100 images"]
+    assert differences({**outcome, "details": {}}, outcome) == ["'flow' differs on 100 of 100 images"]
+
+
+def changed(result, wanted="one_step", **identity):
+    """Give the records of an attack another identity, and the key that goes with it."""
+    for i, one in enumerate(result.records):
+        if one["identity"]["attack"] == wanted:
+            result.records[i] = record({**one["identity"], **identity}, one["outcome"])
+    return result
 
 
 def test_what_cannot_be_attacked_again_is_counted(run):
+    def first_line(result):
+        return next(recompute(result, networks(result), 99, 0, 250))
+
+    assert first_line(changed(verify(run), passes=11)).startswith("16 of 16 shards")
+    assert first_line(changed(verify(run), supplies={"surrogate": "5" * 64})).endswith("; 4 cannot")
     shutil.rmtree(next((run.parent / "checkpoints").glob("plain-*")))
     lines, problems = attacked_again(run)
-    assert lines[0] == "8 of 8 shards that can be attacked again, drawn by seed 0; 8 cannot"
+    assert lines[0] == "10 of 10 shards that can be attacked again, drawn by seed 0; 10 cannot"
     assert problems == []
+    shutil.rmtree(run.parent / "checkpoints")
+    with pytest.raises(NothingSelected, match="none of the 20 shards"):
+        attacked_again(run)
 
 
-def test_attacks_that_changed_or_are_gone_are_problems(run, monkeypatch):
+@pytest.mark.parametrize(
+    "identity",
+    [
+        {"knowledge": "adaptive"}, {"gated": True}, {"mandatory": ["zzz"]}, {"ranked": False}, {"minimal": True},
+        {"precision": "bfloat16"}, {"judge": 99}, {"attack_revision": 9}, {"attack_origin": "elsewhere"},
+        {"params": {"steps": 3}}, {"split_size": 7}, {"on": "base"}, {"supplies": {"train_images": "5" * 64}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_forged_identity_is_named(run, identity):
+    result = changed(verify(run), **identity)
+    list(recompute(result, networks(result), 99, 0, 250))
+    ((name, value),) = identity.items()
+    problems = [line for line in result.problems if f": {name} is " in line or name == "split_size"]
+    assert len(problems) == len(result.problems) >= 2
+    assert all(f"{value} in the record" in line or name == "split_size" for line in problems)
+
+
+def test_other_training_images_are_named(run):
+    result = changed(verify(run), "looks", supplies={"train_images": "5" * 64})
+    list(recompute(result, networks(result), 99, 0, 250))
+    assert len(result.problems) == 4
+    assert all("looks" in line and ": supplies is {'train_images': " in line for line in result.problems)
+
+
+def test_an_attack_that_is_gone_is_a_problem(run, monkeypatch):
     wanted = registry()
-    entry = wanted.entry(Attack, "one_step")
-    monkeypatch.setattr(wanted, "entry", lambda kind, name: (
-        dataclasses.replace(entry, spec=dataclasses.replace(entry.spec, revision=9))
-        if (kind, name) == (Attack, "one_step") else type(wanted).entry(wanted, kind, name)
-    ))  # fmt: skip
+    there = type(wanted).entry
+
+    def entry(self, kind, name):
+        if (kind, name) == (Attack, "one_step"):
+            raise UsageError("unknown attack 'one_step'")
+        return there(self, kind, name)
+
+    monkeypatch.setattr(type(wanted), "entry", entry)
     _, problems = attacked_again(run, registry_=wanted)
     assert len(problems) == 4
-    assert all("one_step" in line and "attack_revision is 9 here, 1 in the record" in line for line in problems)
+    assert all("one_step" in line and "UsageError: unknown attack" in line for line in problems)
 
 
 def test_what_is_neither_run_nor_board_is_an_error(tmp_path):
