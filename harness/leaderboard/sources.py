@@ -28,7 +28,7 @@ def find_row(name: str, path: Path) -> Row:
         NothingSelected: where there is none, or several that differ in network or recipe.
     """
     every = rows(read_records(path))
-    found = [row for row in every if row.name == name]
+    found = [row for row in every if row.train_seed and row.name == name]
     found = found or [together[0] for together in trainings([row for row in every if row.defense == name])]
     if not found:
         raise NothingSelected(f"{path} has no row '{name}'; it has: {', '.join(sorted({row.name for row in every}))}")
