@@ -98,7 +98,7 @@ def _table(dataset: str, threat: str, found: Sequence[Row], states: States) -> T
     table = Table(title=title, title_justify="left")
     table.add_column("attack")
     for row in found:
-        table.add_column(f"{row.defense}\n{row.arch}, {row.recipe}", justify="right")
+        table.add_column(f"{row.name}\n{row.arch}, {row.recipe}", justify="right")
     table.add_row("clean", *[percent(row.clean) for row in found])
     for attack in attack_columns(found, threat, states):
         if threat != "none":

@@ -68,3 +68,27 @@ def ranks(rows: Sequence[Row], threat: str, rank_limited: bool = False) -> list[
             loser = test.second if test.only_first > test.only_second else test.first
             beaten[counted[loser]] += 1
     return [1 + beaten[i] if i in beaten else None for i in range(len(rows))]
+
+
+def placed(rows: Sequence[Row], rank_limited: bool) -> dict[tuple[int, str], int | None]:
+    """(number of the row, threat model) -> its rank among the rows of its dataset."""
+    found: dict[tuple[int, str], int | None] = {}
+    for dataset in {row.dataset for row in rows}:
+        here = [i for i, row in enumerate(rows) if row.dataset == dataset]
+        for threat in {threat for i in here for threat in rows[i].ranked_threats()}:
+            places = ranks([rows[i] for i in here], threat, rank_limited)
+            found |= {(i, threat): place for i, place in zip(here, places, strict=True)}
+    return found
+
+
+def in_order(rows: Sequence[Row], ranked: Sequence[int | None]) -> list[int]:
+    """The numbers of the rows, by rank; the other trainings of a defense follow the one that is ranked."""
+    place = {id(row): rank or len(rows) + 1 for row, rank in zip(rows, ranked, strict=True)}
+    groups = sorted(trainings(rows), key=lambda together: place[id(together[0])])
+    at = {id(row): i for i, row in enumerate(rows)}
+    return [at[id(row)] for together in groups for row in together]
+
+
+def unranked(row: Row, rows: Sequence[Row]) -> str:
+    """Why a row has no rank, in words."""
+    return "not ranked" if any(row is together[0] for together in trainings(rows)) else "another training"

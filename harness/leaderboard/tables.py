@@ -8,10 +8,10 @@ from typing import Any
 from harness import audit
 from harness.leaderboard.analyses import analyses_markdown
 from harness.leaderboard.markdown import joined
-from harness.leaderboard.ranking import ranks
+from harness.leaderboard.ranking import in_order, placed, ranks, unranked
 from harness.leaderboard.readings import KNOWS, knowledge_notes
 from harness.leaderboard.rows import ROW_FIELDS, CellResult, Row
-from harness.leaderboard.seeds import attack_spread, training_notes, trainings
+from harness.leaderboard.seeds import attack_spread, training_notes
 from harness.names import format_value
 from harness.stats import wilson
 
@@ -49,7 +49,7 @@ def tidy(rows: Sequence[Row], states: States | None = None, rank_limited: bool =
 
     states = states or {}
     lines: list[dict[str, Any]] = []
-    placed = _placed(rows, rank_limited)
+    places = placed(rows, rank_limited)
     for number, row in enumerate(rows):
         flags = _flags(row, states)
         subject = {name: getattr(row, name) for name in ROW_FIELDS}
@@ -66,23 +66,12 @@ def tidy(rows: Sequence[Row], states: States | None = None, rank_limited: bool =
                 elif row.gated and knowledge == "adaptive":
                     told = {"knowledge": knowledge, "state": reading_text(row, threat, knowledge)}
                     lines.append({**subject, **head, **told})
-            rank = placed.get((number, threat))
-            whole = {"clean": _share(row.clean[: len(bits)]), "flags": note, "rank": rank or _unranked(row, rows)}
+            rank = places.get((number, threat))
+            whole = {"clean": _share(row.clean[: len(bits)]), "flags": note, "rank": rank or unranked(row, rows)}
             lines.append({**subject, **head, **whole, **_accuracy(bits)})
     for (defense, attack, threat), (state, reason) in sorted(states.items()):
         lines.append({"defense": defense, "attack": attack, "threat": threat, "state": state, "reason": reason})
     return str(pd.DataFrame(lines, columns=list(COLUMNS), dtype=object).to_csv(index=False, lineterminator="\n"))
-
-
-def _placed(rows: Sequence[Row], rank_limited: bool) -> dict[tuple[int, str], int | None]:
-    """(number of the row, threat model) -> its rank among the rows of its dataset."""
-    found: dict[tuple[int, str], int | None] = {}
-    for dataset in {row.dataset for row in rows}:
-        here = [i for i, row in enumerate(rows) if row.dataset == dataset]
-        for threat in {threat for i in here for threat in rows[i].ranked_threats()}:
-            places = ranks([rows[i] for i in here], threat, rank_limited)
-            found |= {(i, threat): place for i, place in zip(here, places, strict=True)}
-    return found
 
 
 def is_partial(row: Row, threat: str, states: States) -> bool:
@@ -193,12 +182,12 @@ def _section(dataset: str, threat: str, rows: Sequence[Row], states: States, ran
     worst = [f"Worst case ({threat})"] if has_worst_case(rows, threat) else []
     readings = READINGS if has_readings(rows, threat) else ()
     named = [f"Worst case, {reading}" for reading in readings]
-    placed = ranks(rows, threat, rank_limited) if worst else []
-    order = _order(rows, placed) if worst else range(len(rows))
+    ranked = ranks(rows, threat, rank_limited) if worst else []
+    order = in_order(rows, ranked) if worst else range(len(rows))
     header = [*(["Rank"] if worst else []), "Defense", "Network", "Recipe", "Clean", *named, *worst, *attacks, "Flags"]
     lines = [f"## {dataset}, {threat}", "", joined(header), joined(["---"] * len(header))]
     for i in order:
-        row, place = rows[i], [str(placed[i] or _unranked(rows[i], rows))] if worst else []
+        row, place = rows[i], [str(ranked[i] or unranked(rows[i], rows))] if worst else []
         cells = [cell_text(row, attack, threat, states) for attack in attacks]
         headline = [reading_text(row, threat, reading) for reading in readings]
         headline += [f"**{worst_text(row, threat, states)}**"] if worst else []
@@ -211,19 +200,6 @@ def _section(dataset: str, threat: str, rows: Sequence[Row], states: States, ran
     reasons = sorted({f"{a} on {d}: {state}, {why}" for (d, a, t), (state, why) in states.items() if t in (threat, "")})
     lines += [f"- {reason}" for reason in reasons]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _order(rows: Sequence[Row], placed: Sequence[int | None]) -> list[int]:
-    """By rank; the other trainings of a defense follow the one that is ranked."""
-    place = {id(row): rank or len(rows) + 1 for row, rank in zip(rows, placed, strict=True)}
-    groups = sorted(trainings(rows), key=lambda together: place[id(together[0])])
-    at = {id(row): i for i, row in enumerate(rows)}
-    return [at[id(row)] for together in groups for row in together]
-
-
-def _unranked(row: Row, rows: Sequence[Row]) -> str:
-    """Why a row has no rank, in words."""
-    return "not ranked" if any(row is together[0] for together in trainings(rows)) else "another training"
 
 
 def _line(cell: CellResult) -> dict[str, Any]:
