@@ -13,7 +13,7 @@ from harness.engine.inline import attempt
 from harness.errors import NothingSelected
 from harness.evaluate import evaluate
 from harness.judge import REVISION as JUDGE_REVISION
-from harness.leaderboard.rows import COUNTED
+from harness.leaderboard.cells import COUNTED
 from harness.machine import make_reproducible
 from harness.measurement import Measurement, Shard
 from harness.plan import knowledge_of, with_step

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.names import parse_name, split_target
 
 if TYPE_CHECKING:
-    from harness.leaderboard.rows import CellResult
+    from harness.leaderboard.cells import CellResult
 
 WHITE_BOX = ("static", "adaptive")
 

@@ -9,7 +9,7 @@ from harness.audit import thresholds as t
 from harness.audit.cells import WHITE_BOX, accuracy, crafted_elsewhere, knows_deployed, points, told
 
 if TYPE_CHECKING:
-    from harness.leaderboard.rows import CellResult
+    from harness.leaderboard.cells import CellResult
 
 
 def compared(attacks: Sequence[CellResult]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from harness.audit import thresholds as t
 from harness.audit.cells import WHITE_BOX, accuracy, families, points, told
 
 if TYPE_CHECKING:
-    from harness.leaderboard.rows import CellResult
+    from harness.leaderboard.cells import CellResult
 
 
 def grown(attacks: Sequence[CellResult]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.leaderboard.rows import CellResult
+    from harness.leaderboard.cells import CellResult
 
 
 def counted(cells: Sequence[CellResult], refused: Sequence[str]) -> dict[str, str]:

@@ -9,7 +9,8 @@ from harness.audit import thresholds as t
 from harness.audit.cells import accuracy, name
 
 if TYPE_CHECKING:
-    from harness.leaderboard.rows import CellResult, Row
+    from harness.leaderboard.cells import CellResult
+    from harness.leaderboard.rows import Row
 
 ANALYSIS = "overfitting"
 """The analysis of a defense whose network must have overfitted: `fgsm_accuracy` and `pgd20_accuracy`, in per cent."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from harness.audit import thresholds as t
 
 if TYPE_CHECKING:
-    from harness.leaderboard.rows import CellResult
+    from harness.leaderboard.cells import CellResult
 
 
 def probed(cells: Sequence[CellResult]) -> dict[str, str]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from harness.audit.cells import crafted_elsewhere
 
 if TYPE_CHECKING:
-    from harness.leaderboard.rows import CellResult, Row
+    from harness.leaderboard.cells import CellResult
+    from harness.leaderboard.rows import Row
 
 
 def attacked(row: Row, attacks: Sequence[CellResult]) -> dict[str, str]:

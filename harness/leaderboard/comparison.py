@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from harness.leaderboard.cells import CellResult
 from harness.leaderboard.definition import ColumnDefinition, Definition, RowDefinition, Setting
 from harness.leaderboard.printed import Key, PrintedValue
-from harness.leaderboard.rows import CellResult, Row
+from harness.leaderboard.rows import Row
 from harness.stats import wilson
 
 NOT_MEASURED = "not measured"

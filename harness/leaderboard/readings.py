@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.leaderboard.rows import CellResult, Row
+from harness.leaderboard.cells import CellResult
+from harness.leaderboard.rows import Row
 
 KNOWS = {
     "static": "follow the gradients of the network and know of nothing around it",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.leaderboard.rows import CellResult, Row
+from harness.leaderboard.cells import CellResult
+from harness.leaderboard.rows import Row
 
 READINGS = ("static", "transfer", "blackbox", "adaptive", "")
 

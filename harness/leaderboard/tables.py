@@ -7,10 +7,11 @@ from typing import Any
 
 from harness import audit
 from harness.leaderboard.analyses import analyses_markdown
+from harness.leaderboard.cells import CellResult
 from harness.leaderboard.markdown import joined
 from harness.leaderboard.ranking import in_order, placed, ranks, unranked
 from harness.leaderboard.readings import KNOWS, knowledge_notes
-from harness.leaderboard.rows import ROW_FIELDS, CellResult, Row
+from harness.leaderboard.rows import ROW_FIELDS, Row
 from harness.leaderboard.seeds import attack_spread, training_notes
 from harness.names import format_value
 from harness.stats import wilson
