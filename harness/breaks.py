@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.canonical import digest
+from harness.names import titled
 from harness.records import CELL, Record
 from harness.seeds import permutation
 from harness.witnesses import CODES
@@ -40,7 +41,8 @@ class Breaks:
         return file_name(self.subject, self.threat)
 
     def __str__(self) -> str:
-        return f"{self.subject['defense']}, {self.subject['arch']}, {self.subject['recipe']}, {self.threat}"
+        head = self.subject
+        return f"{titled(head['defense'], head['train_seed'])}, {head['arch']}, {head['recipe']}, {self.threat}"
 
 
 def subject_of(head: Record) -> Record:

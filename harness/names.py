@@ -49,6 +49,11 @@ def format_name(name: str, overrides: Mapping[str, Value]) -> str:
     return f"{name}[{inside}]" if inside else name
 
 
+def titled(defense: str, train_seed: int) -> str:
+    """A defense as rows are called: with the seed of its training, unless that is 0."""
+    return f"{defense} (seed {train_seed})" if train_seed else defense
+
+
 def format_value(value: Value) -> str:
     """Write a parameter so that `parse_name` reads it back."""
     if isinstance(value, bool):

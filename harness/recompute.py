@@ -16,6 +16,7 @@ from harness.judge import REVISION as JUDGE_REVISION
 from harness.leaderboard.cells import COUNTED
 from harness.machine import make_reproducible
 from harness.measurement import Measurement, Shard
+from harness.names import titled
 from harness.plan import knowledge_of, with_step
 from harness.rebuild import Rebuilder, Rebuilt
 from harness.records import CELL, Record, identity
@@ -69,7 +70,8 @@ def _can(record: Record, result: Verification, networks: Rebuilder) -> bool:
 
 
 def _name(head: Record) -> str:
-    return f"{head['defense']} <- {head['attack']} ({head['threat']}), images {head['start']} to {head['stop']}"
+    name = titled(head["defense"], head["train_seed"])
+    return f"{name} <- {head['attack']} ({head['threat']}), images {head['start']} to {head['stop']}"
 
 
 def _again(record: Record, subject: Rebuilt, networks: Rebuilder, batch: int) -> tuple[str, bool]:

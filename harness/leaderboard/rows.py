@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.leaderboard.cells import CellKey, CellResult, join, newest
+from harness.names import titled
 from harness.records import ANALYSIS, Record
 from harness.types import Quantity
 
@@ -34,7 +35,7 @@ class Row:
     @property
     def name(self) -> str:
         """The defense, with the seed of its training unless that is 0."""
-        return f"{self.defense} (seed {self.train_seed})" if self.train_seed else self.defense
+        return titled(self.defense, self.train_seed)
 
     @property
     def clean(self) -> str:
