@@ -10,7 +10,7 @@ from pathlib import Path
 from harness import atomic
 from harness.errors import BoardMismatch, StoreError
 from harness.leaderboard import definition as definitions
-from harness.leaderboard import evidence, printed
+from harness.leaderboard import environments, evidence, printed
 from harness.leaderboard.analyses import analyses_csv
 from harness.leaderboard.definition import Definition
 from harness.leaderboard.export import paper_latex, ranked_latex, robustbench_json
@@ -41,16 +41,18 @@ def build(board: Path, runs: Sequence[Path] = (), keep_evidence: bool = False) -
     paper = definition if definition is not None and definition.kind == "paper" else None
     if (board / RECORDS).exists():
         kept = {str(record["key"]): record for record in read_compacted(board / RECORDS)}
+    used = []
     for run in runs:
-        for record in _complete(run):
-            if paper is not None and not paper.wants(record["identity"]):
-                continue
+        wanted = [record for record in _complete(run) if paper is None or paper.wants(record["identity"])]
+        used += [run] if wanted else []
+        for record in wanted:
             key = str(record["key"])
             if kept.setdefault(key, record) != record:
                 raise StoreError(f"{run}: record {key[:12]} differs from the one on {board}; both cannot be right")
     if not kept and definition is None:
         raise StoreError(f"{board} has no records yet: name finished runs with --add results/RUN_ID")
     atomic.replace(board / RECORDS, compact(kept.values()))
+    environments.collect(board, used)
     if keep_evidence:
         evidence.collect(board, kept.values(), runs)
     tables = _tables(board, list(kept.values()))
@@ -133,16 +135,20 @@ def _tables(board: Path, records: list[Record]) -> dict[Path, str]:
         values = printed.read(board)
         return {
             board / "table.csv": paper_csv(definition, values, found),
-            board / "table.md": paper_markdown(definition, values, found) + evidence.footer(board),
+            board / "table.md": paper_markdown(definition, values, found) + _footer(board),
         }
     limited = definition.rank_limited if definition is not None else False
     head = _head(definition, found) if definition is not None else ""
     tables = {
         board / "table.csv": tidy(found, rank_limited=limited),
-        board / "table.md": head + wide(found, rank_limited=limited) + evidence.footer(board),
+        board / "table.md": head + wide(found, rank_limited=limited) + _footer(board),
     }
     analyses = analyses_csv(found)
     return {**tables, board / ANALYSES: analyses} if analyses else tables
+
+
+def _footer(board: Path) -> str:
+    return evidence.footer(board) + environments.footer(board)
 
 
 def _head(definition: Definition, found: Sequence[Row]) -> str:

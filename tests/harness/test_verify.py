@@ -206,6 +206,22 @@ def test_a_board_carries_its_witnesses_and_weights(place, run):
         assert stated["sha256"] == hashlib.sha256((place / name).read_bytes()).hexdigest()
 
 
+def test_a_board_tells_where_its_runs_were_made(place, run):
+    stamp = json.loads((run / "environment.json").read_bytes())
+    line = f"torch {stamp['torch']}, Python {stamp['python']}, {stamp['machine']}, {stamp['device']}: runs {run.name}."
+    assert f"Measured with harness {stamp['harness']}, {line}" in (place / "table.md").read_text()
+    path = place / "environments.json"
+    path.write_text(path.read_text().replace(stamp["torch"], "0.0"))
+    with pytest.raises(BoardMismatch, match=r"torch 0\.0"):
+        board.check(place)
+    path.write_text("{}")
+    with pytest.raises(BoardMismatch, match=r"environments\.json: damaged"):
+        board.check(place)
+    (run / "environment.json").write_text("[]")
+    with pytest.raises(StoreError, match=r"environment\.json: damaged"):
+        board.build(place.with_name("other"), [run])
+
+
 def test_building_a_board_again_changes_no_byte(place, run):
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
     board.build(place, [], True)
