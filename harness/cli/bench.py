@@ -11,7 +11,8 @@ import typer
 
 from harness.cli import options
 from harness.errors import UsageError
-from harness.plan import plan
+from harness.plan import Plan, plan
+from harness.registry import Registry
 from harness.request import Request
 
 DECIDED = (
@@ -103,8 +104,10 @@ def command(
         defenses=[*defense, own.name] if own else defense, attacks=attacks, dataset=dataset, threats=threat, arch=arch,
         recipe=recipe, weights="" if own else weights, limit=limit, seed=seed, train_seed=train_seed, analyses=analyses,
     )  # fmt: skip
-    wanted = _requests(board, [dataset] if "dataset" in given else [], output) if board else [request]
-    planned = [plan(one, registry) for one in wanted]
+    if board:
+        planned = _lacking(board, [dataset] if "dataset" in given else [], output, registry)
+    else:
+        planned = [plan(request, registry)]
     limit_s = options.seconds(time_limit) if time_limit else None
     if batch_size < 1:
         raise typer.BadParameter("must be at least 1", param_hint="--batch-size")
@@ -135,7 +138,7 @@ def command(
     raise typer.Exit(3 if failed else 0)
 
 
-def _requests(board: str, datasets: Sequence[str], output: Path) -> list[Request]:
+def _lacking(board: str, datasets: Sequence[str], output: Path, registry: Registry) -> list[Plan]:
     """What a board lacks, of these datasets or of all; its records are put where the runs find them.
 
     Raises:
@@ -143,7 +146,7 @@ def _requests(board: str, datasets: Sequence[str], output: Path) -> list[Request
     """
     from harness import store
     from harness.leaderboard import definition as definitions
-    from harness.leaderboard.missing import requests
+    from harness.leaderboard.missing import lacking, requests
     from harness.leaderboard.rows import rows
     from harness.leaderboard.sources import read_records
 
@@ -152,7 +155,9 @@ def _requests(board: str, datasets: Sequence[str], output: Path) -> list[Request
     if definition is None:
         raise UsageError(f"--board {board}: {folder} has no {definitions.FILE}")
     records = read_records(folder)
-    found = requests(definition, rows(records), datasets)
+    measured = rows(records)
+    planned = [lacking(plan(one, registry), measured) for one in requests(definition, measured, datasets)]
+    found = [one for one in planned if one.subjects]
     if not found:
         of = f" on {', '.join(datasets)}" if datasets else ""
         print(f"nothing to do: every cell of {folder}{of} is measured", file=sys.stderr)

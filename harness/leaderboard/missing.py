@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.errors import NothingSelected
+from harness.leaderboard.cells import CellResult
 from harness.leaderboard.comparison import measure, measured_row
 from harness.leaderboard.definition import ColumnDefinition, Definition, RowDefinition, Setting
 from harness.leaderboard.rows import Row
+from harness.plan import Plan
 from harness.request import Request
-from harness.types import ThreatModel
+from harness.types import Subject, ThreatModel
 
 _BARE = ColumnDefinition(label="", settings={})
 
@@ -18,7 +20,7 @@ _BARE = ColumnDefinition(label="", settings={})
 def requests(definition: Definition, rows: Sequence[Row], only: Sequence[str] = ()) -> list[Request]:
     """The fewest requests that measure every missing cell, in the order of the board; none where it is complete.
 
-    A ranked board asks for all of its attacks: what is recorded already is reused. `only`: these datasets.
+    A ranked board asks for all of its attacks; see `lacking`. `only`: these datasets.
 
     Raises:
         NothingSelected: where no row names a defense, or none is on a dataset of `only`.
@@ -52,6 +54,33 @@ def requests(definition: Definition, rows: Sequence[Row], only: Sequence[str] = 
         every = (tuple(definition.attacks), tuple(definition.analyses))
         found += [_request(setting, *every, defenses) for setting, defenses in by_setting.items()]
     return found
+
+
+def lacking(plan: Plan, rows: Sequence[Row]) -> Plan:
+    """The part of a plan whose subjects lack a cell or an analysis: nothing is trained for the others."""
+    left = [subject for subject in plan.subjects if not _complete(subject, plan, rows)]
+    return replace(
+        plan, subjects=left, groups=[group for group in plan.groups if group[0].subject in left],
+        analyses=[one for one in plan.analyses if one.subject in left],
+    )  # fmt: skip
+
+
+def _complete(subject: Subject, plan: Plan, rows: Sequence[Row]) -> bool:
+    recipe = subject.recipe.name if subject.recipe else ""
+    name = (plan.dataset_name, subject.defense, subject.arch, recipe, subject.train_seed)
+    row = next((r for r in rows if (r.dataset, r.defense, r.arch, r.recipe, r.train_seed) == name), None)
+    return row is not None and (
+        all(_enough(row.cells.get((c.attack, str(c.threat), c.seed)), plan) for c in plan.cells if c.subject == subject)
+        and all(one.analysis in row.analyses for one in plan.analyses if one.subject == subject)
+    )
+
+
+def _enough(cell: CellResult | None, plan: Plan) -> bool:
+    """Whether a cell is on as many images as are asked for."""
+    if cell is None:
+        return False
+    limit = plan.limit if plan.limit is not None else cell.split_size
+    return cell.n >= min(cell.split_size, round(limit * cell.split_size) if limit < 1 else limit)
 
 
 def unmeasured(definition: Definition, rows: Sequence[Row]) -> list[str]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ from harness.leaderboard import board as boards
 from harness.leaderboard import definition as definitions
 from harness.leaderboard.changes import changes, changes_markdown
 from harness.leaderboard.comparison import compare
-from harness.leaderboard.missing import requests
+from harness.leaderboard.missing import lacking, requests
 from harness.leaderboard.printed import read as read_printed
 from harness.leaderboard.rows import rows
+from harness.plan import plan
+from harness.request import Request
+from toy_plugins import toy_registry
 from toy_records import record
 
 TOML = """
@@ -239,6 +243,32 @@ def test_each_training_that_is_missing_is_asked_for(tmp_path):
     (board / "board.toml").write_text(RANKED)
     found = requests(definitions.read(board), measured)
     assert [(request.train_seed, request.attacks) for request in found] == [(seed, ("pgd-10",)) for seed in (2, 0, 1)]
+
+
+def test_nothing_is_done_for_subjects_that_a_board_has_whole():
+    """Toys under two attacks: one subject has both, one lacks an attack, one has too few images."""
+    registry = toy_registry()
+    asked = Request(defenses=["plain", "robust", "robust[mix=0.5]"], attacks=["unchanged", "one_step"], dataset="toy")
+    whole = plan(asked, registry)
+    threats = {cell.attack: str(cell.threat) for cell in whole.cells}
+
+    def of(defense, attack, n=4):
+        bits = "1" * n
+        return record(
+            attack, defense, threats[attack], span=(0, n), clean=bits, raw=bits, last=bits, any_=bits, dataset="toy",
+            arch="tiny", recipe="toy", weights_sha256=str(hash(defense)),
+        )  # fmt: skip
+
+    measured = rows([
+        of("plain", "unchanged"), of("plain", "one_step"), of("robust", "unchanged"),
+        of("robust[mix=0.5]", "unchanged"), of("robust[mix=0.5]", "one_step", n=3),
+    ])  # fmt: skip
+    left = lacking(whole, measured)
+    assert [subject.defense for subject in left.subjects] == ["robust", "robust[mix=0.5]"]
+    assert {cell.subject.defense for cell in left.cells} == {"robust", "robust[mix=0.5]"}
+    limited = lacking(plan(replace(asked, limit=3), registry), measured)
+    assert [subject.defense for subject in limited.subjects] == ["robust"]
+    assert lacking(plan(replace(asked, defenses=["plain"]), registry), measured).groups == []
 
 
 def test_a_ranked_board_names_the_settings_it_lacks(tmp_path):
