@@ -17,7 +17,7 @@ MEANING = {
     "eps_floor": f"more than {t.FLOOR:g} point above chance stands where the budget covers every image, or a larger "
     f"budget leaves more than {t.RISE:g} points more: the attacks fail, not the perturbation",
     "false_claims": "the attack reported broken images that the harness judges correct",
-    "limited": "fewer images than the split has; not ranked",
+    "limited": "fewer images than the split has: ranked only where a board says so",
     "losses_disagree": f"the same attack with another loss is more than {t.LOSS_GAP:g} points away: one of the "
     "gradients is masked",
     "no_adaptive": "its prediction hides a choice from gradients, and no attack that knows of it was run",
