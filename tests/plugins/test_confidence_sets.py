@@ -154,8 +154,9 @@ def test_an_installed_attack_finds_what_it_breaks_itself():
     y = model(x).argmax(dim=1).detach()
     split = Split(pixels=test.split.pixels, labels=y.numpy())
     peers = Installed(
-        registry=discover(), dataset=DATASET, data_sha256="0" * 64, seed=0, uses=None, network_of=lambda name: model
-    )
+        registry=discover(), dataset=DATASET, data_sha256="0" * 64, seed=0, uses=None, network_of=lambda name: model,
+        train=toys.toy_part,
+    )  # fmt: skip
     model.requires_grad_(False)
     ctx = AnalysisContext(
         model=model, network=model, stand_ins={}, defense_params={}, test=LoadedPart(split, split_sha256(split)),
