@@ -68,7 +68,7 @@ class _Run:
         self.data = LoadedDataset(plan.dataset, plan.dataset_name, settings.data_root, plan.location)
         self.test = self.data.part("test")
         self.order = self.data.order()
-        self.n = _limit(plan.limit, len(self.test))
+        self.n = plan.images(len(self.test))
         self.outcome = Outcome(subjects=plan.subjects, dataset=self.data.name)
         self.deployer = Deployer(registry, self.data, settings.checkpoints, self.device, reporter)
         self.ready: list[Deployment | None] = []
@@ -256,12 +256,6 @@ class _Run:
         self.outcome.computed += 1
         for line in self.registry.observe(value):
             self.reporter.warn(line)
-
-
-def _limit(limit: float | None, size: int) -> int:
-    if limit is None:
-        return size
-    return min(size, max(1, round(limit * size)) if limit < 1 else int(limit))
 
 
 def _document(plan: Plan, data: LoadedDataset, n: int, keys: list[str], absent: list[str]) -> records.Record:

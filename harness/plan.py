@@ -64,6 +64,12 @@ class Plan:
         """Every cell, in the order in which they run."""
         return [cell for group in self.groups for cell in group]
 
+    def images(self, size: int) -> int:
+        """How many images of a test split of this size are asked for: its number, or a share of the split."""
+        if self.limit is None:
+            return size
+        return min(size, max(1, round(self.limit * size)) if self.limit < 1 else int(self.limit))
+
 
 def plan(request: Request, registry: Registry) -> Plan:
     """Resolve every name and check that it all fits together.

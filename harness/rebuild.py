@@ -87,6 +87,7 @@ class Rebuilder:
         self.weights, self.problems = weights, problems
         self.registry, self.data_root, self.device = registry, data_root, device
         self._found: dict[str, Rebuilt | str] = {}
+        self._files: dict[str, Path | None] = {}
 
     def get(self, subject: Record) -> Rebuilt | str:
         """A subject, or in a line why it cannot be had: a problem where its weights are there.
@@ -99,15 +100,24 @@ class Rebuilder:
             self._found[key] = self._get(subject)
         return self._found[key]
 
-    def loads(self, defense: str) -> bool:
-        """Whether a defense brings its own weights; False for one that is not installed."""
+    def has(self, subject: Record) -> bool:
+        """Whether the weights of a subject are here, or its defense, if it is installed, brings them."""
+        if self._file(subject) is not None:
+            return True
         try:
-            return self.registry.entry(Defense, defense).spec.load is not None
+            return self.registry.entry(Defense, subject["defense"]).spec.load is not None
         except UsageError:
             return False
 
+    def _file(self, subject: Record) -> Path | None:
+        """The weights of a subject; looked for once, as a run has to read every card."""
+        key = digest(subject)
+        if key not in self._files:
+            self._files[key] = self.weights(subject)
+        return self._files[key]
+
     def _get(self, subject: Record) -> Rebuilt | str:
-        weights = self.weights(subject)
+        weights = self._file(subject)
         try:
             return rebuilt(subject, weights, self.registry, self.data_root, self.device)
         except (UsageError, PluginError, CheckpointError, BoardMismatch, BrokenModel) as error:

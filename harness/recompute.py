@@ -44,7 +44,7 @@ def recompute(result: Verification, networks: Rebuilder, number: int, seed: int,
     """
     make_reproducible()
     cells = [record for record in result.records if record["identity"]["kind"] == CELL]
-    able = [record for record in cells if _can(record, result, networks)]
+    able = [record for record in cells if _can(record, networks)]
     if not able:
         raise NothingSelected(f"none of the {len(cells)} shards of {result.folder} can be attacked again")
     chosen = random.Random(seed).sample(sorted(able, key=lambda record: str(record["key"])), min(number, len(able)))
@@ -62,11 +62,10 @@ def recompute(result: Verification, networks: Rebuilder, number: int, seed: int,
         yield f"{name}: {told}"
 
 
-def _can(record: Record, result: Verification, networks: Rebuilder) -> bool:
+def _can(record: Record, networks: Rebuilder) -> bool:
     head = record["identity"]
     drawn = head["passes"] > 1 or "stochastic" in record["outcome"]["flags"]
-    there = result.weights(head) is not None or networks.loads(head["defense"])
-    return there and not drawn and "surrogate" not in head["supplies"]
+    return not drawn and "surrogate" not in head["supplies"] and networks.has(subject_of(head))
 
 
 def _name(head: Record) -> str:

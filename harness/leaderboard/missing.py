@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.errors import NothingSelected
-from harness.leaderboard.cells import CellResult
 from harness.leaderboard.comparison import measure, measured_row
 from harness.leaderboard.definition import ColumnDefinition, Definition, RowDefinition, Setting
 from harness.leaderboard.rows import Row
 from harness.plan import Plan
 from harness.request import Request
-from harness.types import Subject, ThreatModel
+from harness.types import Cell, Subject, ThreatModel
 
 _BARE = ColumnDefinition(label="", settings={})
 
@@ -70,17 +69,15 @@ def _complete(subject: Subject, plan: Plan, rows: Sequence[Row]) -> bool:
     name = (plan.dataset_name, subject.defense, subject.arch, recipe, subject.train_seed)
     row = next((r for r in rows if (r.dataset, r.defense, r.arch, r.recipe, r.train_seed) == name), None)
     return row is not None and (
-        all(_enough(row.cells.get((c.attack, str(c.threat), c.seed)), plan) for c in plan.cells if c.subject == subject)
+        all(_enough(row, cell, plan) for cell in plan.cells if cell.subject == subject)
         and all(one.analysis in row.analyses for one in plan.analyses if one.subject == subject)
     )
 
 
-def _enough(cell: CellResult | None, plan: Plan) -> bool:
-    """Whether a cell is on as many images as are asked for."""
-    if cell is None:
-        return False
-    limit = plan.limit if plan.limit is not None else cell.split_size
-    return cell.n >= min(cell.split_size, round(limit * cell.split_size) if limit < 1 else limit)
+def _enough(row: Row, cell: Cell, plan: Plan) -> bool:
+    """Whether a cell is measured on as many images as are asked for."""
+    found = row.cells.get((cell.attack, str(cell.threat), cell.seed))
+    return found is not None and found.n >= plan.images(found.split_size)
 
 
 def unmeasured(definition: Definition, rows: Sequence[Row]) -> list[str]:
@@ -88,9 +85,9 @@ def unmeasured(definition: Definition, rows: Sequence[Row]) -> list[str]:
     found = []
     for row in definition.rows:
         setting = definition.setting(row, _BARE)
-        lacking = [seed for seed in setting.train_seeds if not _has(measured_row(row, setting, rows, seed), setting)]
-        some = len(lacking) < len(setting.train_seeds)
-        found += [f"{row.label} (training seed {seed})" for seed in lacking] if some else [row.label]
+        left = [seed for seed in setting.train_seeds if not _has(measured_row(row, setting, rows, seed), setting)]
+        some = len(left) < len(setting.train_seeds)
+        found += [f"{row.label} (training seed {seed})" for seed in left] if some else [row.label]
     return found
 
 

@@ -54,13 +54,12 @@ def ranks(rows: Sequence[Row], threat: str, rank_limited: bool = False) -> list[
     None for rows that have no number there, or not all images of the split, unless `rank_limited`. Of several
     trainings of one defense the one with the lowest seed competes, the others have None.
     """
-    first = [together[0] for together in trainings(rows)]
     worst = [row.worst(threat) for row in rows]
     full = [max((cell.split_size for cell in row.cells.values()), default=0) for row in rows]
     counted = [
         i
         for i, bits in enumerate(worst)
-        if bits and (rank_limited or len(bits) == full[i]) and any(rows[i] is row for row in first)
+        if bits and (rank_limited or len(bits) == full[i]) and _competes(rows[i], rows)
     ]
     beaten = dict.fromkeys(counted, 0)
     for test in paired_tests([worst[i] for i in counted]):
@@ -91,4 +90,9 @@ def in_order(rows: Sequence[Row], ranked: Sequence[int | None]) -> list[int]:
 
 def unranked(row: Row, rows: Sequence[Row]) -> str:
     """Why a row has no rank, in words."""
-    return "not ranked" if any(row is together[0] for together in trainings(rows)) else "another training"
+    return "not ranked" if _competes(row, rows) else "another training"
+
+
+def _competes(row: Row, rows: Sequence[Row]) -> bool:
+    """Whether it is the first of its trainings."""
+    return any(row is together[0] for together in trainings(rows))

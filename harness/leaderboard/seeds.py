@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.leaderboard.cells import CellResult
+from harness.leaderboard.readings import KNOWS
 from harness.leaderboard.rows import Row
-
-READINGS = ("static", "transfer", "blackbox", "adaptive", "")
 
 
 def trainings(rows: Sequence[Row]) -> list[list[Row]]:
@@ -30,7 +29,7 @@ def training_notes(rows: Sequence[Row], threat: str) -> Iterator[str]:
     """
     for together in trainings(rows):
         told = _told("clean", [row.clean for row in together])
-        for knowledge in READINGS if all(threat in row.ranked_threats() for row in together) else ():
+        for knowledge in (*KNOWS, "") if all(threat in row.ranked_threats() for row in together) else ():
             name = f"worst case, {knowledge}" if knowledge else "worst case"
             told += _told(name, _worst(together, threat, knowledge))
         if len(together) > 1:
