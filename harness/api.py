@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import CheckpointError, DataError, HarnessError, NotApplicable, PluginError, UsageError
-from harness.hookspecs import hookimpl
+from harness.registry.hookspecs import hookimpl
 from harness.types import (
     FROM_DATASET,
     TRAINING_EPS,

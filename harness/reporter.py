@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from harness.types import Cell, Subject
 
-if TYPE_CHECKING:
-    from harness.training import EpochReport
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochReport:
+    """What one epoch came to; accuracies on the validation slice, robust ones under the recipe's inner attack."""
+
+    epoch: int
+    loss: float
+    clean: float
+    robust: float
 
 
 class Reporter:

@@ -344,7 +344,7 @@ class Architecture:
 class Analysis:
     """Something measured of a defense besides its accuracy: `run(ctx, **params)` returns name -> `Quantity`.
 
-    `ctx` is a `harness.analysis.AnalysisContext`.
+    `ctx` is a `harness.models.analysis.AnalysisContext`.
 
     Args:
         only_of: the defenses that it is about; empty for all.

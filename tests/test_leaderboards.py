@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from harness.discovery import discover
 from harness.leaderboard import definition as definitions
 from harness.leaderboard.board import check
 from harness.leaderboard.printed import FILE
-from harness.names import format_name, overrides, parse_name, resolve, split_target
-from harness.plan import find_dataset
-from harness.subjects import find_recipe
+from harness.planning.plan import find_dataset
+from harness.planning.subjects import find_recipe
+from harness.registry.discovery import discover
+from harness.registry.names import format_name, overrides, parse_name, resolve, split_target
 from harness.types import Analysis, Architecture, Attack, Defense
 
 BOARDS = sorted(path.parent for path in (ROOT / "leaderboards").glob("*/board.toml"))

@@ -11,9 +11,9 @@ import typer
 
 from harness.cli import options
 from harness.errors import UsageError
-from harness.plan import Plan, plan
-from harness.registry import Registry
-from harness.request import Request
+from harness.planning.plan import Plan, plan
+from harness.planning.request import Request
+from harness.registry.registry import Registry
 
 DECIDED = (
     "defense", "model", "attacks", "analyses", "threat", "limit", "arch", "recipe", "weights", "sha256", "seed",
@@ -96,7 +96,7 @@ def command(
     registry = options.registry(plugin, no_plugin, strict_plugins)
     own = None
     if model:
-        from harness.own_model import own_model
+        from harness.models.own_model import own_model
 
         own = own_model(model, weights, sha256)
         registry = own.join(registry)
@@ -114,11 +114,11 @@ def command(
     if own:
         own.check(planned[0].dataset, train_seed)
 
-    from harness.bench import bench
     from harness.cli.result import result
     from harness.cli.screen import Screen
-    from harness.engine.inline import NOT_APPLICABLE
-    from harness.outcome import Settings
+    from harness.evaluation.attempt import NOT_APPLICABLE
+    from harness.running.outcome import Settings
+    from harness.running.run import bench
 
     screen = Screen(progress)
     screen.header(registry, device)
@@ -144,11 +144,11 @@ def _lacking(board: str, datasets: Sequence[str], output: Path, registry: Regist
     Raises:
         UsageError: where there is no such board.
     """
-    from harness import store
     from harness.leaderboard import definition as definitions
     from harness.leaderboard.missing import lacking, requests
-    from harness.leaderboard.rows import rows
-    from harness.leaderboard.sources import read_records
+    from harness.results.rows import rows
+    from harness.results.sources import read_records
+    from harness.storage import runs
 
     folder = Path(board) if Path(board).is_dir() else Path("leaderboards") / board
     definition = definitions.read(folder)
@@ -162,5 +162,5 @@ def _lacking(board: str, datasets: Sequence[str], output: Path, registry: Regist
         of = f" on {', '.join(datasets)}" if datasets else ""
         print(f"nothing to do: every cell of {folder}{of} is measured", file=sys.stderr)
         raise typer.Exit(0)
-    store.lend(output, f"board-{folder.name}", records)
+    runs.lend(output, f"board-{folder.name}", records)
     return found

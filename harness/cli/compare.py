@@ -21,8 +21,8 @@ def compare(
     from rich.console import Console
     from rich.table import Table
 
-    from harness.leaderboard.pairs import pairs
-    from harness.leaderboard.sources import find_row
+    from harness.results.pairs import pairs
+    from harness.results.sources import find_row
 
     found = pairs(find_row(first, source), find_row(second, source))
     console = Console(markup=False, highlight=False)
@@ -57,8 +57,8 @@ def diff(
 ) -> None:
     """Print what changed as a Markdown table. Exit code 4 where a cell is gone or left the old interval."""
     from harness.leaderboard.changes import changes, changes_markdown
-    from harness.leaderboard.rows import rows
-    from harness.leaderboard.sources import read_records
+    from harness.results.rows import rows
+    from harness.results.sources import read_records
 
     found = changes(rows(read_records(old)), rows(read_records(new)))
     print(changes_markdown(found), end="")

@@ -12,7 +12,7 @@ import typer
 
 from harness import __version__
 from harness.cli import options
-from harness.registry import broken_line
+from harness.registry.registry import broken_line
 
 EXTRAS = {
     "pyautoattack": "autoattack",

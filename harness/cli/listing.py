@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from harness.audit.meaning import MEANING
 from harness.cli import options
 from harness.errors import UnknownName
-from harness.names import format_name, format_value
-from harness.registry import Registry
-from harness.selection import groups
+from harness.planning.selection import groups
+from harness.registry.names import format_name, format_value
+from harness.registry.registry import Registry
+from harness.results.audit.meaning import MEANING
 from harness.types import Analysis, Architecture, Attack, Dataset, Defense, ThreatKind
 
 TOPICS = (

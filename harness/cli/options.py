@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from harness.discovery import discover
 from harness.errors import PluginError, UsageError
-from harness.registry import Registry, broken_line
+from harness.registry.discovery import discover
+from harness.registry.registry import Registry, broken_line
 from harness.types import parse_number
 
 PIPED_WIDTH = 200

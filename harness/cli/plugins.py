@@ -8,7 +8,7 @@ import typer
 
 from harness.cli import options
 from harness.errors import UnknownName
-from harness.registry import NOUNS
+from harness.registry.registry import NOUNS
 
 
 def command(

@@ -8,11 +8,9 @@ from typing import Any
 
 from rich.table import Table
 
-from harness import atomic
 from harness.cli.screen import Screen
-from harness.engine.inline import NOT_APPLICABLE
+from harness.evaluation.attempt import NOT_APPLICABLE
 from harness.leaderboard.analyses import analyses_csv, analysis_lines, short
-from harness.leaderboard.rows import Row, rows
 from harness.leaderboard.tables import (
     READINGS,
     States,
@@ -28,7 +26,9 @@ from harness.leaderboard.tables import (
     wide,
     worst_text,
 )
-from harness.outcome import Outcome
+from harness.results.rows import Row, rows
+from harness.running.outcome import Outcome
+from harness.storage import atomic
 from harness.types import Skip
 
 

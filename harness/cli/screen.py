@@ -17,12 +17,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from harness import __version__
 from harness.cli.options import PIPED_WIDTH
 from harness.errors import UsageError
-from harness.machine import describe, pick_device
-from harness.outcome import Interrupted
-from harness.plan import Plan
-from harness.registry import Registry
-from harness.reporter import Reporter
-from harness.training import EpochReport
+from harness.evaluation.machine import describe, pick_device
+from harness.planning.plan import Plan
+from harness.registry.registry import Registry
+from harness.reporter import EpochReport, Reporter
+from harness.running.outcome import Interrupted
 from harness.types import Cell, Subject
 
 PLAIN_SECONDS = 30.0

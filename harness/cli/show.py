@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import options
-from harness.names import default_value, format_value, parse_name
-from harness.registry import NOUNS
+from harness.registry.names import default_value, format_value, parse_name
+from harness.registry.registry import NOUNS
 from harness.types import OneOf, Recipe, format_budget
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import typer
 
 from harness.cli import options
-from harness.plan import plan
-from harness.request import Request
+from harness.planning.plan import plan
+from harness.planning.request import Request
 
 
 def command(
@@ -35,10 +35,10 @@ def command(
     )
     planned = plan(request, registry)
 
-    from harness import checkpoints
     from harness.cli.screen import Screen
-    from harness.data import LoadedDataset
-    from harness.machine import make_reproducible, pick_device
+    from harness.data.dataset import LoadedDataset
+    from harness.evaluation.machine import make_reproducible, pick_device
+    from harness.training import checkpoints
 
     screen = Screen(progress)
     screen.header(registry, device)

@@ -36,7 +36,7 @@ def command(
     500, and other numbers within 2 %, as processors round differently. Left out are attacks from a surrogate, random
     defenses, and networks whose weights are not kept; the recipe is what the record says, not checked.
     """
-    from harness.verify import verify
+    from harness.verification.verify import verify
 
     if batch_size < 1:
         raise typer.BadParameter("must be at least 1", param_hint="--batch-size")
@@ -44,17 +44,17 @@ def command(
         raise typer.BadParameter("must be at least 0", param_hint="--sample")
     result = verify(path)
     if rescore or sample:
-        from harness.machine import pick_device
-        from harness.rebuild import Rebuilder
+        from harness.evaluation.machine import pick_device
+        from harness.verification.rebuild import Rebuilder
 
         registry = options.registry(plugin, no_plugin)
         networks = Rebuilder(result.weights, result.problems, registry, data_root, pick_device(device))
     if rescore:
-        from harness.rescore import rescore as judge_again
+        from harness.verification.rescore import rescore as judge_again
 
         judge_again(result, networks, batch_size)
     if sample:
-        from harness.recompute import recompute
+        from harness.verification.sample import recompute
 
         for line in recompute(result, networks, sample, seed, batch_size):
             print(line, flush=True)

@@ -29,7 +29,7 @@ def convert(
     ] = None,
 ) -> None:
     """Convert a state dict to safetensors, without ever running code from the file."""
-    from harness import weights
+    from harness.storage import weights
 
     target = output or source.with_suffix(".safetensors")
     pairs = [pair.partition("=") for pair in rename]

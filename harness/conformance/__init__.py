@@ -12,8 +12,8 @@ from harness.conformance.datasets import check_architecture, check_dataset
 from harness.conformance.defenses import check_defense
 from harness.conformance.report import CheckResult
 from harness.errors import UsageError
-from harness.names import parse_name
-from harness.registry import Registry
+from harness.registry.names import parse_name
+from harness.registry.registry import Registry
 from harness.types import Analysis, Architecture, Attack, Dataset, Defense, ThreatKind
 
 __all__ = [

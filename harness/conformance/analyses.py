@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.analysis import AnalysisContext, measure
 from harness.api import Analysis, Defense
 from harness.conformance import toys
 from harness.conformance.report import CheckResult, NotApplicable, run_checks
 from harness.conformance.toy_training import DATASET, toy_context, toy_neighbour, toy_params, train_toy
-from harness.discovery import discover
-from harness.names import default_value, plain
-from harness.oracle import fingerprint
-from harness.peers import Peers
+from harness.evaluation.oracle import fingerprint
+from harness.models.analysis import AnalysisContext, measure
+from harness.registry.discovery import discover
+from harness.registry.names import default_value, plain
+from harness.training.peers import Peers
 
 UNPROTECTED = Defense(name="toy", step=lambda model, x, y, ctx: torch.nn.functional.cross_entropy(model(x), y))
 """What an analysis of every defense is tried on."""

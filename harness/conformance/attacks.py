@@ -12,9 +12,9 @@ import torch
 from harness.conformance import toys
 from harness.conformance.report import CheckResult, NotApplicable, run_checks
 from harness.conformance.trial import Trial
-from harness.evaluate import run_attack
-from harness.judge import Judge
-from harness.oracle import Oracle
+from harness.evaluation.call import run_attack
+from harness.evaluation.judge import Judge
+from harness.evaluation.oracle import Oracle
 from harness.types import Attack, ThreatKind, ThreatModel, Value
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from harness.conformance.report import CheckResult, NotApplicable, run_checks
-from harness.data import LoadedDataset
+from harness.data.dataset import LoadedDataset
 from harness.errors import DataError, UsageError
-from harness.names import default_value
 from harness.networks import Classifier
+from harness.registry.names import default_value
 from harness.types import Architecture, Dataset
 
 SHAPES = ((1, 8, 8), (1, 28, 28), (3, 32, 32))

@@ -11,12 +11,13 @@ from torch import nn
 from harness.api import TRAINING_EPS, Dataset, Defense, InnerAttack, Recipe
 from harness.conformance import toys
 from harness.conformance.report import NotApplicable
-from harness.context import isolated
-from harness.discovery import discover
-from harness.names import default_value, plain
-from harness.oracle import tensors_sha256
-from harness.peers import Peers
-from harness.training import SavedState, TrainContext, fit
+from harness.evaluation.isolation import isolated
+from harness.registry.discovery import discover
+from harness.registry.names import default_value, plain
+from harness.storage.weights import tensors_sha256
+from harness.training.context import SavedState, TrainContext
+from harness.training.loop import fit
+from harness.training.peers import Peers
 
 EPS = 0.05
 RECIPE = Recipe(name="toy", arch="toy", epochs=3, batch=32, lr=1e-3, inner=InnerAttack(steps=2))

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.data import LoadedPart, split_sha256
-from harness.measurement import Shard
+from harness.data.dataset import LoadedPart, split_sha256
+from harness.data.shard import Shard
 from harness.networks import Classifier
 from harness.types import Split
 

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from harness import threats
 from harness.conformance import toys
 from harness.conformance.report import NotApplicable
-from harness.context import AttackContext, Supplies
-from harness.evaluate import evaluate, pick, run_attack
-from harness.judge import Judge
-from harness.measurement import Measurement, Refused
-from harness.names import resolve
-from harness.oracle import Oracle
+from harness.evaluation.call import pick, run_attack
+from harness.evaluation.context import AttackContext, Supplies
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.judge import Judge
+from harness.evaluation.measurement import Measurement, Refused
+from harness.evaluation.oracle import Oracle
+from harness.registry import norms
+from harness.registry.names import resolve
 from harness.types import FROM_DATASET, Attack, Cell, Result, Subject, ThreatKind, ThreatModel, Value
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from harness.types import Images, Labels
 
 STEP_SHARE = Fraction(1, 4)
-BUILT_IN = {kind.name: kind for kind in threats.harness_threat_models()}
+BUILT_IN = {kind.name: kind for kind in norms.harness_threat_models()}
 NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
 
 

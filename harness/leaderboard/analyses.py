@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.leaderboard.markdown import joined
-from harness.leaderboard.rows import ROW_FIELDS, Row
+from harness.results.rows import ROW_FIELDS, Row
 
 ANALYSIS_COLUMNS = (*ROW_FIELDS, "analysis", "quantity", "value", "unit", "n")
 

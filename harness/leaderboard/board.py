@@ -7,7 +7,6 @@ import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness import atomic
 from harness.errors import BoardMismatch, StoreError
 from harness.leaderboard import definition as definitions
 from harness.leaderboard import environments, evidence, printed
@@ -16,10 +15,11 @@ from harness.leaderboard.definition import Definition
 from harness.leaderboard.export import paper_latex, ranked_latex, robustbench_json
 from harness.leaderboard.missing import unmeasured
 from harness.leaderboard.paper_table import paper_csv, paper_markdown
-from harness.leaderboard.rows import Row, rows
 from harness.leaderboard.tables import tidy, wide
-from harness.records import Record, compact, read_compacted
-from harness.store import expected
+from harness.results.rows import Row, rows
+from harness.storage import atomic
+from harness.storage.records import Record, compact, read_compacted
+from harness.storage.runs import expected
 
 RECORDS, ANALYSES = "records.jsonl", "analyses.csv"
 NAMING = ("row", "dataset", "defense", "arch", "recipe", "train_seed", "threat", "attack", "analysis", "quantity")

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.leaderboard.markdown import joined
-from harness.leaderboard.rows import Row
 from harness.leaderboard.tables import percent
-from harness.stats import wilson
+from harness.results.rows import Row
+from harness.results.stats import wilson
 
 ADDED, MISSING, WITHIN, OUTSIDE = "added", "missing", "within the interval", "outside the interval"
 Key = tuple[str, ...]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.leaderboard.cells import CellResult
 from harness.leaderboard.definition import ColumnDefinition, Definition, RowDefinition, Setting
 from harness.leaderboard.printed import Key, PrintedValue
-from harness.leaderboard.rows import Row
-from harness.stats import wilson
+from harness.results.cells import CellResult
+from harness.results.rows import Row
+from harness.results.stats import wilson
 
 NOT_MEASURED = "not measured"
 REPRODUCED = "reproduced"

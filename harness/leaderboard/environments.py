@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness import atomic
-from harness.canonical import readable
 from harness.errors import BoardMismatch, StoreError
+from harness.storage import atomic
+from harness.storage.canonical import readable
 
 FILE = "environments.json"
 STAMP = "environment.json"

@@ -16,12 +16,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import atomic
-from harness.breaks import Breaks, breaks, slug
-from harness.canonical import readable
 from harness.errors import BoardMismatch, StoreError
-from harness.records import Record
-from harness.witnesses import Witness, Witnesses, from_bytes, to_bytes
+from harness.storage import atomic
+from harness.storage.canonical import readable
+from harness.storage.records import Record
+from harness.witnesses.codec import Witness, Witnesses, from_bytes, to_bytes
+from harness.witnesses.coverage import Breaks, breaks, slug
 
 MANIFEST = "evidence.json"
 FOLDERS = ("witnesses", "weights")

@@ -12,8 +12,8 @@ from harness.leaderboard.comparison import NOT_MEASURED, compare
 from harness.leaderboard.definition import Definition
 from harness.leaderboard.paper_table import number
 from harness.leaderboard.printed import Key, PrintedValue
-from harness.leaderboard.rows import Row
 from harness.leaderboard.tables import attack_columns, cell_text, has_worst_case, percent, sections, worst_text
+from harness.results.rows import Row
 
 SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 AUTOATTACK = "aa_standard"

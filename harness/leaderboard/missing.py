@@ -8,9 +8,9 @@ from dataclasses import replace
 from harness.errors import NothingSelected
 from harness.leaderboard.comparison import measure, measured_row
 from harness.leaderboard.definition import ColumnDefinition, Definition, RowDefinition, Setting
-from harness.leaderboard.rows import Row
-from harness.plan import Plan
-from harness.request import Request
+from harness.planning.plan import Plan
+from harness.planning.request import Request
+from harness.results.rows import Row
 from harness.types import Cell, Subject, ThreatModel
 
 _BARE = ColumnDefinition(label="", settings={})

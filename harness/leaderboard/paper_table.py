@@ -9,8 +9,8 @@ from harness.leaderboard.comparison import NOT_MEASURED, ComparedCell, Measured,
 from harness.leaderboard.definition import Definition, RowDefinition
 from harness.leaderboard.markdown import joined
 from harness.leaderboard.printed import Key, PrintedValue
-from harness.leaderboard.rows import Row
 from harness.leaderboard.tables import flag_notes
+from harness.results.rows import Row
 
 PARTS = (
     "printed", "measured", "low", "high", "n", "seeds low", "seeds high", "trainings", "difference", "verdict",

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness import audit
 from harness.leaderboard.analyses import analyses_markdown
-from harness.leaderboard.cells import CellResult
 from harness.leaderboard.markdown import joined
-from harness.leaderboard.ranking import in_order, placed, ranks, unranked
-from harness.leaderboard.readings import KNOWS, knowledge_notes
-from harness.leaderboard.rows import ROW_FIELDS, Row
-from harness.leaderboard.seeds import attack_spread, training_notes
-from harness.names import format_value
-from harness.stats import wilson
+from harness.registry.names import format_value
+from harness.results import audit
+from harness.results.cells import CellResult
+from harness.results.ranking import in_order, placed, ranks, unranked
+from harness.results.readings import KNOWS, knowledge_notes
+from harness.results.rows import ROW_FIELDS, Row
+from harness.results.stats import wilson
+from harness.results.trainings import attack_spread, training_notes
 
 CAPTION = (
     "Per cent of images that are classified correctly and stand against any image the attack reported",

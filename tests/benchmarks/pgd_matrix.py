@@ -10,13 +10,13 @@ import warnings
 
 import torch
 
-from harness.data import LoadedDataset
-from harness.discovery import discover
-from harness.evaluate import evaluate
-from harness.judge import Judge
-from harness.measurement import Shard
-from harness.plan import plan
-from harness.request import Request
+from harness.data.dataset import LoadedDataset
+from harness.data.shard import Shard
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.judge import Judge
+from harness.planning.plan import plan
+from harness.planning.request import Request
+from harness.registry.discovery import discover
 from harness.types import Architecture, Attack
 
 STEPS = (10, 20, 40, 100)

@@ -10,9 +10,9 @@ from torch import nn
 
 from harness.api import InnerAttack, Recipe
 from harness.conformance import toys
-from harness.names import default_value
 from harness.networks import Classifier
-from harness.training import TrainContext
+from harness.registry.names import default_value
+from harness.training.context import TrainContext
 from harness_aalp import harness_defenses
 from harness_aalp.guided_dropout import contribution, keep_mask
 from harness_aalp.step import matching

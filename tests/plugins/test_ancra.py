@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness import discovery
 from harness.api import Architecture, Defense, InnerAttack, Recipe, UsageError
 from harness.conformance import toys
-from harness.names import default_value
 from harness.networks import Classifier, parameter_count, stage_outputs
 from harness.ops import ascend, cross_entropy, project_linf
-from harness.training import TrainContext, learning_rate
+from harness.registry import discovery
+from harness.registry.names import default_value
+from harness.training.context import TrainContext
+from harness.training.loop import learning_rate
 from harness_ancra import harness_defenses, recipes, stand_ins
 from harness_ancra.contrast import contrast, negatives
 from harness_ancra.layout import find_layout

@@ -12,10 +12,10 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from harness import weights
 from harness.errors import UsageError
-from harness.names import default_value
 from harness.networks import Classifier, parameter_count
+from harness.registry.names import default_value
+from harness.storage import weights
 from harness_vision import harness_architectures, harness_datasets
 from harness_vision.networks.normalisation import ImageStandardisation
 from harness_vision.networks.wide_resnet import MadryResNet, WideResNet

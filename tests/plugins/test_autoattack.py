@@ -20,19 +20,21 @@ import pytest
 import torch
 from torch import nn
 
-from harness import threats
 from harness.api import NotApplicable, UsageError
-from harness.context import AttackContext
-from harness.evaluate import evaluate, run_attack
-from harness.judge import Judge
-from harness.measurement import Measurement, Shard
-from harness.names import default_value, resolve
-from harness.oracle import Oracle
+from harness.data.shard import Shard
+from harness.evaluation.call import run_attack
+from harness.evaluation.context import AttackContext
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.judge import Judge
+from harness.evaluation.measurement import Measurement
+from harness.evaluation.oracle import Oracle
+from harness.registry import norms
+from harness.registry.names import default_value, resolve
 from harness.types import Cell, Result, Subject, ThreatModel
 from harness_autoattack import FEW_CLASS_STAGES, STAGES, harness_attacks
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-KINDS = {kind.name: kind for kind in threats.harness_threat_models()}
+KINDS = {kind.name: kind for kind in norms.harness_threat_models()}
 THEIR_NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 BUDGETS = {"linf": Fraction(6, 100), "l2": Fraction(4, 10), "l1": Fraction(1)}
 NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from harness import discovery
 from harness.api import Architecture, Dataset, InnerAttack, Recipe
 from harness.conformance import toys
-from harness.names import default_value
-from harness.training import TrainContext, learning_rate
+from harness.registry import discovery
+from harness.registry.names import default_value
+from harness.training.context import TrainContext
+from harness.training.loop import learning_rate
 from harness_baselines import harness_defenses, recipes
 from harness_baselines.divergence import tpap_mask
 

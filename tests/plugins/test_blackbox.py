@@ -8,21 +8,21 @@ import pytest
 import torch
 from torch import nn
 
-from harness import threats
 from harness.api import UsageError
 from harness.conformance import toys
-from harness.context import AttackContext
-from harness.evaluate import evaluate
-from harness.judge import Judge
-from harness.measurement import Measurement
+from harness.evaluation.context import AttackContext
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.judge import Judge
+from harness.evaluation.measurement import Measurement
+from harness.evaluation.oracle import AccessDenied, Oracle
 from harness.ops import margin
-from harness.oracle import AccessDenied, Oracle
+from harness.registry import norms
 from harness.types import Cell, Subject, ThreatModel
 from harness_blackbox import harness_attacks
 from harness_blackbox.spsa import BITS, estimate, rademacher
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-LINF = next(kind for kind in threats.harness_threat_models() if kind.name == "linf")
+LINF = next(kind for kind in norms.harness_threat_models() if kind.name == "linf")
 NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
 NEVER = Fraction(1, 10**9)
 """A budget that no search reaches, so that it spends every query."""

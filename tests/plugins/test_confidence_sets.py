@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from harness.analysis import AnalysisContext, measure
 from harness.api import Analysis
 from harness.conformance import toys
-from harness.data import LoadedPart, split_sha256
-from harness.discovery import discover
+from harness.data.dataset import LoadedPart, split_sha256
+from harness.models.analysis import AnalysisContext, measure
+from harness.registry.discovery import discover
 from harness.types import Split
 
 GROUPS = ("consistent", "inconsistent", "wrong_when_clean")
@@ -146,7 +146,7 @@ def test_examples_reach_the_attack_in_order_and_all_of_them():
 def test_an_installed_attack_finds_what_it_breaks_itself():
     """The consistent set under FGSM is the set that FGSM written anew leaves."""
     from harness.conformance.toy_training import DATASET
-    from harness.peers import Peers as Installed
+    from harness.training.peers import Peers as Installed
 
     model = toys.tiny_net()
     test = toys.toy_part(n=64, seed=9)

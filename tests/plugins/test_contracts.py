@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torchvision
 
-from harness import discovery
 from harness.conformance import analyses, attacks, check_dataset, datasets, defenses
 from harness.conformance.report import CheckResult, run_checks
 from harness.conformance.trial import Trial
-from harness.registry import broken_line
+from harness.registry import discovery
+from harness.registry.registry import broken_line
 from harness.types import Analysis, Architecture, Attack, Dataset, Defense, ThreatKind
 
 REGISTRY = discovery.discover()

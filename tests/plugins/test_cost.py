@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.analysis import AnalysisContext, measure
 from harness.api import Analysis, InnerAttack, Recipe
 from harness.conformance import toys
-from harness.discovery import discover
+from harness.models.analysis import AnalysisContext, measure
 from harness.networks import Classifier
-from harness.training import TrainContext
+from harness.registry.discovery import discover
+from harness.training.context import TrainContext
 from harness_cost.flops import count
 
 FIRST = 2 * (3 * 3 * 1) * 5 * (8 * 8)

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import checkpoints, discovery
-from harness.data import LoadedDataset
-from harness.oracle import tensors_sha256
+from harness.data.dataset import LoadedDataset
+from harness.planning.request import Request
+from harness.planning.subjects import find_subjects
+from harness.registry import discovery
 from harness.reporter import Reporter
-from harness.request import Request
-from harness.subjects import find_subjects
-from harness.trainee import build
+from harness.storage.weights import tensors_sha256
+from harness.training import checkpoints
+from harness.training.setup import build
 from harness.types import Dataset, Defense
 
 REGISTRY = discovery.discover()

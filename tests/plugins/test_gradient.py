@@ -10,19 +10,21 @@ import pytest
 import torch
 from torch import nn
 
-from harness import threats
-from harness.context import AttackContext
-from harness.evaluate import evaluate, run_attack
-from harness.judge import Judge
-from harness.measurement import Measurement, Shard
-from harness.names import default_value
+from harness.data.shard import Shard
+from harness.evaluation.call import run_attack
+from harness.evaluation.context import AttackContext
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.judge import Judge
+from harness.evaluation.measurement import Measurement
+from harness.evaluation.oracle import Oracle
 from harness.ops import margin
-from harness.oracle import Oracle
+from harness.registry import norms
+from harness.registry.names import default_value
 from harness.types import FROM_DATASET, Cell, Result, Subject, ThreatModel
 from harness_gradient import harness_attacks
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-LINF = next(kind for kind in threats.harness_threat_models() if kind.name == "linf")
+LINF = next(kind for kind in norms.harness_threat_models() if kind.name == "linf")
 NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
 SHA = "ab" * 32
 SHAPE = (1, 8, 8)

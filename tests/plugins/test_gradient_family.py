@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness import threats
 from harness.api import UsageError
-from harness.context import AttackContext, Supplies
-from harness.evaluate import run_attack
-from harness.names import resolve
+from harness.evaluation.call import run_attack
+from harness.evaluation.context import AttackContext, Supplies
+from harness.evaluation.oracle import Oracle
 from harness.ops import norm
-from harness.oracle import Oracle
-from harness.selection import groups
+from harness.planning.selection import groups
+from harness.registry import norms
+from harness.registry.names import resolve
 from harness.types import FROM_DATASET, Result, ThreatModel
 from harness_gradient import harness_attacks
 from harness_gradient.aims import aims, objective
@@ -30,7 +30,7 @@ from harness_gradient.published import CIFAR_DEVIATIONS
 from harness_gradient.transfer import diversify, gaussian, kernel_size, smooth
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-KINDS = {kind.name: kind for kind in threats.harness_threat_models()}
+KINDS = {kind.name: kind for kind in norms.harness_threat_models()}
 VARIANTS = ("pgd_l2", "pgd_t-40", "pgd_grid-40", "pgd_rescaled-40", "pgd_eot-40", "mi_fgsm", "dim", "ti_dim")
 PUBLISHED = ("fgsm_ss", "bim_ss", "fgsm_rs", "cw_inf_20_batchsum", "mi_fgsm_tpap")
 SHA = "ab" * 32

@@ -10,22 +10,24 @@ import pytest
 import torch
 from torch import nn
 
-from harness import discovery, threats
 from harness.api import Result, ThreatModel, UsageError
-from harness.context import AttackContext
-from harness.evaluate import evaluate, run_attack
-from harness.judge import Judge
-from harness.measurement import Measurement, Shard
-from harness.names import default_value
-from harness.oracle import Oracle
-from harness.selection import select_attacks
+from harness.data.shard import Shard
+from harness.evaluation.call import run_attack
+from harness.evaluation.context import AttackContext
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.judge import Judge
+from harness.evaluation.measurement import Measurement
+from harness.evaluation.oracle import Oracle
+from harness.planning.selection import select_attacks
+from harness.registry import discovery, norms
+from harness.registry.names import default_value
 from harness.types import Cell, Subject
 from harness_minimal import harness_attacks
 from harness_minimal.adam import Adam
 from harness_minimal.closest import beaten
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-KINDS = {kind.name: kind for kind in threats.harness_threat_models()}
+KINDS = {kind.name: kind for kind in norms.harness_threat_models()}
 NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
 SHA = "ab" * 32
 N = 16

@@ -8,18 +8,18 @@ from statistics import NormalDist
 import pytest
 import torch
 
-from harness import threats
 from harness.api import UsageError
 from harness.conformance import toys
-from harness.context import AttackContext
-from harness.evaluate import evaluate
-from harness.judge import Judge
-from harness.oracle import Oracle
+from harness.evaluation.context import AttackContext
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.judge import Judge
+from harness.evaluation.oracle import Oracle
+from harness.registry import norms
 from harness.types import Cell, Subject, ThreatModel
 from harness_noise import harness_attacks
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-KINDS = {kind.name: kind for kind in threats.harness_threat_models()}
+KINDS = {kind.name: kind for kind in norms.harness_threat_models()}
 NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
 EPS = Fraction(1, 10)
 UNIT = NormalDist()

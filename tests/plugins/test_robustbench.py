@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from harness.api import CheckpointError, DataError, Dataset, NotApplicable, PluginError, UsageError
-from harness.data import LoadedDataset
+from harness.data.dataset import LoadedDataset
 from harness_robustbench import harness_defenses, imports
 from harness_robustbench.catalogue import BUDGETS, Entry, entries
 from harness_robustbench.imports import zoo_loader

@@ -17,11 +17,11 @@ from harness.api import DataError, NotApplicable, PluginError, Split, UsageError
 from harness.conformance import toys
 from harness.conformance.defenses import check_defense
 from harness.conformance.toy_training import DATASET
-from harness.data import LoadedPart, split_sha256
-from harness.discovery import discover
-from harness.names import default_value
+from harness.data.dataset import LoadedPart, split_sha256
 from harness.networks import parameter_count, stage_outputs
-from harness.peers import Peers
+from harness.registry.discovery import discover
+from harness.registry.names import default_value
+from harness.training.peers import Peers
 from harness_simple_structure import eight_bit, harness_analyses, harness_defenses, metrics, mixtures, sampling, sets
 from harness_simple_structure.analysis import detector as analyse
 from harness_simple_structure.encoder import Encoder

@@ -15,14 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness import threats
 from harness.api import UsageError
-from harness.context import AttackContext
-from harness.evaluate import evaluate, run_attack
-from harness.judge import Judge
-from harness.measurement import Measurement, Refused, Shard
-from harness.names import resolve
-from harness.oracle import Oracle
+from harness.data.shard import Shard
+from harness.evaluation.call import run_attack
+from harness.evaluation.context import AttackContext
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.judge import Judge
+from harness.evaluation.measurement import Measurement, Refused
+from harness.evaluation.oracle import Oracle
+from harness.registry import norms
+from harness.registry.names import resolve
 from harness.types import Cell, Result, Subject, ThreatModel
 from harness_spatial import harness_attacks, harness_threat_models
 from harness_spatial.attacks import Search
@@ -32,7 +34,7 @@ from harness_spatial.threat import distance, verify
 from harness_spatial.warp import pull_inside, warp
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-KINDS = {kind.name: kind for kind in (*threats.harness_threat_models(), *harness_threat_models())}
+KINDS = {kind.name: kind for kind in (*norms.harness_threat_models(), *harness_threat_models())}
 NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
 SHA = "ab" * 32
 FREE = ThreatModel(kind="unbounded")

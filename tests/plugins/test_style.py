@@ -8,21 +8,21 @@ import pytest
 import torch
 from torch import nn
 
-from harness import threats
 from harness.api import NotApplicable, UsageError
 from harness.conformance import toys
-from harness.context import AttackContext, Supplies
-from harness.data import LoadedPart
-from harness.evaluate import evaluate
-from harness.judge import Judge
+from harness.data.dataset import LoadedPart
+from harness.evaluation.context import AttackContext, Supplies
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.judge import Judge
+from harness.evaluation.oracle import Oracle
 from harness.networks import Classifier
-from harness.oracle import Oracle
+from harness.registry import norms
 from harness.types import Cell, Split, Subject, ThreatModel
 from harness_style import harness_attacks
 from harness_style.choice import style_images
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-LINF = next(kind for kind in threats.harness_threat_models() if kind.name == "linf")
+LINF = next(kind for kind in norms.harness_threat_models() if kind.name == "linf")
 NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
 EPS = Fraction(1, 20)
 CLASSES = 3

@@ -16,12 +16,12 @@ from harness.api import NotApplicable, UsageError
 from harness.conformance import attacks, check_attack, toys
 from harness.conformance.report import run_checks
 from harness.conformance.trial import NOBODY, Trial
-from harness.context import isolated
-from harness.evaluate import evaluate
-from harness.judge import Judge
-from harness.measurement import Refused
-from harness.names import default_value, resolve
-from harness.oracle import fingerprint
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.isolation import isolated
+from harness.evaluation.judge import Judge
+from harness.evaluation.measurement import Refused
+from harness.evaluation.oracle import fingerprint
+from harness.registry.names import default_value, resolve
 from harness.types import Attack, Cell, ThreatModel
 from harness_torchattacks import harness_attacks
 from harness_torchattacks.adapter import Fenced

@@ -10,20 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness import discovery, threats
-from harness.analysis import AnalysisContext
 from harness.api import Dataset, InnerAttack, NotApplicable, Recipe, UsageError
 from harness.conformance import toys
-from harness.context import AttackContext, Supplies, isolated
-from harness.evaluate import evaluate
-from harness.judge import Judge
-from harness.measurement import Shard
-from harness.names import default_value
+from harness.data.shard import Shard
+from harness.evaluation.context import AttackContext, Supplies
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.isolation import isolated
+from harness.evaluation.judge import Judge
+from harness.evaluation.oracle import Oracle
+from harness.models.analysis import AnalysisContext
 from harness.ops import ascend, cross_entropy, project_linf
-from harness.oracle import Oracle
-from harness.peers import Peers
-from harness.registry import Registry
-from harness.training import TrainContext
+from harness.registry import discovery, norms
+from harness.registry.names import default_value
+from harness.registry.registry import Registry
+from harness.training.context import TrainContext
+from harness.training.peers import Peers
 from harness.types import FROM_DATASET, TRAINING_EPS, Attack, Cell, Subject, ThreatModel
 from harness_tpap import harness_analyses, harness_attacks, harness_defenses
 from harness_tpap.controls import observed, purification
@@ -33,7 +34,7 @@ from harness_tpap.surface import Surface, climb
 
 (TPAP,) = harness_defenses()
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-LINF = next(kind for kind in threats.harness_threat_models() if kind.name == "linf")
+LINF = next(kind for kind in norms.harness_threat_models() if kind.name == "linf")
 NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
 SHA = "cd" * 32
 S = 0.1  # the strength of the purification

@@ -17,10 +17,10 @@ import torch
 import torchvision
 from PIL import Image
 
-from harness.data import LoadedDataset
+from harness.data.dataset import LoadedDataset
 from harness.errors import DataError
-from harness.names import default_value
 from harness.networks import Classifier, parameter_count
+from harness.registry.names import default_value
 from harness.types import Split
 from harness_vision import datasets, harness_architectures, harness_datasets, images
 

@@ -14,12 +14,14 @@ from scipy.stats import wasserstein_distance
 from torch import nn
 
 from harness.api import UsageError
-from harness.context import AttackContext
-from harness.evaluate import evaluate, run_attack
-from harness.judge import Judge
-from harness.measurement import Measurement, Shard
-from harness.names import default_value
-from harness.oracle import Oracle
+from harness.data.shard import Shard
+from harness.evaluation.call import run_attack
+from harness.evaluation.context import AttackContext
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.judge import Judge
+from harness.evaluation.measurement import Measurement
+from harness.evaluation.oracle import Oracle
+from harness.registry.names import default_value
 from harness.types import Cell, Result, Subject, ThreatModel
 from harness_wasserstein import harness_attacks, harness_threat_models
 from harness_wasserstein.capacity import return_to_sender

@@ -1,0 +1,1 @@
+"""Attack one shard and judge it."""

@@ -1,0 +1,54 @@
+"""Calling an attack and picking from what it returned."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness.errors import HarnessError
+from harness.evaluation.context import AttackContext
+from harness.evaluation.isolation import isolated
+from harness.evaluation.oracle import Oracle
+from harness.types import Attack, Result, ThreatModel, Value
+
+if TYPE_CHECKING:
+    from harness.types import Images, Labels
+
+
+def run_attack(
+    attack: Attack, oracle: Oracle, x: Images, y: Labels, threat: ThreatModel, ctx: AttackContext,
+    params: Mapping[str, Value],
+) -> tuple[Any, str]:  # fmt: skip
+    """Call an attack on copies of its inputs, in isolation; returns what it returned and what it printed."""
+    arguments: dict[str, Any] = {k: float(v) if isinstance(v, Fraction) else v for k, v in params.items()}
+    if takes_ctx(attack):
+        arguments["ctx"] = ctx
+    with isolated("attack", ctx.seed, ctx.data_sha256, ctx.examples[0]) as output:
+        returned = attack.run(oracle, x.clone(), y.clone(), threat, **arguments)
+    return returned, output.getvalue()
+
+
+def pick(attack: Attack, returned: Any, steps: int, longest: int, prefix: str | None) -> Result:
+    """The result for one prefix length, with plain images wrapped.
+
+    Raises:
+        HarnessError: where the attack returned something else, or no snapshot for it.
+    """
+    result = Result(last=returned) if isinstance(returned, torch.Tensor) else returned
+    if type(result) is not Result:
+        raise HarnessError(f"attack '{attack.name}' returned {type(returned).__name__}; return images or a Result")
+    if prefix is None or (steps == longest and steps not in (result.snapshots or {})):
+        return result
+    if result.snapshots is None or steps not in result.snapshots:
+        raise HarnessError(f"attack '{attack.name}' declares prefix '{prefix}' but gave no snapshot for {steps}")
+    return pick(attack, result.snapshots[steps], steps, longest, None)
+
+
+def takes_ctx(attack: Attack) -> bool:
+    """Whether its function accepts `ctx`; one that does not draws from global generators, if at all."""
+    run = getattr(attack.run, "resolve", lambda: attack.run)()
+    return any(p.name == "ctx" or p.kind is p.VAR_KEYWORD for p in inspect.signature(run).parameters.values())

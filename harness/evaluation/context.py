@@ -1,0 +1,139 @@
+"""What an attack may use besides the model, for one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from harness.data.seeds import Distribution, noise
+from harness.errors import HarnessError, NotApplicable
+from harness.evaluation.oracle import Oracle
+from harness.networks import Classifier, stage_outputs
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.data.dataset import LoadedPart
+    from harness.types import Images
+
+__all__ = ["AttackContext", "Supplies"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supplies:
+    """What a run offers to attacks that ask for it: see `Attack.needs`; `deadline` is on the monotonic clock.
+
+    `stand_ins`: those of the defense under attack.
+    """
+
+    surrogate: nn.Module | None = None
+    stand_ins: Mapping[str, nn.Module] = field(default_factory=dict)
+    train: LoadedPart | None = None
+    cache_dir: Path | None = None
+    deadline: float | None = None
+
+
+class AttackContext:
+    """Handed to an attack as `ctx`, for one batch.
+
+    `steps_wanted`: for an attack with a prefix parameter, every value that a snapshot is wanted for, ascending.
+    `cache_dir`: a folder to keep files in, or None. `deadline`: when the model stops answering, on the monotonic
+    clock, or None.
+    """
+
+    def __init__(
+        self, oracle: Oracle, like: Images, *, seed: int, data_sha256: str, examples: Sequence[int],
+        steps_wanted: Sequence[int] = (), supplies: Supplies | None = None,
+    ) -> None:  # fmt: skip
+        self.steps_wanted = tuple(steps_wanted)
+        self._supplies = supplies or Supplies()
+        self.cache_dir, self.deadline = self._supplies.cache_dir, self._supplies.deadline
+        self.costs: dict[int, tuple[int, int]] = {}
+        self.seed, self.data_sha256 = seed, data_sha256
+        self.examples = tuple(int(example) for example in examples)
+        self._oracle = oracle
+        # Shape and device only: the images themselves are what verdicts are measured against.
+        self._shape, self._device = tuple(like.shape[1:]), like.device
+        self._base = (oracle.forwards, oracle.backwards)
+
+    def noise(self, purpose: str, distribution: Distribution = "uniform") -> Images:
+        """Draw noise shaped like the batch, keyed for each example: uniform on [-1, 1), or `normal`.
+
+        Purposes by convention: `start:r` for restart r, `step:t`, `draw:j`, `target`, `style`. The same purpose gives
+        the same numbers in every attack, so that attacks and defenses are compared on common noise.
+        """
+        drawn = noise(
+            self._shape, seed=self.seed, data_sha256=self.data_sha256, examples=self.examples, purpose=purpose,
+            distribution=distribution,
+        )  # fmt: skip
+        return torch.from_numpy(drawn).to(self._device)
+
+    def surrogate(self) -> Oracle:
+        """Another network for the same data, with gradients: to craft on. What it is asked is not counted.
+
+        Raises:
+            HarnessError: where the attack does not declare that it needs one.
+        """
+        if self._supplies.surrogate is None:
+            raise HarnessError("no surrogate at hand: declare needs=('surrogate',)")
+        return Oracle(self._supplies.surrogate, "gradient", self.deadline)
+
+    def stand_in(self, name: str) -> Oracle:
+        """A stand-in of the defense under attack, with the access that the attack declares; what it is asked counts.
+
+        Raises:
+            NotApplicable: where the defense publishes none of that name.
+        """
+        found = self._supplies.stand_ins.get(name)
+        if found is None:
+            raise NotApplicable(f"the defense publishes no stand-in '{name}'")
+        return Oracle(found, self._oracle.access, self.deadline, self._oracle.count)
+
+    def train_images(self, label: int) -> Images:
+        """All training images of one class, in the order of the split; possibly none.
+
+        Raises:
+            HarnessError: where the attack does not declare that it needs them.
+        """
+        if self._supplies.train is None:
+            raise HarnessError("no training images at hand: declare needs=('train_images',)")
+        train = self._supplies.train
+        return train.batch(np.flatnonzero(train.split.labels == label), self._device)[0]
+
+    def features(self, x: Images) -> dict[str, torch.Tensor]:
+        """The outputs of the model's named stages, shallow to deep; one forward for each image, with a graph.
+
+        Raises:
+            HarnessError: where the attack has no gradient access.
+            NotApplicable: where the model names no stages.
+        """
+        if self._oracle.access != "gradient":
+            raise HarnessError("features need access='gradient'")
+        inner = next((m for m in self._oracle.network.modules() if isinstance(m, Classifier)), None)
+        if inner is None:
+            raise NotApplicable("the model is no harness.networks.Classifier, so its stages have no names")
+        with stage_outputs(inner) as found:
+            self._oracle(x)
+        return found
+
+    def reached(self, steps: int) -> None:
+        """Note that so many steps are done, so that the harness can tell a snapshot's cost from the whole run's.
+
+        Repeated for each restart: costs add up, and the largest of `steps_wanted` ends a restart.
+        """
+        before = self._base
+        self.charge(steps)
+        if steps != max(self.steps_wanted, default=steps):
+            self._base = before
+
+    def charge(self, steps: int) -> None:
+        """Put what the model was asked since a restart ended, or since the last charge, on this snapshot alone."""
+        forwards, backwards = self._oracle.forwards, self._oracle.backwards
+        spent = self.costs.get(steps, (0, 0))
+        self.costs[steps] = (spent[0] + forwards - self._base[0], spent[1] + backwards - self._base[1])
+        self._base = (forwards, backwards)

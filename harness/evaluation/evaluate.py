@@ -1,0 +1,226 @@
+"""One shard under one attack run: attack in isolation, look for tampering, and let the judge measure every cell."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from harness.data.shard import Shard
+from harness.errors import HarnessError
+from harness.evaluation.call import pick, run_attack, takes_ctx
+from harness.evaluation.context import AttackContext, Supplies
+from harness.evaluation.isolation import isolated
+from harness.evaluation.judge import Examined, Judge, examine
+from harness.evaluation.measurement import Measurement, Refused
+from harness.evaluation.oracle import Oracle
+from harness.evaluation.witnessing import coded
+from harness.types import Attack, Cell, ThreatKind
+
+if TYPE_CHECKING:
+    from harness.types import Flags
+
+
+PROBING = (4, 16)
+"""Sizes of the two batches from which the duration of an attack is estimated."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Piece:
+    """One batch of one cell; `codes`: example -> the code of the image that broke it, for those asked for."""
+
+    examined: Examined
+    cost: tuple[int, int]
+    codes: dict[int, np.ndarray]
+
+
+@dataclass(slots=True, kw_only=True)
+class Evaluated:
+    """What became of one shard: for each cell a measurement or why it was refused, and what the attack printed.
+
+    `batch`: the largest batch that fitted into memory. `codes`: for each cell, example -> the code of a witness, for
+    the examples that the cells before it left without one.
+    """
+
+    results: list[Measurement | Refused]
+    printed: str
+    batch: int
+    codes: list[dict[int, np.ndarray]]
+
+
+def evaluate(
+    judge: Judge, shard: Shard, attack: Attack, cells: Sequence[Cell], kind: ThreatKind, batch: int,
+    supplies: Supplies | None = None, lacking: np.ndarray | None = None,
+) -> Evaluated:  # fmt: skip
+    """Attack one shard once for cells that differ in the prefix parameter only, and judge every one of them.
+
+    The attack is handed what is deployed, or the stand-in of `supplies` that the cells name. `lacking`: which of the
+    examples (n,) a witness is wanted for, by default none.
+
+    An attack that couples the images of a batch, or takes no `ctx` and so draws from global generators, if at all,
+    always gets the whole shard. For the others a batch that does not fit into memory is halved and tried again.
+
+    Raises:
+        OutOfTime: once the deadline of `supplies` has passed.
+    """
+    pieces: list[list[_Piece]] = [[] for _ in cells]
+    printed = []
+    clean = _clean(judge, shard, batch)
+    unwitnessed = None if lacking is None else clean & torch.from_numpy(lacking).to(clean.device)
+    divisible = takes_ctx(attack) and not attack.batch_coupled
+    size = min(batch, len(shard.x)) if divisible else len(shard.x)
+    start = 0
+    while start < len(shard.x):
+        try:
+            seen, output = _batch(judge, shard, slice(start, start + size), attack, cells, kind, supplies, unwitnessed)
+        except (RuntimeError, MemoryError) as error:
+            if size == 1 or not divisible or not _out_of_memory(error):
+                raise
+            size = (size + 1) // 2
+            continue
+        printed.append(output)
+        for all_seen, piece in zip(pieces, seen, strict=True):
+            all_seen.append(piece)
+        start += size
+    results = [_join(seen, clean) for seen in pieces]
+    codes = [
+        {} if isinstance(result, Refused) else {k: v for piece in seen for k, v in piece.codes.items()}
+        for result, seen in zip(results, pieces, strict=True)
+    ]
+    return Evaluated(results=results, printed="".join(printed), batch=size, codes=codes)
+
+
+def estimate(
+    judge: Judge, shard: Shard, attack: Attack, cells: Sequence[Cell], kind: ThreatKind, batch: int,
+    supplies: Supplies, sizes: Sequence[int],
+) -> float:  # fmt: skip
+    """Seconds that shards of these sizes will take, from two probing batches of the given shard."""
+    counts = [min(len(shard.x), n) for n in PROBING]
+    seconds = []
+    divisible = takes_ctx(attack) and not attack.batch_coupled  # imports what is lazy, before the clock runs
+    for n in counts:
+        start = time.perf_counter()
+        _batch(judge, shard, slice(0, n), attack, cells, kind, supplies)
+        seconds.append(time.perf_counter() - start)
+    each = max(0.0, seconds[1] - seconds[0]) / max(1, counts[1] - counts[0])
+    fixed = max(0.0, seconds[1] - counts[1] * each)
+    batches = sum(-(-n // (batch if divisible else n)) for n in sizes)
+    return fixed * batches + each * sum(sizes)
+
+
+def _clean(judge: Judge, shard: Shard, batch: int) -> Flags:
+    """Whether each clean image is right, in smaller batches where memory asks for it."""
+    try:
+        with isolated("judge", "clean", shard.data_sha256, shard.examples[0]):
+            return judge.clean((shard.start, shard.stop), shard.x, shard.y, batch)
+    except (RuntimeError, MemoryError) as error:
+        size = min(batch, len(shard.x))
+        if size == 1 or not _out_of_memory(error):
+            raise
+    return _clean(judge, shard, (size + 1) // 2)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether an error says so; torch has a class of its own for some devices only."""
+    words = str(error).lower()
+    named = any(sign in words for sign in ("out of memory", "can't allocate memory", "alloc_failed"))
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or named
+
+
+def _batch(
+    judge: Judge, shard: Shard, part: slice, attack: Attack, cells: Sequence[Cell], kind: ThreatKind,
+    supplies: Supplies | None, unwitnessed: Flags | None = None,
+) -> tuple[list[_Piece], str]:  # fmt: skip
+    """Attack some images of a shard once, and examine the result for every cell; also what was printed.
+
+    `unwitnessed`: of the shard's examples, those that a witness is wanted for.
+    """
+    prefix = attack.prefix if attack.prefix in cells[0].params else None
+    wanted = [int(str(cell.params[prefix])) if prefix else 0 for cell in cells]
+    x, y = shard.x[part], shard.y[part]
+    target = supplies.stand_ins[cells[0].on] if supplies and cells[0].on else judge.model
+    oracle = Oracle(target, attack.access, supplies.deadline if supplies else None)
+    ctx = AttackContext(
+        oracle, x, seed=cells[0].seed, data_sha256=shard.data_sha256, examples=shard.examples[part],
+        steps_wanted=sorted(set(wanted)) if prefix else (), supplies=supplies,
+    )  # fmt: skip
+    before = oracle.fingerprint()
+    params = {**cells[0].params, prefix: max(wanted)} if prefix else cells[0].params
+    returned, printed = run_attack(attack, oracle, x, y, cells[0].threat, ctx, params)
+    total = (oracle.forwards, oracle.backwards)
+    oracle.deadline = None
+    changed = _tampering(oracle, judge, target, before)
+    judge.check_unchanged()
+    pieces = []
+    lacking = torch.zeros_like(y, dtype=torch.bool) if unwitnessed is None else unwitnessed[part].clone()
+    for cell, steps in zip(cells, wanted, strict=True):
+        result = pick(attack, returned, steps, max(wanted), prefix)
+        cost = _cost(attack, ctx, steps, total) if prefix and len(cells) > 1 else total
+        # A random defense draws from here, so that its verdicts do not depend on what ran before.
+        with isolated("judge", cell.seed, shard.data_sha256, ctx.examples[0]):
+            examined, judged = examine(judge, x, y, result, cell.threat, kind, attack.minimal)
+            codes = coded(judge, x, y, judged, examined.any & lacking, cell.threat, kind)
+        examined.reasons.update({reason: len(x) for reason in changed})
+        if not examined.reasons:
+            lacking[list(codes)] = False
+        named = {ctx.examples[row]: code for row, code in codes.items()}
+        pieces.append(_Piece(examined=examined, cost=cost, codes=named))
+    return pieces, printed
+
+
+def _cost(attack: Attack, ctx: AttackContext, steps: int, total: tuple[int, int]) -> tuple[int, int]:
+    """What a snapshot cost, never more than the whole run."""
+    if steps not in ctx.costs:
+        raise HarnessError(f"attack '{attack.name}' declares prefix '{attack.prefix}' but does not call ctx.reached")
+    spent = ctx.costs[steps]
+    return min(spent[0], total[0]), min(spent[1], total[1])
+
+
+def _tampering(oracle: Oracle, judge: Judge, target: nn.Module, before: dict[str, str]) -> list[str]:
+    """The parts of its copy of the target that the attack changed."""
+    found = [f"modified the model ({part})" for part, value in oracle.fingerprint().items() if value != before[part]]
+    if not found and not judge.stochastic:
+        with isolated("canaries"), torch.no_grad():
+            answers = oracle.network(judge.canaries.clone())
+            expected = target(judge.canaries.clone())
+        if not torch.equal(answers, expected):
+            found.append("modified the model (behaviour)")
+    return found
+
+
+def _join(pieces: list[_Piece], clean: Flags) -> Measurement | Refused:
+    seen = [piece.examined for piece in pieces]
+    reasons: Counter[str] = sum((examined.reasons for examined in seen), Counter())
+    if len({tuple(sorted(examined.details)) for examined in seen}) > 1:
+        reasons["other details told in other batches"] = len(clean)
+    if reasons:
+        return Refused(reasons, len(clean))
+    minimal = [examined.distances for examined in seen if examined.distances is not None]
+    counts = {
+        "false_claims": sum(examined.false_claims for examined in seen),
+        "out_of_range": sum(examined.out_of_range for examined in seen),
+    }
+    return Measurement(
+        n=len(clean),
+        clean=_bits([clean]),
+        raw=_bits([examined.raw for examined in seen]),
+        last=_bits([examined.last for examined in seen]),
+        any=_bits([examined.any for examined in seen]),
+        distances=[float(value) for distances in minimal for value in distances] if minimal else None,
+        forwards=sum(piece.cost[0] for piece in pieces),
+        backwards=sum(piece.cost[1] for piece in pieces),
+        flags={name: float(count) for name, count in counts.items() if count},
+        details={
+            name: [value for examined in seen for value in examined.details[name].tolist()] for name in seen[0].details
+        },
+    )
+
+
+def _bits(parts: list[Flags]) -> str:
+    return "".join("1" if bit else "0" for part in parts for bit in part.tolist())

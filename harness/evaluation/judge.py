@@ -1,0 +1,197 @@
+"""The judge: predicts with a model no attack ever held, and verifies every returned image.
+
+Success is a fresh float32 eval-mode prediction of the deployed model on a private copy of the returned images. Budget
+and range are verified in float64 on that very copy.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from harness.errors import HarnessError
+from harness.evaluation.isolation import isolated
+from harness.evaluation.oracle import fingerprint
+from harness.ops import misclassified, rows
+from harness.types import Result, ThreatKind, ThreatModel
+
+if TYPE_CHECKING:
+    from harness.types import Flags, Images, Labels, Logits
+
+REVISION = 1
+"""Raised whenever the same images would be judged differently."""
+
+CANARIES = 8
+AGREEMENT = 1e-4
+
+
+class BrokenModel(HarnessError):
+    """A deployed model that does not answer finite logits of the right shape, or no longer answers as it did."""
+
+
+class Judge:
+    """The deployed model as verdicts use it, watched for changes; clean predictions are computed once for a shard.
+
+    `stochastic`: two passes over the same images differ by more than 1e-4 of the largest logit. `passes`: how many
+    fresh predictions stand behind a verdict; more than half of them decide.
+
+    Raises:
+        BrokenModel: where the model answers nonsense, or something else with gradients switched on.
+    """
+
+    def __init__(
+        self, model: nn.Module, classes: int, shape: tuple[int, ...], device: str | torch.device = "cpu",
+        passes: int = 1,
+    ) -> None:  # fmt: skip
+        self.model = model.eval().requires_grad_(False)
+        self.passes = passes
+        self.classes = classes
+        self._clean: dict[tuple[int, int], Flags] = {}
+        stream = torch.Generator().manual_seed(0)
+        self.canaries = torch.rand(CANARIES, *shape, generator=stream).to(device)
+        with isolated("canaries"):
+            answers, again = self.logits(self.canaries), self.logits(self.canaries)
+            with torch.enable_grad():
+                graded = self.model(self.canaries.clone().requires_grad_(True).clone()).detach()
+        self.stochastic = _differ(answers, again)
+        if not self.stochastic and _differ(answers, graded):
+            raise BrokenModel("the model answers something else when gradients are switched on")
+        self._answers, self._state = answers, fingerprint(self.model)
+
+    def check_unchanged(self) -> None:
+        """Compare weights, modes, hooks and answers with those from before the first attack.
+
+        Raises:
+            BrokenModel: naming what differs. Every later check fails too, so that no number follows a change.
+        """
+        changed = [part for part, value in fingerprint(self.model).items() if value != self._state[part]]
+        if not changed and not self.stochastic:
+            with isolated("canaries"):
+                changed = ["behaviour"] if not torch.equal(self.logits(self.canaries), self._answers) else []
+        if changed:
+            raise BrokenModel(
+                f"the model that verdicts use has changed ({', '.join(changed)}): an attack reached it, or it keeps "
+                "state. Nothing after this can be trusted"
+            )
+
+    def logits(self, x: Images) -> Logits:
+        """Predict in float32 and check what comes back.
+
+        Raises:
+            BrokenModel: for logits of another shape or kind, or that are not finite.
+        """
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            logits: Logits = self.model(x.clone())
+        if type(logits) is not torch.Tensor or logits.dtype != torch.float32:
+            found = getattr(logits, "dtype", type(logits).__name__)
+            raise BrokenModel(f"the model answers {found}, not float32 logits")
+        if logits.shape != (len(x), self.classes):
+            raise BrokenModel(f"the model answers {tuple(logits.shape)} for {len(x)} images and {self.classes} classes")
+        if not torch.isfinite(logits).all():
+            raise BrokenModel("nonfinite-logits: the model answers NaN or infinity")
+        return logits
+
+    def broken(self, x: Images, y: Labels, batch: int) -> Flags:
+        """Whether each image is misclassified, predicted in batches of a fixed size."""
+        parts = [(x[i : i + batch], y[i : i + batch]) for i in range(0, len(x), batch)]
+        return torch.cat([self._outvoted(*part) for part in parts])
+
+    def _outvoted(self, x: Images, y: Labels) -> Flags:
+        wrong = torch.stack([misclassified(self.logits(x), y) for _ in range(self.passes)])
+        return 2 * wrong.sum(dim=0) > self.passes
+
+    def clean(self, span: tuple[int, int], x: Images, y: Labels, batch: int) -> Flags:
+        """Whether each clean image of a shard is classified correctly; `span` names the shard."""
+        if span not in self._clean:
+            self._clean[span] = ~self.broken(x, y, batch)
+        return self._clean[span]
+
+
+@dataclass(slots=True, kw_only=True)
+class Examined:
+    """What was seen of every image of a batch, and the reasons to refuse it, each with its number of images."""
+
+    raw: Flags
+    last: Flags
+    any: Flags
+    distances: torch.Tensor | None
+    false_claims: int
+    out_of_range: int
+    details: dict[str, torch.Tensor]
+    reasons: Counter[str]
+
+
+def examine(
+    judge: Judge, x: Images, y: Labels, result: Result, threat: ThreatModel, kind: ThreatKind, minimal: bool
+) -> tuple[Examined, Images]:
+    """Verify the images of a result and predict on them; also the judged image of each example.
+
+    That is the copy that broke it where one did: the final image before the other reported one.
+
+    `minimal`: the attack may leave the budget, where it does not win, and the distances are kept; as they are for
+    threat models without a budget.
+    """
+    last, inside, reasons = _verified(x, result.last, result.evidence, threat, kind, minimal)
+    wrong = judge.broken(last, y, len(last))
+    broken = wrong & inside
+    reached, claims, judged = broken, 0, last
+    if result.any is not None:
+        evidence = result.evidence if result.any_evidence is None else result.any_evidence
+        point, within, more = _verified(x, result.any, evidence, threat, kind, minimal)
+        reasons |= more
+        breaks = judge.broken(point, y, len(point)) & within
+        moved = (point != x).flatten(1).any(dim=1)
+        claims = int((moved & within & ~breaks).sum())
+        reached, judged = broken | breaks, rows(broken, last, point)
+    distances = kind.distance(x, last, result.evidence) if minimal or not kind.bounded else None
+    if distances is not None and not torch.isfinite(distances).all():
+        reasons["distance not finite"] = int((~torch.isfinite(distances)).sum())
+    details, malformed = _details(result, len(x))
+    beyond = 0 if kind.box else int(((last < 0) | (last > 1)).flatten(1).any(dim=1).sum())
+    examined = Examined(
+        raw=~wrong, last=broken, any=reached, distances=distances, false_claims=claims, out_of_range=beyond,
+        details=details, reasons=reasons + malformed,
+    )  # fmt: skip
+    return examined, judged
+
+
+def _details(result: Result, n: int) -> tuple[dict[str, torch.Tensor], Counter[str]]:
+    """What the attack tells about each example, and what of it is no finite number for each."""
+    told = {name: torch.as_tensor(values).detach().double().cpu() for name, values in result.details.items()}
+    bad = [name for name, values in told.items() if values.shape != (n,) or not torch.isfinite(values).all()]
+    return told, Counter({f"detail '{name}' is no finite number for each image": n for name in bad})
+
+
+def _verified(
+    x: Images, images: Any, evidence: Any, threat: ThreatModel, kind: ThreatKind, minimal: bool
+) -> tuple[Images, Flags, Counter[str]]:
+    """A private copy of the returned images, which of them are inside the threat model, and what is wrong with others.
+
+    What cannot be predicted on is replaced by the clean image; its shard is refused anyway.
+    """
+    nothing = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    if type(images) not in (torch.Tensor, nn.Parameter) or images.shape != x.shape:
+        found = tuple(images.shape) if type(images) is torch.Tensor else type(images).__name__
+        return x, nothing, Counter({f"wrong shape ({found} for {tuple(x.shape)})": len(x)})
+    if not images.is_floating_point():
+        return x, nothing, Counter({f"wrong type ({images.dtype})": len(x)})
+    own = torch.empty_like(x).copy_(images.detach())
+    finite = torch.isfinite(own).flatten(1).all(dim=1)
+    in_range = finite & (((own >= 0) & (own <= 1)).flatten(1).all(dim=1) | (not kind.box))
+    eps = float(threat.eps) if threat.eps is not None else None
+    verified = kind.verify(x, rows(finite, own, x), eps, evidence).to(x.device) & finite
+    outside = 0 if minimal else int((in_range & ~verified).sum())
+    reasons = Counter({
+        "not finite": int((~finite).sum()),
+        "outside [0, 1]": int((finite & ~in_range).sum()),
+        f"outside {threat}": outside,
+    })  # fmt: skip
+    return rows(in_range & (verified | minimal), own, x), in_range & verified, +reasons
+
+
+def _differ(first: Logits, second: Logits) -> bool:
+    return bool((first - second).abs().max() > AGREEMENT * first.abs().max().clamp_min(1e-12))

@@ -1,0 +1,133 @@
+"""What is measured of a network before any attack: signs that gradients would mislead one.
+
+The checks of AutoAttack (Croce and Hein 2020, arXiv:2003.01690) and their like, without state: numbers only, from a
+fixed set of images. What number is a flag is for `harness.results.audit` to say.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness.evaluation.isolation import isolated
+from harness.evaluation.judge import Judge
+from harness.ops import cross_entropy, margin
+
+if TYPE_CHECKING:
+    from harness.types import Flags, Images, Labels, Logits
+
+PROBABILITY_TOLERANCE = 1e-4
+STEPS, STEP = 20, 0.1
+"""Of the walk at eps 1: enough to cross the box twice."""
+LABELS = ("y", "label", "labels", "target", "targets")
+"""What a forward calls the labels that it takes, if it takes any."""
+
+
+def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
+    """Measure a deployed network on some images.
+
+    Returns:
+        `logit_noise`: the largest difference between two passes as a share of the largest logit. `probabilities`: the
+        share of images answered with probabilities or their logarithms. `zero_gradient_ce`, `zero_gradient_margin`:
+        the share of images whose input gradient is exactly zero, not finite or missing, under either loss.
+        `zero_gradient_pixels`: the share of all pixels whose gradient of the cross-entropy is exactly zero.
+        `gradient_calls`: how often the network itself asks for gradients while it predicts. `labels_taken`: how many
+        arguments for labels it has. `standing_at_eps_1`: the share of images that are right and stay right on a walk
+        down the margin that nothing but [0, 1] binds. `chance`: one by the number of classes.
+    """
+    with isolated("probes"):
+        with _counted_gradients() as calls:
+            first, second = judge.logits(x), judge.logits(x)
+        noise = float((first - second).abs().max() / first.abs().max().clamp_min(1e-12))
+        by_ce, by_margin = _gradient(judge, x, y, cross_entropy), _gradient(judge, x, y, margin)
+        return {
+            "logit_noise": noise,
+            "probabilities": _share(_probabilities(first)),
+            "zero_gradient_ce": _share(_is_blind(by_ce)),
+            "zero_gradient_margin": _share(_is_blind(by_margin)),
+            "zero_gradient_pixels": _share(by_ce == 0),
+            "gradient_calls": float(len(calls) / 2),
+            "labels_taken": float(_labels_taken(judge)),
+            "standing_at_eps_1": _share(_standing(judge, x, y)),
+            "chance": 1 / judge.classes,
+        }
+
+
+def _probabilities(logits: Logits) -> Flags:
+    plain = (logits >= 0).all(dim=1) & ((logits.sum(dim=1) - 1).abs() <= PROBABILITY_TOLERANCE)
+    return plain | ((logits.exp().sum(dim=1) - 1).abs() <= PROBABILITY_TOLERANCE)
+
+
+def _gradient(judge: Judge, x: Images, y: Labels, loss: Callable[[Logits, Labels], torch.Tensor]) -> Images:
+    """The gradient at each pixel; zero where nothing is differentiable."""
+    point = x.clone().requires_grad_(True)
+    with torch.enable_grad():
+        logits = judge.model(point.clone())
+        if not logits.requires_grad:
+            return torch.zeros_like(x)
+        # A network that answers from parameters only leaves nothing to differentiate: zeros, not an error.
+        found = torch.autograd.grad(loss(logits, y).sum(), point, allow_unused=True, materialize_grads=True)
+    return found[0]
+
+
+def _is_blind(gradient: Images) -> Flags:
+    """Whether nothing can be followed: zero everywhere, or not finite somewhere."""
+    values = gradient.flatten(1)
+    return (values == 0).all(dim=1) | ~torch.isfinite(values).all(dim=1)
+
+
+def _standing(judge: Judge, x: Images, y: Labels) -> Flags:
+    """Whether each image is right and survives the walk. Those that fell are left alone: most fall at once."""
+    standing, point = ~judge.broken(x, y, len(x)), x
+    for _ in range(STEPS):
+        left = standing.nonzero().squeeze(1)
+        if not len(left):
+            break
+        downhill = _gradient(judge, point[left], y[left], margin).nan_to_num(0.0).sign()
+        moved = (point[left] - STEP * downhill).clamp(0.0, 1.0)
+        point = point.index_copy(0, left, moved)
+        standing = standing.index_copy(0, left, ~judge.broken(moved, y[left], len(left)))
+    return standing
+
+
+def _labels_taken(judge: Judge) -> int:
+    return sum(name in LABELS for name in inspect.signature(judge.model.forward).parameters)
+
+
+def _share(flags: Flags) -> float:
+    return float(flags.float().mean())
+
+
+@contextmanager
+def _counted_gradients() -> Iterator[list[str]]:
+    """Collect a word for every call for gradients inside the block, and put torch back as it was.
+
+    A call that torch hands to itself, as it does under a default device, counts once.
+    """
+    calls: list[str] = []
+    inside = False
+    grad, backward = torch.autograd.grad, torch.autograd.backward
+
+    def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal inside
+            if inside:
+                return original(*args, **kwargs)
+            calls.append(name)
+            inside = True
+            try:
+                return original(*args, **kwargs)
+            finally:
+                inside = False
+
+        return call
+
+    torch.autograd.grad, torch.autograd.backward = watched("grad", grad), watched("backward", backward)
+    try:
+        yield calls
+    finally:
+        torch.autograd.grad, torch.autograd.backward = grad, backward

@@ -1,0 +1,1 @@
+"""What is deployed: networks obtained, wrapped, and brought by users."""

@@ -1,0 +1,79 @@
+"""Analyses: numbers about a defense besides its accuracy, each with how many images it rests on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from harness.errors import PluginError
+from harness.evaluation.isolation import isolated
+from harness.storage.records import Record
+from harness.training.context import TrainContext
+from harness.training.peers import Craft, Peers
+from harness.types import Analysis, Quantity, Value
+
+if TYPE_CHECKING:
+    from harness.data.dataset import LoadedPart
+    from harness.types import Images, Labels
+
+__all__ = ["AnalysisContext", "Quantity", "measure"]
+
+
+@dataclass(slots=True, kw_only=True)
+class AnalysisContext:
+    """Handed to an analysis as `ctx`.
+
+    `model`: what is deployed. `network`: what was trained, before it was wrapped. `stand_ins`: see `StandIn`.
+    `defense_params`: the defense's. `examples`: the test images to use, by their index in the split. `training`: the
+    context of the defense's training, None where its weights were given. `step(model, x, y, ctx)`: the loss of one
+    batch, parameters filled in; None where the defense has its own loop. Networks are in eval mode and frozen; an
+    analysis changes copies only.
+    """
+
+    model: nn.Module
+    network: nn.Module
+    stand_ins: Mapping[str, nn.Module]
+    defense_params: Mapping[str, Value]
+    test: LoadedPart
+    examples: np.ndarray
+    device: torch.device
+    peers: Peers
+    training: TrainContext | None = None
+    step: Callable[..., torch.Tensor] | None = None
+
+    def images(self) -> tuple[Images, Labels]:
+        """The test images to use and their labels."""
+        return self.test.batch(self.examples, self.device)
+
+    def attack(self, name: str) -> Craft:
+        """`craft(model, x, y, examples)` runs an attack with the dataset's own budget; see `Peers.attack`."""
+        return self.peers.attack(name)
+
+    def trainee(self) -> nn.Module:
+        """A copy of the trained network that may be trained on, in train mode."""
+        return copy.deepcopy(self.network).requires_grad_(True).train()
+
+
+def measure(analysis: Analysis, ctx: AnalysisContext, params: Mapping[str, Value], seed: int) -> Record:
+    """Run an analysis in isolation; returns a record's outcome.
+
+    Raises:
+        PluginError: where it returns something else than finite quantities.
+    """
+    with isolated("analysis", seed, ctx.test.sha256):
+        found = analysis.run(ctx, **params)
+    for name, quantity in found.items():
+        if type(quantity) is not Quantity or (quantity.value is not None and not np.isfinite(quantity.value)):
+            raise PluginError(f"analysis '{analysis.name}': {name} is no finite Quantity")
+    return {
+        "quantities": {
+            name: {"value": None if q.value is None else float(q.value), "n": int(q.n), "unit": q.unit}
+            for name, q in sorted(found.items())
+        }
+    }

@@ -1,0 +1,130 @@
+"""A subject made ready to be attacked: its network under a judge, where it comes from, and what was seen of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from harness.data.dataset import LoadedDataset, LoadedPart
+from harness.errors import NotApplicable
+from harness.evaluation.judge import Judge
+from harness.evaluation.measurement import Measurement
+from harness.evaluation.probes import probe
+from harness.models.analysis import AnalysisContext
+from harness.planning.subjects import DEFENSE_OWN_NETWORK
+from harness.registry.registry import Registry
+from harness.reporter import Reporter
+from harness.storage import records
+from harness.training import checkpoints
+from harness.training.peers import Peers
+from harness.training.setup import plain_params, training_context
+from harness.types import Architecture, Attack, Defense, Subject
+
+PROBED = 100
+"""How many images, the first of the fixed order, a network is probed with before any attack."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Deployment:
+    """A subject whose network is there. `probes`: what was measured of it before any attack."""
+
+    judge: Judge
+    checkpoint: checkpoints.Checkpoint
+    provenance: records.Provenance
+    flags: dict[str, float]
+    probes: dict[str, float]
+
+    def outcome(self, measured: Measurement, attack: Attack) -> records.Record:
+        """What a record says was observed: of one cell on one shard, and of the network before."""
+        observed = {name: value for name, value in dataclasses.asdict(measured).items() if value is not None}
+        if not measured.details:
+            del observed["details"]
+        observed["flags"] |= self.flags | ({"as_published": 1} if attack.as_published else {})
+        return {**observed, "probes": self.probes}
+
+
+class Deployer:
+    """Gets networks for the subjects of one run, each surrogate once."""
+
+    def __init__(
+        self, registry: Registry, data: LoadedDataset, folder: Path, device: torch.device, reporter: Reporter
+    ) -> None:
+        self.registry, self.data, self.folder = registry, data, folder
+        self.device, self.reporter = device, reporter
+        self._surrogates: dict[str, checkpoints.Checkpoint] = {}
+
+    def deploy(self, subject: Subject) -> Deployment:
+        """Train, reuse or load its network, and probe it."""
+        found = self._obtain(subject, subject.defense)
+        test = self.data.part("test")
+        defense = self.registry.entry(Defense, subject.defense)
+        own = subject.arch == DEFENSE_OWN_NETWORK
+        arch = None if own else self.registry.entry(Architecture, subject.arch)
+        provenance = records.Provenance(
+            dataset=self.data.name, data_sha256=test.sha256, split_size=len(test),
+            weights_sha256=found.sha256, deployed_sha256=found.deployed_sha256,
+            defense_origin=defense.provider.origin, defense_revision=defense.spec.revision,
+            mandatory=defense.spec.mandatory, arch_origin=arch.provider.origin if arch else defense.provider.origin,
+            arch_revision=arch.spec.revision if arch else defense.spec.revision,
+            passes=defense.spec.passes if defense.spec.stochastic else 1, gated=defense.spec.gated,
+        )  # fmt: skip
+        judge = Judge(found.model, self.data.classes, self.data.shape, self.device, provenance.passes)
+        x, y = test.batch(self.data.order()[:PROBED], self.device)
+        probes = probe(judge, x, y)
+        random = judge.stochastic or defense.spec.stochastic
+        return Deployment(
+            judge=judge, checkpoint=found, provenance=provenance, flags={"stochastic": 1} if random else {},
+            probes=probes,
+        )  # fmt: skip
+
+    def analysis_context(self, subject: Subject, ready: Deployment, n: int) -> AnalysisContext:
+        """What an analysis of a subject is handed, for the first n test images of the fixed order."""
+        found, params = ready.checkpoint, plain_params(subject)
+        defense = self.registry.entry(Defense, subject.defense).spec
+        step = partial(defense.step, **defense.of_training(params)) if defense.step is not None else None
+
+        def network_of(defense: str) -> nn.Module:
+            arguments = (self.registry, self.data, self.folder, self.device, self.reporter)
+            return checkpoints.neighbouring(subject, defense, *arguments)
+
+        def training_images() -> LoadedPart:
+            # The weights of a recipe say which they are; a record of given weights does not.
+            if subject.recipe is None:
+                raise NotApplicable("a network with given weights brings no training images")
+            return self.data.part("train")
+
+        training = None
+        if subject.recipe is not None:
+            training = training_context(
+                subject, subject.recipe, self.registry, self.data, self.folder, self.device, Reporter(), network_of
+            )
+        peers = Peers(
+            registry=self.registry, dataset=self.data.spec, data_sha256=self.data.part("test").sha256,
+            seed=subject.train_seed, uses=None, network_of=network_of, train=training_images,
+        )  # fmt: skip
+        return AnalysisContext(
+            model=found.model, network=found.network, stand_ins=found.stand_ins, defense_params=params,
+            test=self.data.part("test"), examples=self.data.order()[:n], device=self.device, peers=peers,
+            training=training, step=step,
+        )  # fmt: skip
+
+    def surrogate(self, subject: Subject) -> tuple[nn.Module, str]:
+        """The network that a transfer attack crafts on, and the sha256 of its tensors."""
+        key = str(subject)
+        if key not in self._surrogates:
+            self._surrogates[key] = self._obtain(subject, f"surrogate {subject.defense} (seed {subject.train_seed})")
+        return self._surrogates[key].model, self._surrogates[key].deployed_sha256
+
+    def _obtain(self, subject: Subject, label: str) -> checkpoints.Checkpoint:
+        start = time.perf_counter()
+        found = checkpoints.obtain(subject, self.registry, self.data, self.folder, self.device, self.reporter)
+        seconds = f" in {time.perf_counter() - start:.0f} s" if found.origin in ("trained", "resumed") else ""
+        where = f" ({found.path})" if found.path else ""
+        self.reporter.note(f"{label}: weights {found.origin}{seconds}, sha256 {found.sha256[:12]}{where}")
+        return found

@@ -1,0 +1,107 @@
+"""A user's own network, without a plugin: what a factory returns, and the weights that go into it, as a defense."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from harness.data.dataset import LoadedDataset
+from harness.errors import UsageError
+from harness.evaluation.isolation import isolated
+from harness.evaluation.judge import BrokenModel, Judge
+from harness.models.factory import Factory, find_factory, told
+from harness.registry import discovery
+from harness.registry.hookspecs import hookimpl
+from harness.registry.registry import Broken, Provider, Registry
+from harness.storage import weights
+from harness.types import Dataset, Defense
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class OwnModel:
+    """A plugin that offers one defense: the network of a factory, with `tensors` in it where there are any.
+
+    Records name the source file of the factory with the head of its sha256, so that editing it is another defense.
+    `weights_file` is where the tensors come from.
+    """
+
+    factory: Factory
+    tensors: weights.Tensors | None = None
+    weights_file: str = ""
+    _built: nn.Module | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The name of the defense."""
+        return self.factory.name
+
+    @hookimpl
+    def harness_defenses(self) -> list[Defense]:
+        """The one defense that loads the network."""
+        return [Defense(name=self.name, load=self._load, summary=f"your own network, by {self.factory.text}")]
+
+    def join(self, registry: Registry) -> Registry:
+        """The registry with this defense in it.
+
+        Raises:
+            UsageError: where its name cannot be one, or is one already.
+        """
+        file = self.factory.source.name if self.factory.source else self.name
+        provider = Provider(self.name, file, "", origin=f"{self.name}@{self.factory.sha256[:12]}")
+        loaded = discovery.load(provider, lambda: self)
+        if isinstance(loaded, Broken):
+            raise UsageError(f"--model {self.factory.text}: {loaded.reason}")
+        joined = Registry([*registry.loaded, loaded], registry.broken)
+        joined.get(Defense, self.name)
+        return joined
+
+    def check(self, dataset: Dataset, train_seed: int) -> None:
+        """Build the network and try it out before any work, where the shape of the images is known without loading.
+
+        Raises:
+            UsageError: where the factory fails, or what it returns does not answer logits for [0, 1] images.
+            CheckpointError: where the weights do not fit.
+        """
+        if dataset.shape is not None and dataset.classes is not None:
+            with isolated("load", train_seed, collect=False):
+                self._built = self._build(dataset.shape, dataset.classes)
+
+    def _load(self, *, data: LoadedDataset) -> nn.Module:
+        return self._built if self._built is not None else self._build(data.shape, data.classes)
+
+    def _build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        text = self.factory.text
+        network = self.factory.network(shape, classes)
+        if self.tensors is not None:
+            weights.put(network, self.tensors, self.weights_file, hint=f"They must be of what {text} returns")
+        try:
+            Judge(network, classes, shape)
+        except BrokenModel as error:
+            raise UsageError(f"--model {text}: {error}") from error
+        except Exception as error:
+            raise UsageError(f"--model {text}: cannot take images of shape {shape} ({told(error)})") from error
+        return network
+
+
+def own_model(text: str, weights_file: str = "", sha256: str = "") -> OwnModel:
+    """Find the factory and read the weights.
+
+    Weights are a .safetensors file, or a foreign torch state dict, whose bytes must have the given sha256.
+
+    Raises:
+        UsageError: where there is no such function.
+        CheckpointError: for weights that cannot be read, or whose sha256 is another one.
+    """
+    factory = find_factory(text)
+    tensors = _tensors(Path(weights_file), sha256) if weights_file else None
+    return OwnModel(factory=factory, tensors=tensors, weights_file=weights_file)
+
+
+def _tensors(path: Path, sha256: str) -> weights.Tensors:
+    if path.suffix != ".safetensors":
+        return weights.read_foreign(path, sha256)
+    if sha256:
+        weights.pinned(path, sha256)
+    return weights.read(path)

@@ -1,0 +1,1 @@
+"""Names, and the plugins that give them a meaning."""

@@ -1,0 +1,1 @@
+"""What records say: cells, rows, readings, ranks and flags."""

@@ -1,0 +1,86 @@
+"""Runs that contradict each other: who knows less wins, one step beats many, two losses disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness.results.audit import thresholds as t
+from harness.results.audit.cells import WHITE_BOX, accuracy, crafted_elsewhere, knows_deployed, points, told
+
+if TYPE_CHECKING:
+    from harness.results.cells import CellResult
+
+
+def compared(attacks: Sequence[CellResult]) -> dict[str, str]:
+    """Flags from comparing cells with clean accuracy and with each other."""
+    return {**_above_clean(attacks), **_single_step(attacks), **_wins(attacks), **_losses(attacks)}
+
+
+def _above_clean(attacks: Sequence[CellResult]) -> dict[str, str]:
+    """Noise may well put a wrong image right: only who follows gradients should do better than that."""
+    above = [
+        f"{cell.attack} {points(cell.raw.count('1'), cell.n):.1f}, clean {points(cell.clean.count('1'), cell.n):.1f}"
+        for cell in attacks
+        if cell.knowledge in WHITE_BOX
+        and points(cell.raw.count("1") - cell.clean.count("1"), cell.n) > t.CLEAN_SLACK
+    ]  # fmt: skip
+    return {"robust_ge_clean": "; ".join(above)} if above else {}
+
+
+def _single_step(attacks: Sequence[CellResult]) -> dict[str, str]:
+    """Whether one step is better than all that take more, on one network under one threat model."""
+    found = []
+    for key in sorted({(cell.threat, cell.on, cell.n) for cell in attacks}):
+        here = [cell for cell in attacks if (cell.threat, cell.on, cell.n) == key and cell.backwards]
+        single = [cell for cell in here if cell.backwards == cell.n]
+        several = [cell for cell in here if cell.backwards > cell.n]
+        if single and several:
+            best, other = min(single, key=accuracy), min(several, key=accuracy)
+            if accuracy(best) < accuracy(other) - t.SINGLE_STEP_SLACK:
+                found.append(f"{told(best)}, {told(other)}")
+    return {"single_step_wins": "; ".join(found)} if found else {}
+
+
+def _wins(attacks: Sequence[CellResult]) -> dict[str, str]:
+    """Whether an attack that knows less breaks images that all attacks on what is deployed leave standing."""
+    found: dict[str, tuple[int, str]] = {}
+    for weaker in attacks:
+        name = "blackbox_wins" if weaker.knowledge == "blackbox" else "transfer_wins"
+        if name == "transfer_wins" and not crafted_elsewhere(weaker):
+            continue
+        white = [c for c in attacks if (c.threat, c.n) == (weaker.threat, weaker.n) and knows_deployed(c)]
+        if not white:
+            continue
+        standing = [all(c.robust[i] == "1" for c in white) for i in range(weaker.n)]
+        more = sum(stands and weaker.robust[i] == "0" for i, stands in enumerate(standing))
+        if more >= t.IMAGES and points(more, weaker.n) > t.STRONGER and more > found.get(name, (0, ""))[0]:
+            found[name] = (more, f"{weaker.attack} breaks {more} of {weaker.n} images more under {weaker.threat}")
+    return {name: evidence for name, (_, evidence) in found.items()}
+
+
+def _losses(attacks: Sequence[CellResult]) -> dict[str, str]:
+    """Whether runs that differ in nothing but cross-entropy against margin disagree, at the most steps both have."""
+    runs = [c for c in attacks if c.params.get("loss") in ("ce", "margin") and not c.flags.get("as_published")]
+    found = []
+    for target in sorted({(cell.on, cell.threat) for cell in runs}):
+        here = [cell for cell in runs if (cell.on, cell.threat) == target]
+        pairs = [both for both in _by_loss(here) if len(both) == 2]
+        longest = max(pairs, key=lambda both: _length(both["ce"]), default={})
+        low, *_, high = sorted(longest.values(), key=accuracy) or (None, None)
+        if low is not None and high is not None and accuracy(high) - accuracy(low) > t.LOSS_GAP:
+            found.append(f"{told(low)}, {told(high)}")
+    return {"losses_disagree": "; ".join(found)} if found else {}
+
+
+def _length(cell: CellResult) -> tuple[int, ...]:
+    return tuple(int(cell.params.get(given, 0)) for given in ("steps", "restarts"))
+
+
+def _by_loss(runs: Sequence[CellResult]) -> list[dict[str, CellResult]]:
+    """Runs that share all but the loss, whatever they are called."""
+    found: dict[str, dict[str, CellResult]] = {}
+    for cell in runs:
+        rest = sorted((key, str(value)) for key, value in cell.params.items() if key != "loss")
+        found.setdefault(f"{cell.n} {cell.seed} {rest}", {})[cell.params["loss"]] = cell
+    return list(found.values())

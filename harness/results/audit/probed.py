@@ -1,0 +1,34 @@
+"""What was measured of the network before any attack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness.results.audit import thresholds as t
+
+if TYPE_CHECKING:
+    from harness.results.cells import CellResult
+
+
+def probed(cells: Sequence[CellResult]) -> dict[str, str]:
+    """Flags about the network itself; a number that no record holds raises none."""
+    seen = {name: value for cell in cells for name, value in cell.probes.items()}
+    found = {}
+    noise = seen.get("logit_noise", 0.0)
+    if noise > t.LOGIT_NOISE or any(cell.flags.get("stochastic") for cell in cells):
+        passes = max(cell.passes for cell in cells)
+        decided = f"; {passes} passes decide" if passes > 1 else ""
+        found["stochastic"] = f"logits differ by {100 * noise:.2g} % between two passes{decided}"
+    ce, by_margin = seen.get("zero_gradient_ce", 0.0), seen.get("zero_gradient_margin", 0.0)
+    if ce > t.ZERO_GRADIENT_CE or by_margin > t.ZERO_GRADIENT_MARGIN:
+        told = f"{100 * ce:.0f} % of images under cross-entropy, {100 * by_margin:.0f} % under margin"
+        pixels = seen.get("zero_gradient_pixels")
+        found["zero_gradients"] = told + (f"; {100 * pixels:.0f} % of all pixels" if pixels is not None else "")
+    if seen.get("probabilities", 0.0) > t.PROBABILITIES:
+        found["probability_outputs"] = f"{100 * seen['probabilities']:.0f} % of images"
+    if seen.get("gradient_calls", 0.0) > t.GRADIENT_CALLS:
+        found["dynamic"] = f"{seen['gradient_calls']:g} calls in a prediction"
+    if seen.get("labels_taken", 0.0) > t.LABELS_TAKEN:
+        found["train_labels_at_test"] = f"{seen['labels_taken']:g} argument for labels"
+    return found

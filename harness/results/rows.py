@@ -1,0 +1,117 @@
+"""Cells -> rows: every subject with its attacks, worst cases derived image by image, and its analyses."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.registry.names import titled
+from harness.results.cells import CellKey, CellResult, join, newest
+from harness.storage.records import ANALYSIS, Record
+from harness.types import Quantity
+
+ROW_FIELDS = ("dataset", "data_sha256", "defense", "arch", "recipe", "train_seed", "weights_sha256")
+"""What a table shows of a subject."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """One subject with all its cells, keyed by (attack, threat, seed), cheapest first, and its analyses by name."""
+
+    dataset: str
+    data_sha256: str
+    defense: str
+    arch: str
+    recipe: str
+    train_seed: int
+    weights_sha256: str
+    mandatory: tuple[str, ...] = ()
+    gated: bool = False
+    cells: dict[CellKey, CellResult] = field(default_factory=dict)
+    analyses: dict[str, dict[str, Quantity]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The defense, with the seed of its training unless that is 0."""
+        return titled(self.defense, self.train_seed)
+
+    @property
+    def clean(self) -> str:
+        """Right on the clean image, over as many images as any cell has; empty for a row without a cell."""
+        return max((cell.clean for cell in self.cells.values()), key=len, default="")
+
+    def threats(self) -> list[str]:
+        """The threat models its attacks ran under."""
+        return sorted({cell.threat for cell in self.cells.values()} - {"none"})
+
+    def ranked_threats(self) -> list[str]:
+        """Those with a budget and with valid images: what a worst case is told and a row is ranked by."""
+        return sorted({cell.threat for cell in self.cells.values() if cell.ranked} - {"none"})
+
+    def worst(self, threat: str, knowledge: str = "", among: Collection[CellKey] | None = None) -> str:
+        """Image by image, whether it stood against every attack of one threat model, over their common images.
+
+        `knowledge`: only attackers who know so much count; empty where there was none. `among`: only these cells.
+        """
+        together = [
+            cell.robust
+            for key, cell in self.cells.items()
+            if cell.threat == threat and knowledge in ("", cell.knowledge) and (among is None or key in among)
+        ]
+        if not together:
+            return ""
+        return _every(tuple(together))
+
+
+def rows(records: Iterable[Record]) -> list[Row]:
+    """Join records into rows, sorted by worst case (best first), then by name.
+
+    Raises:
+        StoreError: where two records of one cell differ in more than their revisions.
+    """
+    grouped: dict[tuple[Any, ...], dict[tuple[str, str, int], list[Record]]] = {}
+    analyses: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        head = record["identity"]
+        subject = tuple(head[name] for name in ROW_FIELDS)
+        if head["kind"] == ANALYSIS:
+            analyses.setdefault(subject, []).append(record)
+            continue
+        cell = (head["attack"], head["threat"], head["seed"])
+        grouped.setdefault(subject, {}).setdefault(cell, []).append(record)
+    found = []
+    for subject in {**grouped, **analyses}:
+        cells, measured = grouped.get(subject, {}), analyses.get(subject, [])
+        row = Row(**dict(zip(ROW_FIELDS, subject, strict=True)))
+        joined = {cell: result for cell, parts in cells.items() if (result := join(newest(parts))) is not None}
+        row.cells = dict(sorted(joined.items(), key=lambda item: (item[1].threat, sum(item[1].cost), item[0])))
+        head = [*(parts[0] for parts in cells.values()), *measured][0]["identity"]
+        row.mandatory, row.gated = tuple(head["mandatory"]), head["gated"]
+        row.analyses = _newest_analyses(measured)
+        if row.cells or row.analyses:
+            found.append(row)
+    return sorted(found, key=lambda row: (row.dataset, -_headline(row), row.defense, row.weights_sha256))
+
+
+def _headline(row: Row) -> float:
+    shares = [row.worst(threat).count("1") / len(row.worst(threat)) for threat in row.ranked_threats()]
+    return min(shares, default=row.clean.count("1") / max(1, len(row.clean)))
+
+
+def _newest_analyses(measured: list[Record]) -> dict[str, dict[str, Quantity]]:
+    """Analysis id -> its quantities; of several records the highest revision counts, then the most images."""
+    ordered = sorted(measured, key=lambda r: (r["identity"]["analysis_revision"], r["identity"]["n"]))
+    return {
+        record["identity"]["analysis"]: {
+            name: Quantity(**quantity) for name, quantity in record["outcome"]["quantities"].items()
+        }
+        for record in ordered
+    }
+
+
+@functools.lru_cache(maxsize=1024)
+def _every(together: tuple[str, ...]) -> str:
+    """Whether all of several rows of bits are 1, over their common images."""
+    return "".join("0" if "0" in bits else "1" for bits in zip(*together, strict=False))

@@ -1,0 +1,1 @@
+"""One run: obtain every network, attack it, keep what was observed."""

@@ -1,0 +1,1 @@
+"""Files: canonical bytes, atomic writes, records, run folders and weights."""

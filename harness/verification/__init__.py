@@ -1,0 +1,1 @@
+"""Whether numbers still stand: tables, witnesses, and shards attacked again."""

@@ -1,0 +1,142 @@
+"""Whether the numbers of a run or a board still stand: records, tables, and every witness that is kept of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.errors import BoardMismatch, StoreError
+from harness.leaderboard import board as boards
+from harness.leaderboard import evidence
+from harness.storage.records import Record, compact, read_compacted, unseal
+from harness.storage.runs import expected
+from harness.witnesses.codec import Witnesses, parse, to_bytes
+from harness.witnesses.coverage import Breaks, breaks
+from harness.witnesses.store import FOLDER, WANTED
+
+
+@dataclass(slots=True, kw_only=True)
+class Verified:
+    """One subject under one threat model. `agree`: the witnesses that were judged again and break; None where none was.
+
+    `note`: why it has no witnesses, or why they were not judged again.
+    """
+
+    breaks: Breaks
+    witnesses: Witnesses | None = None
+    file: Path | None = None
+    agree: int | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        """One line of the report."""
+        broken = f"{self.breaks}: {len(self.breaks.examples)} broken"
+        if self.breaks.exempt:
+            return f"{broken}, exempt from witnesses: {self.breaks.exempt}"
+        number = len(self.witnesses.found) if self.witnesses else 0
+        share = f" ({100 * number / len(self.breaks.examples):.1f} %)" if self.breaks.examples else ""
+        agree = f", {self.agree} agree" if self.agree is not None else ""
+        return f"{broken}, {number} with a witness{share}{agree}" + (f", {self.note}" if self.note else "")
+
+
+@dataclass(slots=True, kw_only=True)
+class Verification:
+    """What was verified of a folder. `problems`: one line for each thing that does not hold."""
+
+    folder: Path
+    is_run: bool
+    records: list[Record] = field(default_factory=list)
+    rows: list[Verified] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def weights(self, subject: Record) -> Path | None:
+        """The file with the trained weights of a subject, or None."""
+        if self.is_run:
+            return evidence.checkpoint(self.folder, subject)
+        path = self.folder / evidence.weights_file(subject)
+        return path if path.exists() else None
+
+
+def verify(folder: Path) -> Verification:
+    """Check what needs neither network nor data: records, tables of a board, and which examples have a witness.
+
+    Raises:
+        StoreError: where the folder is neither a run nor a board.
+    """
+    is_run = (folder / "run.json").exists()
+    if not is_run and not (folder / boards.RECORDS).exists():
+        raise StoreError(f"{folder} is neither a run nor a board: there is no run.json and no {boards.RECORDS} in it")
+    result = Verification(folder=folder, is_run=is_run)
+    result.records = _run_records(result) if is_run else _board_records(result)
+    result.rows = [Verified(breaks=one) for one in breaks(result.records)]
+    kept = {path.stem: path for path in sorted((folder / FOLDER).glob("*.safetensors"))}
+    for row in result.rows:
+        _witnesses(row, kept.pop(row.breaks.name, None), _due(result, row.breaks), result.problems)
+    result.problems += [f"{path}: belongs to nothing that the records call broken" for path in kept.values()]
+    return result
+
+
+def _run_records(result: Verification) -> list[Record]:
+    """The records of a run: each whole under its own key, all there, and equal to the compacted ones."""
+    _, keys = expected(result.folder)
+    found: list[Record] = []
+    missing = 0
+    for key in keys:
+        path = result.folder / "records" / key[:2] / f"{key}.json"
+        try:
+            found.append(unseal(path.read_bytes(), str(path)))
+            if found[-1]["key"] != key:
+                raise StoreError(f"{path}: holds the record of another key, {found.pop()['key']}")
+        except FileNotFoundError:
+            missing += 1
+        except StoreError as error:
+            result.problems.append(str(error))
+    if missing:
+        result.problems.append(f"{result.folder}: {missing} of {len(keys)} records are missing; run its command again")
+    path = result.folder / boards.RECORDS
+    if not path.exists() or path.read_bytes() != compact(found):
+        result.problems.append(f"{path}: not the compacted records of the run; run its command again")
+    return found
+
+
+def _board_records(result: Verification) -> list[Record]:
+    """The records of a board, whose tables and evidence follow from them."""
+    try:
+        boards.check(result.folder)
+    except (StoreError, BoardMismatch) as error:
+        result.problems.append(str(error))
+    try:
+        return read_compacted(result.folder / boards.RECORDS)
+    except StoreError as error:
+        if str(error) not in result.problems:
+            result.problems.append(str(error))
+        return []
+
+
+def _due(result: Verification, one: Breaks) -> bool:
+    """Whether a folder promises witnesses of what was broken: it keeps some, and does not say that it leaves these."""
+    name = f"{FOLDER}/{one.name}.safetensors"
+    return (result.folder / FOLDER).is_dir() and not one.exempt and name not in evidence.left_out(result.folder)
+
+
+def _witnesses(row: Verified, path: Path | None, due: bool, problems: list[str]) -> None:
+    """Read the witnesses of a row: whole, of this row, of broken examples, and enough of them."""
+    one = row.breaks
+    if path is None:
+        row.note = "" if due else "not kept here"
+    else:
+        data = path.read_bytes()
+        row.file = path
+        try:
+            row.witnesses = parse(data, str(path))
+            if to_bytes(row.witnesses) != data:
+                problems.append(f"{path}: damaged, its content is not that of its sha256")
+            if (row.witnesses.subject, row.witnesses.threat) != (one.subject, one.threat):
+                problems.append(f"{path}: holds the witnesses of another network or threat model")
+        except StoreError as error:
+            problems.append(str(error))
+        stray = sorted((row.witnesses.found if row.witnesses else {}).keys() - one.examples)
+        problems += [f"{path}: example {example} is not one that the records call broken" for example in stray]
+    number = len(row.witnesses.found.keys() & one.examples) if row.witnesses else 0
+    if due and number < WANTED * len(one.examples):
+        problems.append(f"{one}: {number} of {len(one.examples)} broken examples have a witness, 99 % are wanted")

@@ -1,0 +1,1 @@
+"""Images kept as proof of what was broken."""

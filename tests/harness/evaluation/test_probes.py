@@ -1,0 +1,228 @@
+"""Four planted masked models raise the right flag each; plain ones raise none."""
+
+import pytest
+import torch
+from torch import nn
+
+from harness.conformance import toys
+from harness.evaluation.judge import Judge
+from harness.evaluation.probes import probe
+from harness.results import audit
+from harness.results.rows import rows
+from support.records import record
+
+
+class Quantised(nn.Module):
+    """Rounds its input to five levels, as a defense by input quantisation does."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = toys.tiny_net()
+
+    def forward(self, x):
+        return self.inner(torch.round(4 * x) / 4)
+
+
+class Steep(Quantised):
+    """Logits times 1e4: cross-entropy saturates."""
+
+    def forward(self, x):
+        return 1e4 * self.inner(x)
+
+
+class Detached(Quantised):
+    def forward(self, x):
+        return self.inner(x.detach()).detach()
+
+
+class Noisy(Quantised):
+    def forward(self, x):
+        return self.inner(x) + 0.1 * torch.randn(len(x), 4)
+
+
+class LogSoftmax(Quantised):
+    def forward(self, x):
+        return self.inner(x).log_softmax(dim=1)
+
+
+class Purifier(Quantised):
+    """Improves its input by a gradient step of its own, as test-time defenses do."""
+
+    def forward(self, x):
+        with torch.enable_grad():
+            point = x.detach().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(self.inner(point).logsumexp(dim=1).sum(), point)
+        return self.inner(x + 0.01 * gradient.sign())
+
+
+class Backwards(Quantised):
+    """Answers honestly and points the other way."""
+
+    class Turned(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return -gradient
+
+    def forward(self, x):
+        return self.inner(self.Turned.apply(x))
+
+
+class Told(Quantised):
+    """Takes labels, as a network that treats them at training time does."""
+
+    def forward(self, x, labels=None):
+        return self.inner(x)
+
+
+class Uneven(Quantised):
+    """Sure of itself by margins of up to 40: far, but within what float32 can differentiate."""
+
+    def forward(self, x):
+        logits = self.inner(x)
+        return 20 * logits / logits.abs().amax()
+
+
+def measured(model):
+    x, y = toys.images(n=40)
+    return probe(Judge(model, 4, toys.SHAPE), x, y)
+
+
+def flags(model):
+    made = record()
+    made["outcome"]["probes"] = measured(model)
+    (row,) = rows([made])
+    return set(audit.flags(row))
+
+
+@pytest.mark.parametrize(
+    ("model", "raised"),
+    [
+        (Quantised, {"zero_gradients", "eps_floor"}), (Detached, {"zero_gradients", "eps_floor"}),
+        (Steep, {"zero_gradients"}), (Noisy, {"stochastic"}), (LogSoftmax, {"probability_outputs"}),
+        (Purifier, {"dynamic"}), (Backwards, {"eps_floor"}), (Told, {"train_labels_at_test"}),
+    ],
+)  # fmt: skip
+def test_a_masked_model_raises_the_right_flags(model, raised):
+    assert flags(model()) == raised
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_plain_model_raises_none(seed):
+    assert flags(toys.tiny_net(seed=seed)) == set()
+
+
+def test_a_confident_model_raises_none():
+    assert flags(Uneven()) == set()
+
+
+def test_a_softmax_is_seen_as_what_it_is_and_logits_that_sum_to_one_are_not():
+    class Centred(Quantised):
+        def forward(self, x):
+            logits = self.inner(x)
+            return 100 * (logits - logits.mean(dim=1, keepdim=True)) + 0.25
+
+    class Softmax(Quantised):
+        def forward(self, x):
+            return self.inner(x).softmax(dim=1)
+
+    assert measured(Softmax())["probabilities"] == 1
+    assert measured(Centred())["probabilities"] == 0
+
+
+def test_shares_are_counted_image_by_image():
+    class Half(Quantised):
+        """No gradient for the images whose first pixel is bright."""
+
+        def forward(self, x):
+            bright = (x[:, :1, :1, :1] > 0.5).expand_as(x)
+            return self.inner(torch.where(bright, x.detach(), x))
+
+    x, _ = toys.images(n=40)
+    share = float((x[:, 0, 0, 0] > 0.5).float().mean())
+    seen = measured(Half())
+    assert 0 < share < 1
+    assert seen["zero_gradient_ce"] == pytest.approx(share)
+    assert seen["zero_gradient_margin"] == pytest.approx(share)
+
+
+def test_pixels_without_a_gradient_are_counted_one_by_one():
+    class LeftBlind(Quantised):
+        """Sees the three columns on the left without a gradient."""
+
+        def forward(self, x):
+            return self.inner(torch.cat([x[..., :3].detach(), x[..., 3:]], dim=3))
+
+    assert measured(toys.tiny_net())["zero_gradient_pixels"] == 0
+    assert measured(LeftBlind())["zero_gradient_pixels"] == 3 / 8
+    steep = measured(Steep())
+    assert steep["zero_gradient_pixels"] >= steep["zero_gradient_ce"] > steep["zero_gradient_margin"] == 0
+
+
+@pytest.mark.parametrize(("lead", "standing"), [(0.0, 0.0), (1e3, 0.5), (-1e3, 0.5)])
+def test_what_stands_at_eps_1_is_what_no_image_of_the_box_breaks(lead, standing):
+    """A linear model is weakest in a corner of the box. A lead of 1000 for one class outweighs every corner."""
+    model, x, y, _ = toys.linear_problem("linf", n=40)
+    with torch.no_grad():
+        model[1].bias[1] += lead
+    weights = model[1].weight[1] - model[1].weight[0]
+    for label, sign in ((0, 1), (1, -1)):
+        corner = (sign * weights > 0).float().view(1, *toys.SHAPE)
+        margin = model(corner)[0]
+        assert (margin.argmax() == label) == (lead * (2 * label - 1) > 0), "the closed form"
+    assert probe(Judge(model, 2, toys.SHAPE), x, y)["standing_at_eps_1"] == standing
+
+
+def test_the_walk_ends_where_each_image_falls_and_those_that_were_wrong_do_not_stand():
+    """Image by image, without leaving any out."""
+    model, (x, y) = toys.tiny_net(seed=2), toys.images(n=40)
+    standing = 0
+    for image, label in zip(x.split(1), y.split(1), strict=True):
+        stands, point = True, image
+        for _ in range(21):
+            point = point.detach().requires_grad_(True)
+            logits = model(point)
+            stands &= bool(logits.argmax() == label)
+            wrong = logits[0][[k for k in range(4) if k != label]].max()
+            (gradient,) = torch.autograd.grad(logits[0, label] - wrong, point)
+            point = (point - 0.1 * gradient.sign()).clamp(0, 1)
+        standing += stands
+    assert measured(model)["standing_at_eps_1"] == pytest.approx(standing / 40)
+
+
+def test_a_majority_decides_what_stands_in_a_random_network():
+    class Coin(Quantised):
+        """Wrong in a third of all passes, about everything."""
+
+        def forward(self, x):
+            logits = self.inner(x.detach())
+            return torch.where(torch.rand(len(x), 1) < 1 / 3, logits.roll(1, dims=1), logits)
+
+    x, _ = toys.images(n=100)
+    with torch.no_grad():
+        y = toys.tiny_net()(x).argmax(dim=1)
+    once, often = (probe(Judge(Coin(), 4, toys.SHAPE, passes=n), x, y)["standing_at_eps_1"] for n in (1, 101))
+    assert once < 0.1
+    assert often > 0.9
+
+
+def test_a_default_device_does_not_double_the_count():
+    torch.set_default_device("cpu")
+    try:
+        assert measured(Purifier())["gradient_calls"] == 1
+    finally:
+        torch.set_default_device(None)
+
+
+def test_one_probe_leaves_no_trace_for_the_next():
+    """AutoAttack's own counters stay raised for every later model of a process."""
+    grad, backward = torch.autograd.grad, torch.autograd.backward
+    state = torch.get_rng_state()
+    before = measured(toys.tiny_net())
+    assert measured(Purifier())["gradient_calls"] == 1
+    assert measured(toys.tiny_net()) == before
+    assert (torch.autograd.grad, torch.autograd.backward) == (grad, backward)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,103 @@
+"""Who may import whom: plugins the public modules only, the core no plugin, and no plugin another.
+
+The names of the plugins stand once, in the entry-point table of pyproject.toml. The layers of the core are a contract
+of import-linter, in the same file.
+"""
+
+import re
+import tomllib
+import zipfile
+
+import grimp
+import pytest
+
+from conftest import ROOT
+
+CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PLUGINS = tuple(CONFIG["project"]["entry-points"]["harness"])
+MOST_ROOMS = 24
+MOST_LINES = 250
+
+
+def public_modules() -> set[str]:
+    """Those that the README lists."""
+    (line,) = re.findall(r"^Public to plugins: (.*)\.$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    return set(re.findall(r"`(harness\.\w+)`", line))
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph("harness", *PLUGINS, cache_dir=None)
+
+
+def violations(graph: grimp.ImportGraph) -> list[str]:
+    """Imports between the core and the plugins that must not be."""
+    public, found = public_modules(), []
+    for module in sorted(graph.modules):
+        package = module.split(".")[0]
+        for imported in sorted(graph.find_modules_directly_imported_by(module)):
+            theirs = imported.split(".")[0]
+            if theirs == package or (package in PLUGINS and imported in public):
+                continue
+            found.append(f"{module} imports {imported}")
+    return found
+
+
+def test_plugins_import_public_modules_and_nothing_imports_plugins(graph):
+    assert violations(graph) == []
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported"),
+    [
+        ("harness_gradient.walk", "harness.evaluation.judge"),
+        ("harness_gradient.walk", "harness.training.loop"),
+        ("harness_gradient", "harness_minimal"),
+        ("harness.planning.plan", "harness_gradient"),
+    ],
+)
+def test_a_planted_import_is_found(graph, importer, imported):
+    graph.add_import(importer=importer, imported=imported)
+    try:
+        assert violations(graph) == [f"{importer} imports {imported}"]
+    finally:
+        graph.remove_import(importer=importer, imported=imported)
+
+
+def test_public_modules_exist_and_say_what_they_offer():
+    import importlib
+
+    for name in public_modules():
+        module = importlib.import_module(name)
+        assert module.__all__
+        assert all(hasattr(module, one) for one in module.__all__)
+
+
+def test_every_plugin_is_an_entry_point_and_in_the_wheel(tmp_path):
+    packages = {path.name for path in (ROOT / "plugins").iterdir() if path.is_dir()}
+    assert set(PLUGINS) == packages
+    from hatchling.builders.wheel import WheelBuilder
+
+    (built,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(built) as wheel:
+        files = wheel.namelist()
+    tops = {name.split("/")[0] for name in files if ".dist-info/" not in name}
+    assert tops == {"harness", *packages}
+    for folder in ("harness", "plugins"):
+        sources = {
+            str(path.relative_to(ROOT / "plugins" if folder == "plugins" else ROOT))
+            for path in (ROOT / folder).rglob("*.py")
+        }
+        assert sources <= set(files)
+
+
+def test_the_house_is_small():
+    rooms = [p for p in (ROOT / "harness").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()]
+    assert len(rooms) <= MOST_ROOMS
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for folder in ("harness", "plugins")
+        for path in (ROOT / folder).rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) > MOST_LINES and path != ROOT / "harness" / "types.py"
+    }
+    assert long == {}
