@@ -1,23 +1,29 @@
-"""What a plugin author imports to describe a plugin. Light: imports neither torch nor numpy."""
+"""What a plugin author imports to describe a plugin, and to annotate what its functions are handed.
+
+Light: neither torch nor numpy is imported until a name that needs them is asked for.
+"""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import CheckpointError, DataError, HarnessError, NotApplicable, PluginError, UsageError
 from harness.registry.hookspecs import hookimpl
 from harness.types import (
     FROM_DATASET,
     TRAINING_EPS,
+    Access,
     Analysis,
     Architecture,
     Attack,
     Dataset,
     Defense,
     InnerAttack,
+    Knowledge,
+    Need,
     OneOf,
     Quantity,
     Recipe,
@@ -26,34 +32,93 @@ from harness.types import (
     StandIn,
     ThreatKind,
     ThreatModel,
+    Value,
 )
+
+if TYPE_CHECKING:
+    from harness.data.dataset import LoadedDataset, LoadedPart
+    from harness.evaluation.context import AttackContext
+    from harness.evaluation.oracle import Oracle
+    from harness.models.analysis import AnalysisContext
+    from harness.reporter import EpochReport
+    from harness.storage.records import Record
+    from harness.training.context import SavedState, TrainContext
+    from harness.training.peers import PeerAttack, Peers
+    from harness.types import Flags, Images, Labels, Logits
 
 __all__ = [
     "FROM_DATASET",
     "TRAINING_EPS",
+    "Access",
     "Analysis",
+    "AnalysisContext",
     "Architecture",
     "Attack",
+    "AttackContext",
     "CheckpointError",
     "DataError",
     "Dataset",
     "Defense",
+    "EpochReport",
+    "Flags",
     "HarnessError",
+    "Images",
     "InnerAttack",
+    "Knowledge",
+    "Labels",
+    "LoadedDataset",
+    "LoadedPart",
+    "Logits",
+    "Need",
     "NotApplicable",
     "OneOf",
+    "Oracle",
+    "PeerAttack",
+    "Peers",
     "PluginError",
     "Quantity",
     "Recipe",
+    "Record",
     "Result",
+    "SavedState",
     "Split",
     "StandIn",
     "ThreatKind",
     "ThreatModel",
+    "TrainContext",
     "UsageError",
+    "Value",
     "hookimpl",
     "lazy",
 ]
+
+_LATE = {
+    "AnalysisContext": "harness.models.analysis",
+    "AttackContext": "harness.evaluation.context",
+    "EpochReport": "harness.reporter",
+    "LoadedDataset": "harness.data.dataset",
+    "LoadedPart": "harness.data.dataset",
+    "Oracle": "harness.evaluation.oracle",
+    "PeerAttack": "harness.training.peers",
+    "Peers": "harness.training.peers",
+    "Record": "harness.storage.records",
+    "SavedState": "harness.training.context",
+    "TrainContext": "harness.training.context",
+}
+"""What a plugin is handed -> the module that defines it, imported when the name is first asked for."""
+_TENSORS = ("Flags", "Images", "Labels", "Logits")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _TENSORS:
+        return importlib.import_module("torch").Tensor
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from torch import nn
 if TYPE_CHECKING:
     from harness.types import Images, Logits
 
-__all__ = ["Classifier", "frozen", "parameter_count", "stage_outputs"]
+__all__ = ["Classifier", "frozen", "parameter_count", "stage_outputs", "tensors_sha256"]
 
 
 class Classifier(nn.Module):
@@ -77,3 +78,13 @@ def frozen(model: nn.Module, *, training: bool) -> Iterator[None]:
             module.training = mode
         for parameter, requires in needed:
             parameter.requires_grad_(requires)
+
+
+def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Digest a state dict: the sha256 over names, dtypes, shapes and bytes of tensors, in order of their names."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return total.hexdigest()

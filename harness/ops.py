@@ -5,6 +5,7 @@ Images are float32 (n, c, h, w) in [0, 1]; `eps` and `step` are on that scale.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,31 @@ import torch.nn.functional as F
 if TYPE_CHECKING:
     from harness.types import Flags, Images, Labels, Logits
 
-__all__ = ["ascend", "cross_entropy", "margin", "misclassified", "norm", "project_linf", "rows"]
+__all__ = [
+    "ascend",
+    "cross_entropy",
+    "margin",
+    "misclassified",
+    "norm",
+    "project_l2",
+    "project_linf",
+    "rows",
+    "tolerance",
+    "where_rows",
+]
+
+TINY = torch.finfo(torch.float32).tiny
+
+
+def where_rows(mask: Flags, where_true: Images, where_false: Images) -> Images:
+    """Take whole examples: `where_true` where the mask (n,) is set, `where_false` elsewhere."""
+    return torch.where(mask.view(-1, *[1] * (where_true.dim() - 1)), where_true, where_false)
 
 
 def rows(mask: Flags, where_true: Images, where_false: Images) -> Images:
-    """Take whole examples: `where_true` where the mask (n,) is set, `where_false` elsewhere."""
-    return torch.where(mask.view(-1, *[1] * (where_true.dim() - 1)), where_true, where_false)
+    """Do what `where_rows` does. Deprecated: the old name, kept for one release."""
+    warnings.warn("harness.ops.rows is now called where_rows", DeprecationWarning, stacklevel=2)
+    return where_rows(mask, where_true, where_false)
 
 
 def misclassified(logits: Logits, y: Labels) -> Flags:
@@ -51,6 +71,28 @@ def project_linf(x: Images, eps: float) -> Callable[[Images], Images]:
     return project
 
 
+def project_l2(x: Images, eps: float) -> Callable[[Images], Images]:
+    """Make the projection on the l2 ball around `x`, then on [0, 1], which leads no farther from `x`.
+
+    Lengths are taken in float64, so that only the rounding of the image itself is left of the tolerance.
+    """
+
+    def project(point: Images) -> Images:
+        change = point.double() - x.double()
+        share = (eps / norm(change, 2).clamp_min(TINY)).clamp_max(1.0)
+        return (x.double() + change * share.view(-1, *[1] * (x.dim() - 1))).to(x.dtype).clamp(0.0, 1.0)
+
+    return project
+
+
+def tolerance(kind: str, eps: float) -> float:
+    """Say how far beyond `eps` an image still counts as inside a norm's ball: one float32 rounding of an exact step.
+
+    1e-7 for `linf`, none for `l0`, a part in 1e5 plus 1e-6 for the others. Distances are taken in float64.
+    """
+    return {"linf": 1e-7, "l0": 0.0}.get(kind, 1e-5 * eps + 1e-6)
+
+
 def ascend(
     loss: Callable[[Images], torch.Tensor],
     start: Images,
@@ -58,18 +100,21 @@ def ascend(
     project: Callable[[Images], Images],
     steps: int,
     observe: Callable[[int, Images], None] | None = None,
+    *,
+    direction: Callable[[torch.Tensor], torch.Tensor] = torch.sign,
 ) -> Images:
-    """Climb by the sign of the gradient: the one loop behind FGSM, BIM, PGD and training's inner attack.
+    """Take `steps` projected gradient steps: the one loop behind FGSM, BIM, PGD and training's inner attack.
 
     Args:
-        loss: images -> values (n,), to be increased; one evaluation per step.
+        loss: images -> values (n,), to be increased; one evaluation per step. It may couple the examples of a batch.
         observe: called after each update with the number of updates so far and the point.
+        direction: gradients (n, c, h, w) -> the steps to take, times `step`; it may remember earlier gradients.
     """
     point = start.detach()
     for done in range(1, steps + 1):
         point.requires_grad_(True)
         (gradient,) = torch.autograd.grad(loss(point).sum(), point)
-        point = project(point.detach() + step * gradient.sign())
+        point = project(point.detach() + step * direction(gradient))
         if observe is not None:
             observe(done, point)
     return point

@@ -143,6 +143,7 @@ class Attack:
         threats: the kinds it can keep to, preferred first; `none` for attacks that do not perturb.
         access: what it may learn from the model; the oracle enforces it.
         params: parameter -> default (a number, text or `OneOf`). `FROM_DATASET` for `step` is filled in when planning.
+        about: parameter -> what it does, in a few words, for `harness show`.
         prefix: the parameter in which shorter runs are prefixes of longer ones; needs `Result.snapshots`.
         minimal: seeks the smallest perturbation and ignores `eps`; its first threat kind with a budget is the default.
         needs: what it takes from `ctx` beyond noise: a `surrogate` network, `train_images`, `features` of the model.
@@ -165,6 +166,7 @@ class Attack:
     threats: tuple[str, ...]
     access: Access = "gradient"
     params: Defaults = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
     prefix: str | None = None
     minimal: bool = False
     needs: tuple[Need, ...] = ()
@@ -255,6 +257,7 @@ class Defense:
     is what is judged.
 
     Args:
+        about: parameter -> what it does, in a few words, for `harness show`.
         deployment: the parameters that only `wrap` and stand-ins are handed: networks that differ in nothing else are
             trained once.
         recipes: dataset -> its own recipes, the default first; otherwise the dataset's recipes are used.
@@ -277,6 +280,7 @@ class Defense:
     extend: Callable[..., torch.nn.Module] | None = None
     wrap: Callable[..., torch.nn.Module] | None = None
     params: Defaults = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
     deployment: tuple[str, ...] = ()
     recipes: Mapping[str, tuple[Recipe, ...]] = field(default_factory=dict)
     uses: tuple[str, ...] = ()
@@ -330,12 +334,14 @@ class Dataset:
 class Architecture:
     """One network: `build(shape, classes, **params)` returns a `harness.networks.Classifier`, freshly initialised.
 
-    `revision` is raised whenever the same parameters build another network.
+    `about`: parameter -> what it does, in a few words. `revision` is raised whenever the same parameters build another
+    network.
     """
 
     name: str
     build: Callable[..., torch.nn.Module]
     params: Defaults = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
     revision: int = 1
     summary: str = ""
 
@@ -344,9 +350,10 @@ class Architecture:
 class Analysis:
     """Something measured of a defense besides its accuracy: `run(ctx, **params)` returns name -> `Quantity`.
 
-    `ctx` is a `harness.models.analysis.AnalysisContext`.
+    `ctx` is a `harness.api.AnalysisContext`.
 
     Args:
+        about: parameter -> what it does, in a few words, for `harness show`.
         only_of: the defenses that it is about; empty for all.
         groups: suites that include it; `all` is what boards show.
         revision: raised whenever its results change.
@@ -355,6 +362,7 @@ class Analysis:
     name: str
     run: Callable[..., Mapping[str, Quantity]]
     params: Defaults = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
     only_of: tuple[str, ...] = ()
     groups: tuple[str, ...] = ("all",)
     revision: int = 1

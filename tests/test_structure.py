@@ -50,8 +50,8 @@ def test_plugins_import_public_modules_and_nothing_imports_plugins(graph):
 @pytest.mark.parametrize(
     ("importer", "imported"),
     [
-        ("harness_gradient.walk", "harness.evaluation.judge"),
-        ("harness_gradient.walk", "harness.training.loop"),
+        ("harness_gradient.first_adversarial", "harness.evaluation.judge"),
+        ("harness_gradient.first_adversarial", "harness.training.loop"),
         ("harness_gradient", "harness_minimal"),
         ("harness.planning.plan", "harness_gradient"),
     ],

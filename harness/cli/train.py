@@ -38,14 +38,17 @@ def command(
     from harness.cli.screen import Screen
     from harness.data.dataset import LoadedDataset
     from harness.evaluation.machine import make_reproducible, pick_device
-    from harness.training import checkpoints
+    from harness.training.trainer import Trainer
 
     screen = Screen(progress)
     screen.header(registry, device)
     make_reproducible()
     data = LoadedDataset(planned.dataset, planned.dataset_name, data_root, planned.location)
+    trainer = Trainer(
+        registry=registry, data=data, folder=output / "checkpoints", device=pick_device(device), reporter=screen
+    )
     with screen:
         for subject in planned.subjects:
-            found = checkpoints.obtain(subject, registry, data, output / "checkpoints", pick_device(device), screen)
+            found = trainer.obtain(subject)
             screen.note(f"{subject.defense}: weights {found.origin}, sha256 {found.sha256[:12]} ({found.path})")
     raise typer.Exit(0)

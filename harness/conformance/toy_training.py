@@ -12,9 +12,9 @@ from harness.api import TRAINING_EPS, Dataset, Defense, InnerAttack, Recipe
 from harness.conformance import toys
 from harness.conformance.report import NotApplicable
 from harness.evaluation.isolation import isolated
+from harness.networks import tensors_sha256
 from harness.registry.discovery import discover
 from harness.registry.names import default_value, plain
-from harness.storage.weights import tensors_sha256
 from harness.training.context import SavedState, TrainContext
 from harness.training.loop import fit
 from harness.training.peers import Peers
@@ -65,7 +65,7 @@ def toy_context(
 
 
 @functools.cache
-def toy_neighbour(name: str) -> nn.Module:
+def toy_neighbour(name: str, eps: float | None = None) -> nn.Module:
     """A toy network of another, installed defense."""
     return train_toy(discover().entry(Defense, name).spec)[2]
 

@@ -16,7 +16,7 @@ from torch import nn
 from harness.errors import HarnessError
 from harness.evaluation.isolation import isolated
 from harness.evaluation.oracle import fingerprint
-from harness.ops import misclassified, rows
+from harness.ops import misclassified, where_rows
 from harness.types import Result, ThreatKind, ThreatModel
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def examine(
         breaks = judge.broken(point, y, len(point)) & within
         moved = (point != x).flatten(1).any(dim=1)
         claims = int((moved & within & ~breaks).sum())
-        reached, judged = broken | breaks, rows(broken, last, point)
+        reached, judged = broken | breaks, where_rows(broken, last, point)
     distances = kind.distance(x, last, result.evidence) if minimal or not kind.bounded else None
     if distances is not None and not torch.isfinite(distances).all():
         reasons["distance not finite"] = int((~torch.isfinite(distances)).sum())
@@ -183,14 +183,14 @@ def _verified(
     finite = torch.isfinite(own).flatten(1).all(dim=1)
     in_range = finite & (((own >= 0) & (own <= 1)).flatten(1).all(dim=1) | (not kind.box))
     eps = float(threat.eps) if threat.eps is not None else None
-    verified = kind.verify(x, rows(finite, own, x), eps, evidence).to(x.device) & finite
+    verified = kind.verify(x, where_rows(finite, own, x), eps, evidence).to(x.device) & finite
     outside = 0 if minimal else int((in_range & ~verified).sum())
     reasons = Counter({
         "not finite": int((~finite).sum()),
         "outside [0, 1]": int((finite & ~in_range).sum()),
         f"outside {threat}": outside,
     })  # fmt: skip
-    return rows(in_range & (verified | minimal), own, x), in_range & verified, +reasons
+    return where_rows(in_range & (verified | minimal), own, x), in_range & verified, +reasons
 
 
 def _differ(first: Logits, second: Logits) -> bool:

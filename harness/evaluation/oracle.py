@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from harness.errors import HarnessError, OutOfTime
-from harness.storage.weights import tensors_sha256
+from harness.networks import tensors_sha256
 
 if TYPE_CHECKING:
     from harness.types import Access, Images, Logits

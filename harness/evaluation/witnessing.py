@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from harness.evaluation.judge import BrokenModel, Judge
-from harness.ops import margin, rows
+from harness.ops import margin, where_rows
 from harness.types import ThreatKind, ThreatModel
 from harness.witnesses.codec import decode, encode
 
@@ -48,7 +48,7 @@ def rejudged(
     """Whether each image (n,) lies inside the threat model, and whether it is misclassified: one forward for each."""
     inside = within(x, images, threat, kind)
     # Those outside, which may not even be finite, count as outside whatever the network says.
-    return inside, judge.broken(rows(inside, images, x), y, len(x))
+    return inside, judge.broken(where_rows(inside, images, x), y, len(x))
 
 
 def within(x: Images, images: Images, threat: ThreatModel, kind: ThreatKind) -> Flags:

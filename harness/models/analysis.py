@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +16,8 @@ from harness.errors import PluginError
 from harness.evaluation.isolation import isolated
 from harness.storage.records import Record
 from harness.training.context import TrainContext
-from harness.training.peers import Craft, Peers
-from harness.types import Analysis, Quantity, Value
+from harness.training.peers import PeerAttack, Peers
+from harness.types import Analysis, Quantity, ThreatModel, Value
 
 if TYPE_CHECKING:
     from harness.data.dataset import LoadedPart
@@ -51,9 +52,20 @@ class AnalysisContext:
         """The test images to use and their labels."""
         return self.test.batch(self.examples, self.device)
 
-    def attack(self, name: str) -> Craft:
-        """`craft(model, x, y, examples)` runs an attack with the dataset's own budget; see `Peers.attack`."""
-        return self.peers.attack(name)
+    def attack(self, name: str, threat: str | ThreatModel | None = None) -> PeerAttack:
+        """Get an attack, `craft(model, x, y, examples)`, under the dataset's own budget or under `threat`."""
+        return self.peers.attack(name, threat)
+
+    def network_of(self, defense: str, eps: float | None = None) -> nn.Module:
+        """Get a trained, frozen network of another defense on the same data, with the next seed.
+
+        `eps`: of its inner attack, on the [0, 1] scale, instead of the recipe's.
+        """
+        return self.peers.network(defense, eps)
+
+    def budget(self, kind: str) -> Fraction:
+        """Get the dataset's budget of a threat kind, in the kind's unit."""
+        return self.peers.budget(kind)
 
     def trainee(self) -> nn.Module:
         """A copy of the trained network that may be trained on, in train mode."""

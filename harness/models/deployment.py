@@ -6,24 +6,20 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-import torch
 from torch import nn
 
-from harness.data.dataset import LoadedDataset, LoadedPart
+from harness.data.dataset import LoadedPart
 from harness.errors import NotApplicable
 from harness.evaluation.judge import Judge
 from harness.evaluation.measurement import Measurement
 from harness.evaluation.probes import probe
 from harness.models.analysis import AnalysisContext
 from harness.planning.subjects import DEFENSE_OWN_NETWORK
-from harness.registry.registry import Registry
 from harness.reporter import Reporter
 from harness.storage import records
-from harness.training import checkpoints
-from harness.training.peers import Peers
-from harness.training.setup import plain_params, training_context
+from harness.training.checkpoints import Checkpoint, plain_params
+from harness.training.trainer import Trainer
 from harness.types import Architecture, Attack, Defense, Subject
 
 PROBED = 100
@@ -35,7 +31,7 @@ class Deployment:
     """A subject whose network is there. `probes`: what was measured of it before any attack."""
 
     judge: Judge
-    checkpoint: checkpoints.Checkpoint
+    checkpoint: Checkpoint
     provenance: records.Provenance
     flags: dict[str, float]
     probes: dict[str, float]
@@ -52,12 +48,10 @@ class Deployment:
 class Deployer:
     """Gets networks for the subjects of one run, each surrogate once."""
 
-    def __init__(
-        self, registry: Registry, data: LoadedDataset, folder: Path, device: torch.device, reporter: Reporter
-    ) -> None:
-        self.registry, self.data, self.folder = registry, data, folder
-        self.device, self.reporter = device, reporter
-        self._surrogates: dict[str, checkpoints.Checkpoint] = {}
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.registry, self.data, self.device = trainer.registry, trainer.data, trainer.device
+        self._surrogates: dict[str, Checkpoint] = {}
 
     def deploy(self, subject: Subject) -> Deployment:
         """Train, reuse or load its network, and probe it."""
@@ -89,25 +83,15 @@ class Deployer:
         defense = self.registry.entry(Defense, subject.defense).spec
         step = partial(defense.step, **defense.of_training(params)) if defense.step is not None else None
 
-        def network_of(defense: str) -> nn.Module:
-            arguments = (self.registry, self.data, self.folder, self.device, self.reporter)
-            return checkpoints.neighbouring(subject, defense, *arguments)
-
         def training_images() -> LoadedPart:
             # The weights of a recipe say which they are; a record of given weights does not.
             if subject.recipe is None:
                 raise NotApplicable("a network with given weights brings no training images")
             return self.data.part("train")
 
-        training = None
-        if subject.recipe is not None:
-            training = training_context(
-                subject, subject.recipe, self.registry, self.data, self.folder, self.device, Reporter(), network_of
-            )
-        peers = Peers(
-            registry=self.registry, dataset=self.data.spec, data_sha256=self.data.part("test").sha256,
-            seed=subject.train_seed, uses=None, network_of=network_of, train=training_images,
-        )  # fmt: skip
+        recipe = subject.recipe
+        training = self.trainer.context(subject, recipe, Reporter()) if recipe is not None else None
+        peers = self.trainer.peers(subject, "test", training_images)
         return AnalysisContext(
             model=found.model, network=found.network, stand_ins=found.stand_ins, defense_params=params,
             test=self.data.part("test"), examples=self.data.order()[:n], device=self.device, peers=peers,
@@ -121,10 +105,10 @@ class Deployer:
             self._surrogates[key] = self._obtain(subject, f"surrogate {subject.defense} (seed {subject.train_seed})")
         return self._surrogates[key].model, self._surrogates[key].deployed_sha256
 
-    def _obtain(self, subject: Subject, label: str) -> checkpoints.Checkpoint:
+    def _obtain(self, subject: Subject, label: str) -> Checkpoint:
         start = time.perf_counter()
-        found = checkpoints.obtain(subject, self.registry, self.data, self.folder, self.device, self.reporter)
+        found = self.trainer.obtain(subject)
         seconds = f" in {time.perf_counter() - start:.0f} s" if found.origin in ("trained", "resumed") else ""
         where = f" ({found.path})" if found.path else ""
-        self.reporter.note(f"{label}: weights {found.origin}{seconds}, sha256 {found.sha256[:12]}{where}")
+        self.trainer.reporter.note(f"{label}: weights {found.origin}{seconds}, sha256 {found.sha256[:12]}{where}")
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 from harness.errors import UnknownName, UsageError
 from harness.planning.request import Request
@@ -91,13 +92,31 @@ def find_surrogate(subject: Subject, dataset: Dataset, registry: Registry) -> Su
     )  # fmt: skip
 
 
-def neighbour(subject: Subject, defense: str, registry: Registry) -> Subject:
-    """Another defense on the same network with the same recipe and the next seed: what a training may build on."""
+def neighbour(
+    subject: Subject, defense: str, dataset: Dataset, registry: Registry, eps: float | None = None
+) -> Subject:
+    """Name another defense on the same network with the same recipe and the next seed: what a training may build on.
+
+    `eps`: of its inner attack, on the [0, 1] scale, instead of the recipe's; a step that the recipe states scales too.
+    """
     name, given = parse_name(defense)
     spec = registry.get(Defense, name).spec
-    params = resolve("defense", name, spec.params, given)
+    recipe = subject.recipe
+    if eps is not None and recipe is not None:
+        recipe = _at(recipe, Fraction(str(eps)), dataset)
+    params = _with_eps(resolve("defense", name, spec.params, given), recipe, dataset)
     label = format_name(name, overrides(spec.params, params))
-    return replace(subject, defense=label, defense_params=params, train_seed=subject.train_seed + 1, weights="")
+    return replace(
+        subject, defense=label, defense_params=params, recipe=recipe, train_seed=subject.train_seed + 1, weights=""
+    )
+
+
+def _at(recipe: Recipe, eps: Fraction, dataset: Dataset) -> Recipe:
+    """Train at another eps; a step that the recipe states keeps its share of it."""
+    inner = recipe.inner
+    before = inner.eps if inner.eps is not None else dataset.budgets.get("linf")
+    step = inner.step * eps / before if inner.step is not None and before else inner.step
+    return replace(recipe, inner=replace(inner, eps=eps, step=step))
 
 
 def _with_eps(params: dict[str, Value], recipe: Recipe | None, dataset: Dataset) -> dict[str, Value]:

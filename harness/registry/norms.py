@@ -38,8 +38,9 @@ def _norm_kind(name: str, trial: Fraction, summary: str) -> ThreatKind:
         return _distance(x, x_adv, _ORDER[name])
 
     def verify(x: Images, x_adv: Images, eps: float, evidence: Any = None) -> Flags:
-        slack = {"linf": 1e-7, "l0": 0.0}.get(name, 1e-5 * eps + 1e-6)
-        return distance(x, x_adv) <= eps + slack
+        from harness.ops import tolerance
+
+        return distance(x, x_adv) <= eps + tolerance(name, eps)
 
     return ThreatKind(name=name, distance=distance, verify=verify, trial=trial, summary=summary)
 

@@ -28,6 +28,7 @@ from harness.running.outcome import Failure, Outcome, Settings
 from harness.storage import atomic, records
 from harness.storage.canonical import digest
 from harness.storage.runs import RunStore
+from harness.training.trainer import Trainer
 from harness.types import Attack, Cell
 from harness.witnesses.coverage import exempt
 from harness.witnesses.store import WitnessStore
@@ -71,7 +72,11 @@ class _Run:
         self.order = self.data.order()
         self.n = plan.images(len(self.test))
         self.outcome = Outcome(subjects=plan.subjects, dataset=self.data.name)
-        self.deployer = Deployer(registry, self.data, settings.checkpoints, self.device, reporter)
+        self.deployer = Deployer(
+            Trainer(
+                registry=registry, data=self.data, folder=settings.checkpoints, device=self.device, reporter=reporter
+            )
+        )
         self.ready: list[Deployment | None] = []
         self.absent: list[str] = []
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from harness.errors import CheckpointError
+from harness.networks import tensors_sha256
 from harness.storage import atomic
 
 Tensors = dict[str, torch.Tensor]
@@ -153,13 +154,3 @@ def pinned(path: Path, sha256: str) -> bytes:
             f"then run it again with --sha256 {found}"
         )
     return data
-
-
-def tensors_sha256(tensors: dict[str, torch.Tensor]) -> str:
-    """The sha256 over names, dtypes, shapes and bytes of tensors, in order of their names."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
-    return total.hexdigest()

@@ -19,10 +19,10 @@ from harness.errors import HarnessError
 from harness.networks import frozen
 from harness.ops import ascend, cross_entropy, project_linf
 from harness.reporter import EpochReport
-from harness.types import Recipe
+from harness.types import Recipe, ThreatModel
 
 if TYPE_CHECKING:
-    from harness.training.peers import Peers
+    from harness.training.peers import PeerAttack, Peers
     from harness.types import Images, Labels
 
 
@@ -70,16 +70,19 @@ class TrainContext:
     examples: np.ndarray = field(default_factory=lambda: np.arange(0))
 
     def loss_of(self, defense: str) -> Callable[..., torch.Tensor]:
-        """The loss of another defense, `step(model, x, y, ctx)`; see `harness.training.peers.Peers.loss`."""
+        """Get the loss of another defense, `step(model, x, y, ctx)`, with its parameters filled in."""
         return self._peers().loss(defense)
 
-    def network_of(self, defense: str) -> nn.Module:
-        """A trained, frozen network of another defense; see `harness.training.peers.Peers.network`."""
-        return self._peers().network(defense)
+    def network_of(self, defense: str, eps: float | None = None) -> nn.Module:
+        """Get a trained, frozen network of another defense on the same data, with the next seed.
 
-    def attack(self, name: str) -> Callable[..., Images]:
-        """An attack, `craft(model, x, y, examples)`; see `harness.training.peers.Peers.attack`."""
-        return self._peers().attack(name)
+        `eps`: of its inner attack, on the [0, 1] scale, instead of the recipe's.
+        """
+        return self._peers().network(defense, eps)
+
+    def attack(self, name: str, threat: str | ThreatModel | None = None) -> PeerAttack:
+        """Get an attack, `craft(model, x, y, examples)`, under the dataset's own budget or under `threat`."""
+        return self._peers().attack(name, threat)
 
     def _peers(self) -> Peers:
         if self.peers is None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from harness.errors import PluginError
+from harness.errors import PluginError, UsageError
 from harness.evaluation.call import pick, run_attack
 from harness.evaluation.context import AttackContext, Supplies
 from harness.evaluation.oracle import Oracle
@@ -18,14 +19,42 @@ from harness.planning.budgets import own_threat, with_step
 from harness.planning.selection import select_attacks
 from harness.registry.names import parse_name, plain, resolve
 from harness.registry.registry import Registry
-from harness.types import Dataset, Defense
+from harness.types import Attack, Dataset, Defense, ThreatKind, ThreatModel, Value
 
 if TYPE_CHECKING:
     from harness.data.dataset import LoadedPart
     from harness.types import Images, Labels
 
-Craft = Callable[..., "Images"]
 Loss = Callable[..., torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerAttack:
+    """An attack of another plugin, to be run on any network: `craft(model, x, y, examples)`.
+
+    `identity`: what decides its images besides the network, the images and their labels; fit to key a cache by.
+    """
+
+    attack: Attack
+    params: Mapping[str, Value]
+    threat: ThreatModel
+    seed: int
+    data_sha256: str
+    train: Callable[[], LoadedPart]
+    identity: Mapping[str, object]
+
+    def __call__(self, model: nn.Module, x: Images, y: Labels, examples: Sequence[int]) -> Images:
+        """Attack a batch; its final images as they are, unjudged and detached, shape (n, c, h, w).
+
+        `examples`: the indices (n,) of the images in their split, which key the attack's noise.
+        """
+        supplies = Supplies(train=self.train() if "train_images" in self.attack.needs else None)
+        oracle = Oracle(model, self.attack.access)
+        ctx = AttackContext(
+            oracle, x, seed=self.seed, data_sha256=self.data_sha256, examples=examples, supplies=supplies
+        )
+        returned, _ = run_attack(self.attack, oracle, x, y, self.threat, ctx, self.params)
+        return pick(self.attack, returned, 0, 0, None).last.detach()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,8 +62,8 @@ class Peers:
     """Other defenses and attacks, as a training sees them.
 
     `uses`: what the defense declares; nothing else is handed out, since its revisions are part of the checkpoint's
-    key; None hands out everything. `network_of` trains or reuses the network of a defense id. `train`: reads the
-    training images, for attacks that need them.
+    key; None hands out everything. `network_of(defense id, eps)` trains or reuses a network; eps None is the recipe's.
+    `train`: reads the training images, for attacks that need them.
     """
 
     registry: Registry
@@ -42,7 +71,7 @@ class Peers:
     data_sha256: str
     seed: int
     uses: Sequence[str] | None
-    network_of: Callable[[str], nn.Module]
+    network_of: Callable[[str, float | None], nn.Module]
     train: Callable[[], LoadedPart]
     _losses: dict[str, Loss] = field(default_factory=dict)
 
@@ -64,42 +93,66 @@ class Peers:
             )
         return self._losses[defense]
 
-    def network(self, defense: str) -> nn.Module:
+    def network(self, defense: str, eps: float | None = None) -> nn.Module:
         """A trained network of a defense id, of the same architecture and recipe with the next seed: frozen, in eval
         mode, not to be changed.
+
+        `eps`: of its inner attack, on the [0, 1] scale, instead of the recipe's; the inner step scales with it.
 
         Raises:
             PluginError: where it is not declared.
         """
         self._declared(parse_name(defense)[0])
-        return self.network_of(defense).eval().requires_grad_(False)
+        return self.network_of(defense, eps).eval().requires_grad_(False)
 
-    def attack(self, name: str) -> Craft:
-        """`craft(model, x, y, examples)` runs an attack on any network with the dataset's own budget, and returns its
-        images as they are, unjudged. `examples` are indices in the split of the images, which key its noise.
+    def attack(self, name: str, threat: str | ThreatModel | None = None) -> PeerAttack:
+        """An attack id such as `pgd-20`, ready to be called on any network.
+
+        `threat`: its budget, such as `linf:8/255`; by default the dataset's own.
 
         Raises:
-            PluginError: where it is not declared.
+            PluginError: where it is not declared, or has no budget here.
+            UsageError: where it does not work under `threat`.
         """
         self._declared(parse_name(name)[0])
         (selected,), _ = select_attacks([name], self.registry)
         attack = selected.attack
+        budget = self._budget(name, attack) if threat is None else _parsed(threat)
+        if budget.kind not in attack.threats:
+            known = ", ".join(attack.threats)
+            raise UsageError(f"attack '{name}' does not work under {budget.kind}; it does under {known}")
+        params = with_step(selected.params, budget, self.dataset.step)
+        provider = self.registry.entry(Attack, selected.name).provider
+        identity = {
+            "attack": selected.name, "origin": provider.origin, "revision": attack.revision, "threat": str(budget),
+            "params": {key: plain(value) for key, value in sorted(params.items())}, "seed": self.seed,
+        }  # fmt: skip
+        return PeerAttack(
+            attack=attack, params=params, threat=budget, seed=self.seed, data_sha256=self.data_sha256, train=self.train,
+            identity=identity,
+        )  # fmt: skip
+
+    def budget(self, kind: str) -> Fraction:
+        """The dataset's budget of a threat kind, in the kind's unit.
+
+        Raises:
+            PluginError: where it has none.
+        """
+        self.registry.get(ThreatKind, kind)
+        if kind not in self.dataset.budgets:
+            raise PluginError(f"dataset '{self.dataset.name}' has no {kind} budget")
+        return self.dataset.budgets[kind]
+
+    def _budget(self, name: str, attack: Attack) -> ThreatModel:
         own = [threat for kind in attack.threats if (threat := own_threat(kind, self.dataset, self.registry))]
         if not own:
             raise PluginError(f"attack '{name}' has no budget on {self.dataset.name}")
-        params = with_step(selected.params, own[0], self.dataset.step)
-
-        def craft(model: nn.Module, x: Images, y: Labels, examples: Sequence[int]) -> Images:
-            supplies = Supplies(train=self.train() if "train_images" in attack.needs else None)
-            oracle = Oracle(model, attack.access)
-            ctx = AttackContext(
-                oracle, x, seed=self.seed, data_sha256=self.data_sha256, examples=examples, supplies=supplies
-            )
-            returned, _ = run_attack(attack, oracle, x, y, own[0], ctx, params)
-            return pick(attack, returned, 0, 0, None).last.detach()
-
-        return craft
+        return own[0]
 
     def _declared(self, name: str) -> None:
         if self.uses is not None and name not in self.uses:
             raise PluginError(f"'{name}' is used in training but not declared: add it to uses=(...) of the defense")
+
+
+def _parsed(threat: str | ThreatModel) -> ThreatModel:
+    return ThreatModel.parse(threat) if isinstance(threat, str) else threat

@@ -19,6 +19,7 @@ from harness.registry.registry import Entry, Registry
 from harness.reporter import Reporter
 from harness.storage.canonical import digest
 from harness.storage.records import Record
+from harness.training.trainer import Trainer
 from harness.types import TRAINING_EPS, Architecture, Dataset, Defense, Subject, Value, parse_number
 
 
@@ -61,7 +62,8 @@ def rebuilt(
     if test.sha256 != subject["data_sha256"]:
         raise BoardMismatch(f"dataset '{name}': the test images here are not those of the records (another sha256)")
     planned = _subject(subject, weights, registry)
-    ready = Deployer(registry, data, Path(), device, Reporter()).deploy(planned)
+    trainer = Trainer(registry=registry, data=data, folder=Path(), device=device, reporter=Reporter())
+    ready = Deployer(trainer).deploy(planned)
     found = {
         "weights_sha256": ready.provenance.weights_sha256,
         "deployed_sha256": ready.provenance.deployed_sha256,

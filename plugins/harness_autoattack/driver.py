@@ -6,7 +6,7 @@ from types import ModuleType
 import torch
 
 from harness.api import NotApplicable, Result, UsageError
-from harness.ops import misclassified, norm, rows
+from harness.ops import misclassified, norm, tolerance, where_rows
 from harness_autoattack.streams import Fenced
 
 ORDERS = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
@@ -43,10 +43,10 @@ def in_sequence(
             stage = library.build(name, predict, threat, ctx.seed, predict.classes, settings)
             # Under l1 a projection may leave [0, 1] by one rounding. What is judged below is the clamped image.
             points = x.index_copy(0, left, stage.perturb(x[left], y[left]).detach().clamp(0.0, 1.0))
-            points = rows(_inside(x, points, threat), points, x)
+            points = where_rows(_inside(x, points, threat), points, x)
             wrong = sum(misclassified(predict(points), y).long() for _ in range(confirmations))
             breaks = stands & (2 * wrong > confirmations)
-            found, stands = rows(breaks, points, found), stands & ~breaks
+            found, stands = where_rows(breaks, points, found), stands & ~breaks
             broken_by = broken_by.masked_fill(breaks, place)
     return Result(last=found, details={"stage": broken_by})
 
@@ -78,5 +78,4 @@ def _check(x, threat, settings, confirmations) -> None:
 def _inside(x, points, threat) -> torch.Tensor:
     """Within the budget, in float64 and with the tolerance of the harness for one rounding; NaN is not."""
     eps = float(threat.eps)
-    slack = 1e-7 if threat.kind == "linf" else 1e-5 * eps + 1e-6
-    return norm(points.double() - x.double(), ORDERS[threat.kind]) <= eps + slack
+    return norm(points.double() - x.double(), ORDERS[threat.kind]) <= eps + tolerance(threat.kind, eps)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import torch
 
 from harness.api import Result, UsageError
-from harness.ops import misclassified, rows
+from harness.ops import misclassified, where_rows
 
 LOOK, BUDGET, BISECT = range(3)
 
@@ -82,7 +82,7 @@ class Search:
         over = (look & ~broken) | (bisect & (self.high - self.low <= width))
         nearer = bisect & over & (self.high < self.best)
         self.best = torch.where(nearer, self.high, self.best)
-        self.signs = rows(nearer, direction, self.signs)
+        self.signs = where_rows(nearer, direction, self.signs)
         self.phase = torch.where(over, LOOK, (self.phase + 1).clamp_max(BISECT))
         self.block = self.block + over
         full = self.block * self._size() >= self.x.shape[1]

@@ -23,7 +23,7 @@ def _climb(
 ) -> Attack:
     return Attack(
         name=name,
-        run=lazy("harness_gradient.engine:climb"),
+        run=lazy("harness_gradient.engine:pgd"),
         threats=("linf",),
         params={
             "steps": steps,

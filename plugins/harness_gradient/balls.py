@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from harness.ops import norm, project_linf
-from harness_gradient.walk import Function
+from harness.ops import norm, project_l2, project_linf
+from harness_gradient.first_adversarial import Function
 
 TINY = torch.finfo(torch.float32).tiny
 
@@ -42,20 +42,6 @@ def unit(gradient: torch.Tensor) -> torch.Tensor:
     # Divided by the largest value first: the squares of saturated or exploding gradients leave the float32 range.
     level = finite / _wide(finite.abs().flatten(1).amax(dim=1).clamp_min(TINY))
     return level / _wide(torch.linalg.vector_norm(level.flatten(1), dim=1).clamp_min(TINY))
-
-
-def project_l2(x: torch.Tensor, eps: float) -> Function:
-    """Make the projection on the l2 ball around `x`, then on [0, 1], which leads no farther from `x`.
-
-    Lengths are taken in float64, so that only the rounding of the image itself is left of the tolerance.
-    """
-
-    def project(point: torch.Tensor) -> torch.Tensor:
-        change = point.double() - x.double()
-        share = (eps / norm(change, 2).clamp_min(TINY)).clamp_max(1.0)
-        return (x.double() + change * _wide(share)).to(x.dtype).clamp(0.0, 1.0)
-
-    return project
 
 
 def _wide(values: torch.Tensor) -> torch.Tensor:

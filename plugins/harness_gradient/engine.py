@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from harness.api import Result, UsageError
-from harness.ops import ascend, cross_entropy, margin, misclassified, project_linf, rows
+from harness.ops import ascend, cross_entropy, margin, misclassified, project_linf, where_rows
 
 Objective = Callable[[torch.Tensor], torch.Tensor]
 
@@ -19,8 +19,8 @@ def fgsm(model, x, y, threat):
     return ascend(lambda point: cross_entropy(model(point), y), x, eps, project_linf(x, eps), 1)
 
 
-def climb(model, x, y, threat, *, ctx, steps, step, loss, kappa, start, restarts):
-    """Climb `steps` times by `step` from each of `restarts` starts, and snapshot the wanted numbers of steps.
+def pgd(model, x, y, threat, *, ctx, steps, step, loss, kappa, start, restarts):
+    """Take `steps` sign steps of size `step` from each of `restarts` starts, and snapshot the wanted numbers of steps.
 
     `last` is the final iterate of the first restart whose final iterate is misclassified, else of the first restart.
     `any` is the first misclassified iterate over all restarts. Restarts run on the whole batch, so that a snapshot
@@ -58,7 +58,7 @@ def _one_run(model, x, y, begin, objective, eps, step, wanted, reached) -> dict[
         logits = model(point)
         with torch.no_grad():
             new = misclassified(logits, y) & ~broken
-            first, broken = rows(new, point.detach(), first), broken | new
+            first, broken = where_rows(new, point.detach(), first), broken | new
         return objective(logits)
 
     def observe(done: int, point: torch.Tensor) -> None:
@@ -73,11 +73,11 @@ def _one_run(model, x, y, begin, objective, eps, step, wanted, reached) -> dict[
 def _either(x, earlier: Result, result: Result, later: torch.Tensor) -> Result:
     """Example by example the earlier restarts' result, unless only the later one succeeds."""
     unbroken = (earlier.any == x).flatten(1).all(dim=1)
-    return Result(last=rows(later, result.last, earlier.last), any=rows(unbroken, result.any, earlier.any))
+    return Result(last=where_rows(later, result.last, earlier.last), any=where_rows(unbroken, result.any, earlier.any))
 
 
 def _objective(model, x, y, loss: str, kappa: float) -> Objective:
-    """Logits -> what each example climbs: cross-entropy, minus the margin (with a dead zone beyond -kappa), or minus
+    """Logits -> what each example ascends: cross-entropy, minus the margin (with a dead zone beyond -kappa), or minus
     the cross-entropy against the class that is least likely on the clean image, the true one excepted."""
     if loss == "ce":
         return lambda logits: cross_entropy(logits, y)

@@ -3,8 +3,8 @@
 import torch
 
 from harness.api import Result, UsageError
-from harness.ops import cross_entropy, project_linf
-from harness_gradient.walk import Function, Trail, follow
+from harness.ops import ascend, cross_entropy, project_linf
+from harness_gradient.first_adversarial import FirstAdversarial, Function
 
 
 def mi_fgsm(model, x, y, threat, *, ctx, steps, step, decay, start):
@@ -12,8 +12,8 @@ def mi_fgsm(model, x, y, threat, *, ctx, steps, step, decay, start):
     eps = float(threat.eps)
     size = step_size(step, eps, steps)
     begin = x if start == "none" else (x + eps * ctx.noise("start:0")).clamp(0.0, 1.0)
-    trail = Trail(model, x, y, lambda logits: cross_entropy(logits, y))
-    last = follow(trail.loss, begin, size, project_linf(x, eps), steps, momentum(decay, guarded))
+    trail = FirstAdversarial(model, x, y, lambda logits: cross_entropy(logits, y))
+    last = ascend(trail.loss, begin, size, project_linf(x, eps), steps, direction=momentum(decay, guarded))
     return Result(last=last, any=trail.first)
 
 

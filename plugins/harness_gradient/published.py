@@ -2,9 +2,8 @@
 
 import torch
 
-from harness.ops import cross_entropy, margin, project_linf
+from harness.ops import ascend, cross_entropy, margin, project_linf
 from harness_gradient.momentum import momentum
-from harness_gradient.walk import follow
 
 CIFAR_DEVIATIONS = (0.2023, 0.1994, 0.2010)
 """Standard deviations of CIFAR-10's channels, as the Simple Structure script has them."""
@@ -25,7 +24,7 @@ def bim_ss(model, x, y, threat, *, size, steps):
 
 def fgsm_rs(model, x, y, threat, *, ctx, step):
     """ANCRA: one step of PGD from a random start that may leave [0, 1]."""
-    return follow(lambda point: cross_entropy(model(point), y), _unclamped(x, threat, ctx), step, _ball(x, threat), 1)
+    return ascend(lambda point: cross_entropy(model(point), y), _unclamped(x, threat, ctx), step, _ball(x, threat), 1)
 
 
 def cw_inf_batchsum(model, x, y, threat, *, ctx, steps, step):
@@ -34,7 +33,7 @@ def cw_inf_batchsum(model, x, y, threat, *, ctx, steps, step):
     def loss(point: torch.Tensor) -> torch.Tensor:
         return -torch.relu(margin(model(point), y).sum())
 
-    return follow(loss, _unclamped(x, threat, ctx), step, _ball(x, threat), steps)
+    return ascend(loss, _unclamped(x, threat, ctx), step, _ball(x, threat), steps)
 
 
 def mi_fgsm_tpap(model, x, y, threat, *, steps, step, decay):
@@ -43,15 +42,15 @@ def mi_fgsm_tpap(model, x, y, threat, *, steps, step, decay):
     The script takes the mean of the losses; the sum's gradient differs by a factor that the division takes out.
     """
     direction = momentum(decay, lambda gradient: gradient / gradient.abs().mean())
-    return follow(lambda point: cross_entropy(model(point), y), x, step, _ball(x, threat), steps, direction)
+    return ascend(lambda point: cross_entropy(model(point), y), x, step, _ball(x, threat), steps, direction=direction)
 
 
 def _stepped(model, x, y, size):
     def positive(gradient: torch.Tensor) -> torch.Tensor:
         return torch.where(gradient >= 0, size, -size)
 
-    return follow(
-        lambda point: cross_entropy(model(point), y), x, 1.0, lambda point: point.clamp(0.0, 1.0), 1, positive
+    return ascend(
+        lambda point: cross_entropy(model(point), y), x, 1.0, lambda point: point.clamp(0.0, 1.0), 1, direction=positive
     )
 
 

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from harness.api import UsageError
-from harness.ops import cross_entropy, project_linf
+from harness.ops import ascend, cross_entropy, project_linf
 from harness_gradient.momentum import guarded, momentum, step_size
-from harness_gradient.walk import follow
 
 
 def transfer(model, x, y, threat, *, ctx, steps, step, decay, probability, enlarge, pad, labels, kernel=1, nsig=3.0):
@@ -35,7 +34,7 @@ def transfer(model, x, y, threat, *, ctx, steps, step, decay, probability, enlar
         return guarded(smooth(gradient, window) if size > 1 else gradient)
 
     project = project_linf(x, eps)
-    return follow(loss, x, step_size(step, eps, steps), project, steps, momentum(decay, normalise))
+    return ascend(loss, x, step_size(step, eps, steps), project, steps, direction=momentum(decay, normalise))
 
 
 def diversify(x: torch.Tensor, uniform: torch.Tensor, probability: float, enlarge: float, pad: float) -> torch.Tensor:

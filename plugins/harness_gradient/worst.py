@@ -8,10 +8,10 @@ from itertools import product
 import torch
 
 from harness.api import Result, UsageError
-from harness.ops import rows
-from harness_gradient.aims import aims, objective
+from harness.ops import ascend, where_rows
 from harness_gradient.balls import ball, offsets
-from harness_gradient.walk import Trail, follow
+from harness_gradient.first_adversarial import FirstAdversarial
+from harness_gradient.targets import aims, objective
 
 
 def worst(
@@ -22,7 +22,7 @@ def worst(
 
     `last` is the end of the first such run, else of the first run; `any` the first misclassified point of all runs.
     `step`: one step size, or `shares`: several as shares of eps, `1/20:1/4`. `eot`: how often the model is asked at
-    each point (see `Trail`). A single run's end is not evaluated: the harness judges it.
+    each point (see `FirstAdversarial`). A single run's end is not evaluated: the harness judges it.
     """
     sizes = [step] if step is not None else [share * float(threat.eps) for share in _shares(shares)]
     if min(steps, restarts, targets, eot) < 1:
@@ -43,13 +43,13 @@ def worst(
                 break
             own = y[left]
             climbs = objective(loss, logits, own, None if aim is None else aim[left])
-            trail, around = Trail(model, x[left], own, climbs, eot), ball(threat.kind, x[left], eps)
-            end = follow(trail.loss, begin[left], size, around.project, steps, around.direction)
+            trail, around = FirstAdversarial(model, x[left], own, climbs, eot), ball(threat.kind, x[left], eps)
+            end = ascend(trail.loss, begin[left], size, around.project, steps, direction=around.direction)
             if len(turns) * restarts == 1:
                 return Result(last=end, any=trail.first)
             wins = trail.breaks(end)
-            first[left] = rows(trail.broken & ~broken[left], trail.first, first[left])
-            last[left] = rows(wins | (restart + turn == 0), end, last[left])
+            first[left] = where_rows(trail.broken & ~broken[left], trail.first, first[left])
+            last[left] = where_rows(wins | (restart + turn == 0), end, last[left])
             broken[left] |= trail.broken
             ended[left] = wins
     return Result(last=last, any=first)

@@ -3,7 +3,7 @@
 import torch
 
 from harness.api import Result, UsageError
-from harness.ops import margin, rows
+from harness.ops import margin, where_rows
 from harness_minimal.adam import Adam
 from harness_minimal.closest import Closest, beaten, standing
 
@@ -93,10 +93,10 @@ def adam_in_pixels(model, x, y, threat, *, ctx, iterations, lr, distance_weight)
         loss = distance_weight * delta.square().flatten(1).sum(dim=1) + lead.clamp_min(0.0)
         (gradient,) = torch.autograd.grad(loss.sum(), delta)
         delta, loss = delta.detach() + adam.step(gradient), loss.detach()
-        kept, lowest = rows(loss < lowest, delta, kept), torch.minimum(loss, lowest)
+        kept, lowest = where_rows(loss < lowest, delta, kept), torch.minimum(loss, lowest)
     point = (begin + kept).clamp(0.0, 1.0)
     with torch.no_grad():
         won = beaten(model(point), y[index])
     found = x.clone()
-    found[index] = rows(won, point, begin)
+    found[index] = where_rows(won, point, begin)
     return Result(last=found, any=found)

@@ -5,7 +5,7 @@ import math
 import torch
 
 from harness.api import Result, UsageError
-from harness.ops import rows
+from harness.ops import where_rows
 from harness_minimal.closest import Closest, beaten, length, standing
 
 
@@ -59,7 +59,7 @@ def _direction(gradient, ctx, step: int, index) -> torch.Tensor:
     largest = gradient.flatten(1).abs().amax(dim=1)
     usable = (largest > 0) & largest.isfinite()
     if not usable.all():
-        gradient = rows(usable, gradient, ctx.noise(f"step:{step}", "normal")[index])
+        gradient = where_rows(usable, gradient, ctx.noise(f"step:{step}", "normal")[index])
         largest = gradient.flatten(1).abs().amax(dim=1)
     # Divided by its largest entry first: the squares of tiny entries would underflow.
     scaled = gradient / largest[:, None, None, None]

@@ -3,7 +3,7 @@
 import torch
 
 from harness.api import Result, UsageError
-from harness.ops import misclassified, rows
+from harness.ops import misclassified, where_rows
 from harness_minimal.closest import beaten, length
 
 EXTRA = 1e-4
@@ -57,5 +57,5 @@ def _nearest(model, point, y, rivals, kind: str) -> torch.Tensor:
         nearer = (slope > 0) & slope.isfinite() & (distance < shortest)
         shortest = torch.where(nearer, distance, shortest)
         unit = gradient / slope[:, None, None, None] if kind == "l2" else gradient.sign()
-        way = rows(nearer, unit, way)
+        way = where_rows(nearer, unit, way)
     return torch.where(way == 0, 0.0, (shortest + EXTRA)[:, None, None, None] * way)

@@ -3,7 +3,7 @@
 import torch
 
 from harness.api import Result, UsageError
-from harness.ops import misclassified, rows
+from harness.ops import misclassified, where_rows
 
 
 def gaussian(model, x, y, threat, *, ctx, sigma, draws):
@@ -29,6 +29,6 @@ def _worst(model, x, y, draws: int, noisy) -> Result:
         last = point if draw == 0 else last
         with torch.no_grad():
             breaks = misclassified(model(point), y)
-        first = rows(breaks & (broken_draws == 0), point, first)
+        first = where_rows(breaks & (broken_draws == 0), point, first)
         broken_draws += breaks
     return Result(last=last, any=first, details={"broken_draws": broken_draws})

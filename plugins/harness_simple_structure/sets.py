@@ -1,12 +1,11 @@
 """The attack sets: every image attacked once on the clean network, before training."""
 
-import hashlib
-
 import numpy as np
 import torch
 from torch import nn
 
-from harness.api import Attack, NotApplicable, UsageError
+from harness.api import NotApplicable, UsageError
+from harness.networks import tensors_sha256
 from harness_simple_structure import eight_bit
 from harness_simple_structure.store import Store
 
@@ -53,8 +52,8 @@ def collect(clean: nn.Module, ctx, sets: list[str], storage: str) -> StoredImage
     if storage == "jpeg75":
         plain = start
         start = store.obtain("clean", basis, plain.shape, lambda span: eight_bit.jpeg(plain[span]))
-    basis |= {"network": digest(clean), "seed": ctx.seed}
-    identities = {name: basis | _attack_identity(ctx, name) for name in sets}
+    basis |= {"network": tensors_sha256(clean.state_dict()), "seed": ctx.seed}
+    identities = {name: basis | dict(ctx.attack(ATTACKS[name]).identity) for name in sets}
     if missing := [name for name in sets if not store.has(name, identities[name])]:
         place = f"in {store.folder}" if store.folder else "of memory"
         size = f"{len(missing) * start.nbytes / 1e6:.1f} MB {place}"
@@ -98,23 +97,3 @@ def attacked(
         x, y = eight_bit.images_of(pixels[part], device), torch.from_numpy(labels[part]).to(device)
         made.append(eight_bit.stored(craft(model, x, y, examples[part].tolist()), storage))
     return np.concatenate(made)
-
-
-def digest(network: nn.Module) -> str:
-    """The sha256 over names, types, shapes and bytes of a network's tensors."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        array = tensor.detach().cpu().contiguous().numpy()
-        total.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        total.update(array.tobytes())
-    return total.hexdigest()
-
-
-def _attack_identity(ctx, name: str) -> dict[str, object]:
-    entry = ctx.peers.registry.get(Attack, name)
-    return {
-        "attack": ATTACKS[name],
-        "origin": entry.provider.origin,
-        "revision": entry.spec.revision,
-        "defaults": repr(sorted(entry.spec.params.items())),
-    }

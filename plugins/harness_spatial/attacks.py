@@ -3,7 +3,7 @@
 import torch
 
 from harness.api import Result, UsageError
-from harness.ops import ascend, cross_entropy, margin, rows
+from harness.ops import ascend, cross_entropy, margin, where_rows
 from harness_spatial.minimize import adam, lbfgs
 from harness_spatial.smoothness import smoothness
 from harness_spatial.warp import pull_inside, warp
@@ -87,7 +87,7 @@ def sta_b(model, x, y, threat, *, ctx, steps, start):
         logits = model(point)
         with torch.no_grad():
             new = broken(logits, y) & ~done
-            first, first_flow, done = rows(new, point, first), rows(new, flow, first_flow), done | new
+            first, first_flow, done = where_rows(new, point, first), where_rows(new, flow, first_flow), done | new
         return cross_entropy(logits, y)
 
     begin = first_flow

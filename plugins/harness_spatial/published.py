@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from harness.api import Result
-from harness.ops import margin, misclassified, rows
+from harness.ops import margin, misclassified, where_rows
 
 LINE_SEARCH = 100
 OFFSET = 1e-10
@@ -43,11 +43,11 @@ def sta_tpap(model, x, y, threat, *, ctx, steps, searches, smoothing):
             images = sampled(grid).clamp(0.0, 1.0)
             far = (grid - identity).square().flatten(1).sum(dim=1)
             better = misclassified(model(images), y) & (far < nearest)
-        nearest, last = torch.where(better, far, nearest), rows(better, images, last)
-        moved = rows(better, grid - identity, moved)
+        nearest, last = torch.where(better, far, nearest), where_rows(better, images, last)
+        moved = where_rows(better, grid - identity, moved)
     pixels = moved * torch.tensor([x.shape[3], x.shape[2]], device=x.device) / 2
     details = {"flow_max": pixels.abs().flatten(1).amax(dim=1)}
-    return Result(last=last, any=rows(nearest.isfinite(), last, x), details=details)
+    return Result(last=last, any=where_rows(nearest.isfinite(), last, x), details=details)
 
 
 def _variation(move):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from harness.api import NotApplicable, Result, UsageError
-from harness.ops import misclassified, project_linf, rows
+from harness.ops import misclassified, project_linf, where_rows
 from harness_style.choice import style_images
 
 PUBLISHED = ("layer1", "layer4")
@@ -25,7 +25,7 @@ def nst_b(model, x, y, threat, *, ctx, steps, lr, momentum, weight_decay):
     for last in _descend(model, x, y, ctx, project, steps, lr, momentum, weight_decay):
         with torch.no_grad():
             new = misclassified(model(last), y) & ~broken
-        first, broken = rows(new, last, first), broken | new
+        first, broken = where_rows(new, last, first), broken | new
     return Result(last=last, any=first)
 
 
@@ -44,7 +44,7 @@ def _descend(model, x, y, ctx, project: Callable, steps: int, lr: float, momentu
         (gradient,) = torch.autograd.grad(distance.sum(), point)
         point = point.detach()
         step = momentum * velocity + gradient + weight_decay * point
-        velocity = rows(step.isfinite().flatten(1).all(dim=1), step, torch.zeros_like(step))
+        velocity = where_rows(step.isfinite().flatten(1).all(dim=1), step, torch.zeros_like(step))
         point = project(point - lr * velocity)
         yield point
 

@@ -6,7 +6,7 @@ An example leaves at its first success; what was found is asked of what is deplo
 import torch
 
 from harness.api import Result, UsageError
-from harness.ops import ascend, cross_entropy, margin, misclassified, project_linf, rows
+from harness.ops import ascend, cross_entropy, margin, misclassified, project_linf, where_rows
 from harness_tpap.surface import Surface, climb
 
 
@@ -63,7 +63,7 @@ def step_fraction(model, x, y, threat, *, ctx, steps, step, loss, fractions):
             point = attempt.project(x + part / fractions * (end - x))
             with torch.no_grad():
                 gap = margin(model(point), y)
-            nearest, least = rows(gap < least, point, nearest), torch.minimum(gap, least)
+            nearest, least = where_rows(gap < least, point, nearest), torch.minimum(gap, least)
     attempt.run(nearest)
     return attempt.result()
 
@@ -101,8 +101,8 @@ class Attempt:
         # Asked of the whole batch, as the judge will: rounding in another batch may turn a sign that hangs on nothing.
         with torch.no_grad():
             wins = misclassified(self.model(ends), self.y) & ~self.broken
-        self.first = rows(wins, ends, self.first)
-        self.last = ends if self.last is None else rows(wins, ends, self.last)
+        self.first = where_rows(wins, ends, self.first)
+        self.last = ends if self.last is None else where_rows(wins, ends, self.last)
         self.broken |= wins
 
     def result(self):

@@ -1,11 +1,10 @@
 """Catastrophic overfitting, which purification needs: one step no longer fools the network, several still do."""
 
-from dataclasses import replace
 from fractions import Fraction
 
 import torch
 
-from harness.api import Quantity
+from harness.api import Quantity, ThreatModel
 
 BATCH = 250
 
@@ -16,7 +15,7 @@ def overfitting(ctx):
     Where the weights were given and nobody knows the eps of their training, the purification's counts, then the
     dataset's.
     """
-    own = ctx.peers.dataset.budgets["linf"]
+    own = ctx.budget("linf")
     told = ctx.training.eps if ctx.training else ctx.defense_params.get("strength", own)
     found = {}
     for eps, suffix in ((Fraction(str(told)), ""), (own, "_at_budget")):
@@ -33,7 +32,7 @@ def overfitting(ctx):
 
 def accuracy_under(ctx, attack, eps):
     """In per cent, of the bare network."""
-    craft = replace(ctx.peers, dataset=replace(ctx.peers.dataset, budgets={"linf": eps})).attack(attack)
+    craft = ctx.attack(attack, threat=ThreatModel(kind="linf", eps=eps))
     right = 0
     for examples, x, y in batches(ctx):
         x_adv = craft(ctx.network, x, y, examples)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from harness.api import Result, UsageError
-from harness.ops import cross_entropy, margin, misclassified, rows
+from harness.ops import cross_entropy, margin, misclassified, where_rows
 from harness_wasserstein.capacity import return_to_sender
 from harness_wasserstein.plan import Plan
 from harness_wasserstein.window import Window
@@ -37,7 +37,7 @@ class Direction:
     def __call__(self, image) -> tuple[torch.Tensor, torch.Tensor]:
         """The direction at images, and which of them (n,) have a gradient to follow."""
         gradient, useful = gradient_of(self.model, image, self.y, self.loss)
-        self._average = rows(useful, torch.lerp(gradient, self._average, self.momentum), self._average)
+        self._average = where_rows(useful, torch.lerp(gradient, self._average, self.momentum), self._average)
         self._room = (self._room + self.price * (image - 1)).clamp_min(0)
         return _scaled(_scaled(self._average, 1e-35) - self._room, 1.0), useful
 
@@ -49,7 +49,7 @@ def gradient_of(model, image, y, loss: str) -> tuple[torch.Tensor, torch.Tensor]
     gradient = gradient.masked_fill((image < 0) | (image > 1), 0.0)
     largest = gradient.abs().amax(dim=(1, 2, 3))
     useful = torch.isfinite(largest) & (largest > 0)
-    return rows(useful, _scaled(gradient, 1e-35), torch.zeros_like(gradient)), useful
+    return where_rows(useful, _scaled(gradient, 1e-35), torch.zeros_like(gradient)), useful
 
 
 def _scaled(field: torch.Tensor, least: float) -> torch.Tensor:
@@ -66,7 +66,7 @@ def feasible(model, x, y, plan, window: Window) -> Result:
     plan, fits = return_to_sender(plan, window)
     image = window.push(plan).clamp(0, 1)
     moved = fits & (plan.flatten(1) != window.staying(x).flatten(1)).any(dim=1)
-    return Result(last=rows(moved, image, x), evidence=Plan(plan, window.low, window.high), details=details)
+    return Result(last=where_rows(moved, image, x), evidence=Plan(plan, window.low, window.high), details=details)
 
 
 def readings(model, y, image) -> dict[str, torch.Tensor]:

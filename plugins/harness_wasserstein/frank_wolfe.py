@@ -3,7 +3,7 @@
 import torch
 
 from harness.api import Result, UsageError
-from harness.ops import rows
+from harness.ops import where_rows
 from harness_wasserstein.ascent import Direction, checked, feasible, readings
 from harness_wasserstein.linear import BestPlan
 from harness_wasserstein.plan import Plan
@@ -40,7 +40,7 @@ def published(model, x, y, threat, *, ctx, steps, low, high, gamma, halvings):
     plan = _climb(Direction(model, x, y, "ce"), BestPlan(x, eps, window, gamma, halvings), x, window, steps)
     image = window.push(plan)
     moved = (plan.flatten(1) != window.staying(x).flatten(1)).any(dim=1)
-    return Result(last=rows(moved, image, x), evidence=Plan(plan, low, high), details=readings(model, y, image))
+    return Result(last=where_rows(moved, image, x), evidence=Plan(plan, low, high), details=readings(model, y, image))
 
 
 def _climb(direction: Direction, best: BestPlan, x, window: Window, steps: int) -> torch.Tensor:

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from harness.data.dataset import LoadedDataset
+from harness.networks import tensors_sha256
 from harness.planning.request import Request
 from harness.planning.subjects import find_subjects
 from harness.registry import discovery
 from harness.reporter import Reporter
-from harness.storage.weights import tensors_sha256
-from harness.training import checkpoints
-from harness.training.setup import build
+from harness.training.checkpoints import Checkpoint
+from harness.training.trainer import Trainer
 from harness.types import Dataset, Defense
 
 REGISTRY = discovery.discover()
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("results") / "checkpoints"
 
 
-def logits(found: checkpoints.Checkpoint, data: LoadedDataset) -> torch.Tensor:
+def logits(found: Checkpoint, data: LoadedDataset) -> torch.Tensor:
     x, _ = data.part("test").batch(slice(None), CPU)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)  # a random defense draws the same each time
@@ -44,13 +44,12 @@ def logits(found: checkpoints.Checkpoint, data: LoadedDataset) -> torch.Tensor:
 def test_one_epoch_on_digits_is_kept_and_loaded_bit_for_bit(name, data, folder):
     (subject,) = find_subjects(name, DIGITS, Request(defenses=[name]), REGISTRY)
     subject = replace(subject, recipe=replace(subject.recipe, epochs=1))
-    trained, reused = (
-        checkpoints.obtain(subject, REGISTRY, data, folder, CPU, Reporter()) for _ in ("trained", "reused")
-    )
-    given = checkpoints.obtain(replace(subject, weights=str(trained.path)), REGISTRY, data, folder, CPU, Reporter())
+    trainer = Trainer(registry=REGISTRY, data=data, folder=folder, device=CPU, reporter=Reporter())
+    trained, reused = (trainer.obtain(subject) for _ in ("trained", "reused"))
+    given = trainer.obtain(replace(subject, weights=str(trained.path)))
     assert (trained.origin, reused.origin, given.origin) == ("trained", "reused", "given")
     assert trained.sha256 == reused.sha256 == given.sha256
-    assert trained.sha256 != tensors_sha256(build(subject, REGISTRY, data).state_dict())
+    assert trained.sha256 != tensors_sha256(trainer.build(subject).state_dict())
     first = logits(trained, data)
     assert first.shape == (500, 10)
     assert torch.isfinite(first).all()

@@ -24,9 +24,9 @@ from harness.registry import norms
 from harness.registry.names import resolve
 from harness.types import FROM_DATASET, Result, ThreatModel
 from harness_gradient import harness_attacks
-from harness_gradient.aims import aims, objective
 from harness_gradient.balls import offsets, project_l2, unit
 from harness_gradient.published import CIFAR_DEVIATIONS
+from harness_gradient.targets import aims, objective
 from harness_gradient.transfer import diversify, gaussian, kernel_size, smooth
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}

@@ -5,7 +5,7 @@ import torch
 
 from harness.conformance import toys
 from harness.evaluation.oracle import AccessDenied, Oracle, fingerprint
-from harness.storage.weights import tensors_sha256
+from harness.networks import tensors_sha256
 
 
 def test_it_counts_images_forward_and_gradients_back():

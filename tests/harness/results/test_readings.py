@@ -27,6 +27,7 @@ from harness.results.rows import rows
 from harness.running.outcome import Settings
 from harness.running.run import bench
 from harness.training import checkpoints
+from harness.training.trainer import Trainer
 from support.plugins import RECIPE, plain_step, robust_step, toy_registry
 from support.records import record
 
@@ -433,7 +434,11 @@ def test_what_extends_a_network_is_trained_saved_and_deployed(tmp_path):
     assert run(tmp_path / "b", ["doubled"], ["one_step"], registry).records == first.records, "its weights are seeded"
     data = LoadedDataset(planned().dataset, "toy", Path("data"))
     subject = planned(["doubled"], ["one_step"], registry).subjects[0]
-    found = checkpoints.obtain(subject, registry, data, tmp_path / "a" / "checkpoints", torch.device("cpu"), Reporter())
+    trainer = Trainer(
+        registry=registry, data=data, folder=tmp_path / "a" / "checkpoints", device=torch.device("cpu"),
+        reporter=Reporter(),
+    )  # fmt: skip
+    found = trainer.obtain(subject)
     assert found.origin == "reused"
     assert "second.weight" in found.network.state_dict()
     x, _ = toys.images()

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from harness.errors import CheckpointError
+from harness.networks import tensors_sha256
 from harness.storage import weights
-from harness.storage.weights import tensors_sha256
 
 SMALL = {
     "a.weight": torch.arange(6, dtype=torch.float32).reshape(2, 3),

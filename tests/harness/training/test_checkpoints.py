@@ -14,7 +14,7 @@ from harness.planning.request import Request
 from harness.registry.hookspecs import hookimpl
 from harness.reporter import Reporter
 from harness.storage import weights
-from harness.training import checkpoints
+from harness.training.trainer import Trainer
 from harness.types import TRAINING_EPS, Defense
 from support.plugins import plain_step, toy_registry
 
@@ -29,7 +29,11 @@ def subject_and_data(name="plain", **kwargs):
 
 def obtain(folder, name="plain", subject=None, **kwargs):
     found, data = subject_and_data(name, **kwargs)
-    return checkpoints.obtain(subject or found, REGISTRY, data, folder, CPU, Reporter())
+    return trainer(data, folder).obtain(subject or found)
+
+
+def trainer(data, folder=None):
+    return Trainer(registry=REGISTRY, data=data, folder=folder, device=CPU, reporter=Reporter())
 
 
 def test_trained_then_reused_with_a_card_that_says_everything(tmp_path):
@@ -121,9 +125,9 @@ def test_given_weights_are_used_and_must_fit(tmp_path):
 def test_the_network_starts_from_the_train_seed_alone():
     subject, data = subject_and_data()
     torch.manual_seed(5)
-    first = checkpoints.build(subject, REGISTRY, data)
+    first = trainer(data).build(subject)
     torch.manual_seed(6)
-    second = checkpoints.build(subject, REGISTRY, data)
-    other = checkpoints.build(replace(subject, train_seed=1), REGISTRY, data)
+    second = trainer(data).build(subject)
+    other = trainer(data).build(replace(subject, train_seed=1))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not torch.equal(first.head.weight, other.head.weight)

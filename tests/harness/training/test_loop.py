@@ -9,7 +9,7 @@ import torch
 
 from harness.conformance import toys
 from harness.errors import HarnessError
-from harness.storage.weights import tensors_sha256
+from harness.networks import tensors_sha256
 from harness.training.context import SavedState, TrainContext, crop_flip
 from harness.training.loop import _right, fit, group, learning_rate
 from harness.types import InnerAttack

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from harness.ops import margin, rows
+from harness.ops import margin, where_rows
 
 
 def signs(model, x, y, threat, *, ctx, tries, flips):
@@ -17,7 +17,7 @@ def signs(model, x, y, threat, *, ctx, tries, flips):
         candidate = (x + eps * flipped).clamp(0, 1)
         found = margin(model(candidate), y)
         better = found < lowest
-        signs, best = rows(better, flipped, signs), rows(better, candidate, best)
+        signs, best = where_rows(better, flipped, signs), where_rows(better, candidate, best)
         lowest = torch.where(better, found, lowest)
     return best
 

@@ -3,7 +3,7 @@
 import torch
 
 from harness.ops import cross_entropy, margin
-from harness_gradient.walk import Function
+from harness_gradient.first_adversarial import Function
 
 
 def aims(logits: torch.Tensor, y: torch.Tensor, target: str, most: int, ctx) -> torch.Tensor:
@@ -26,7 +26,7 @@ def aims(logits: torch.Tensor, y: torch.Tensor, target: str, most: int, ctx) -> 
 
 
 def objective(loss: str, logits: str, y: torch.Tensor, aim: torch.Tensor | None) -> Function:
-    """Logits -> what each example climbs.
+    """Logits -> what each example ascends.
 
     `loss`: `ce`, cross-entropy of the true class, or minus that of the aim; `margin`, how far the best other class, or
     the aim, is above the true class. `logits`: `rescaled` divides each example's by their standard deviation, which
