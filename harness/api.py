@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from harness.evaluation.oracle import Oracle
     from harness.models.analysis import AnalysisContext
     from harness.reporter import EpochReport
-    from harness.storage.records import Record
+    from harness.storage.schema import Record
     from harness.training.context import SavedState, TrainContext
     from harness.training.peers import PeerAttack, Peers
     from harness.types import Flags, Images, Labels, Logits

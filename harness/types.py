@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -152,7 +153,7 @@ class Attack:
         aliases: other names under which it can be asked for; records use `name`.
         batch_coupled: its draws or its search couple the images of a batch, so that it always gets the whole shard.
         verdicts_only: it amplifies float rounding, so that batches of other sizes agree in verdicts, not in images.
-        passes: about how many forward and backward passes an image takes; cells run in this order.
+        cost: about how many forward and backward passes an image takes; cells run in this order.
         trial: parameters, where they differ from the defaults, at which contract tests run it within seconds.
         as_published: reproduces a publication with its defects; its numbers carry a flag that says so.
         defect: why it must not be used, as measured; it is listed and never runs.
@@ -176,7 +177,7 @@ class Attack:
     aliases: tuple[str, ...] = ()
     batch_coupled: bool = False
     verdicts_only: bool = False
-    passes: int = 1000
+    cost: int = 1000
     trial: Mapping[str, Value] = field(default_factory=dict)
     as_published: bool = False
     defect: str = ""
@@ -267,7 +268,7 @@ class Defense:
         gated: a choice inside its prediction (an argmax that selects a branch or a mask) hides part of the gradient;
             without `adaptive` its numbers carry the flag `no_adaptive`.
         mandatory: attacks without which its numbers carry the flag `weak_protocol`.
-        stochastic: its predictions are random by design; then `passes` fresh predictions stand behind each verdict,
+        stochastic: its predictions are random by design; then `votes` fresh predictions stand behind each verdict,
             and an image is broken where more than half of them are wrong.
         claims: `clean` or an attack -> the published accuracy in per cent.
         revision: raised whenever what it trains or deploys changes.
@@ -289,7 +290,7 @@ class Defense:
     gated: bool = False
     mandatory: tuple[str, ...] = ()
     stochastic: bool = False
-    passes: int = 11
+    votes: int = 11
     claims: Mapping[str, float] = field(default_factory=dict)
     revision: int = 1
     paper: str = ""
@@ -411,6 +412,23 @@ class Cell:
     on: str = ""
     knowledge: Knowledge = "static"
     surrogate: Subject | None = None
+
+
+class CellState(StrEnum):
+    """How a cell ended: with a number (`done`), with some of its images missing (`partial`), or without any."""
+
+    DONE = "done"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    REFUSED = "refused"
+    NOT_APPLICABLE = "not applicable"
+    NOT_RUN = "not run"
+
+    @property
+    def counts_as_failure(self) -> bool:
+        """Whether something went wrong: an attack that does not apply is left out, not failed."""
+        return self in (CellState.FAILED, CellState.TIMEOUT, CellState.REFUSED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from harness.cli import options
-from harness.errors import UsageError
-from harness.planning.plan import Plan, plan
-from harness.planning.request import Request
-from harness.registry.registry import Registry
+from harness.running.entry import NothingLacking, prepare
 
 DECIDED = (
     "defense", "model", "attacks", "analyses", "threat", "limit", "arch", "recipe", "weights", "sha256", "seed",
@@ -87,80 +83,31 @@ def command(
         raise typer.BadParameter(
             f"a board says itself what is measured; leave {', '.join(left_out)} out", param_hint="--board"
         )
-    if not (defense or model or board):
-        raise typer.BadParameter("name at least one, or give --model or --board", param_hint="--defense")
-    if sha256 and not (model and weights):
-        raise typer.BadParameter("goes with --model and --weights", param_hint="--sha256")
-    if (arch or recipe) and not defense:
-        raise typer.BadParameter("go with --defense: --model brings its own network", param_hint="--arch, --recipe")
-    registry = options.registry(plugin, no_plugin, strict_plugins)
-    own = None
-    if model:
-        from harness.models.own_model import own_model
-
-        own = own_model(model, weights, sha256)
-        registry = own.join(registry)
-    request = Request(
-        defenses=[*defense, own.name] if own else defense, attacks=attacks, dataset=dataset, threats=threat, arch=arch,
-        recipe=recipe, weights="" if own else weights, limit=limit, seed=seed, train_seed=train_seed, analyses=analyses,
-    )  # fmt: skip
-    if board:
-        planned = _lacking(board, [dataset] if "dataset" in given else [], output, registry)
-    else:
-        planned = [plan(request, registry)]
-    limit_s = options.seconds(time_limit) if time_limit else None
-    if batch_size < 1:
-        raise typer.BadParameter("must be at least 1", param_hint="--batch-size")
-    if own:
-        own.check(planned[0].dataset, train_seed)
+    try:
+        prepared = prepare(
+            defense=defense, attacks=attacks, model=model or None, dataset=dataset, threat=threat, limit=limit,
+            analyses=analyses, arch=arch, recipe=recipe, weights=weights, sha256=sha256, board=board, seed=seed,
+            train_seed=train_seed, output=output, data_root=data_root, device=device, batch_size=batch_size,
+            time_limit=time_limit, fail_fast=fail_fast, plugin=plugin, no_plugin=no_plugin,
+            strict_plugins=strict_plugins, board_datasets=[dataset] if "dataset" in given else [], warn=options.warn,
+        )  # fmt: skip
+    except NothingLacking as nothing:
+        print(nothing, file=sys.stderr)
+        raise typer.Exit(0) from None
 
     from harness.cli.result import result
     from harness.cli.screen import Screen
-    from harness.evaluation.attempt import NOT_APPLICABLE
-    from harness.running.outcome import Settings
-    from harness.running.run import bench
+    from harness.running.report import report_of
 
     screen = Screen(progress)
-    screen.header(registry, device)
-    settings = Settings(
-        output=output, data_root=data_root, device=device, batch_size=batch_size,
-        time_limit=limit_s, fail_fast=fail_fast,
-    )  # fmt: skip
+    screen.header(prepared.registry, device)
     failed = False
-    for one in planned:
+    for one in prepared.plans:
         screen.plan(one, output)
         with screen:
-            outcome = bench(one, registry, settings, screen)
-        result(screen, outcome, one.skips)
+            outcome = prepared.run(one, screen)
+        result(screen, outcome, report_of([outcome], one.skips))
         if outcome.interrupted:
             raise typer.Exit(130)
-        failed |= any(failure.state != NOT_APPLICABLE for failure in outcome.failures)
+        failed |= any(failure.state.counts_as_failure for failure in outcome.failures)
     raise typer.Exit(3 if failed else 0)
-
-
-def _lacking(board: str, datasets: Sequence[str], output: Path, registry: Registry) -> list[Plan]:
-    """What a board lacks, of these datasets or of all; its records are put where the runs find them.
-
-    Raises:
-        UsageError: where there is no such board.
-    """
-    from harness.leaderboard import definition as definitions
-    from harness.leaderboard.missing import lacking, requests
-    from harness.results.rows import rows
-    from harness.results.sources import read_records
-    from harness.storage import runs
-
-    folder = Path(board) if Path(board).is_dir() else Path("leaderboards") / board
-    definition = definitions.read(folder)
-    if definition is None:
-        raise UsageError(f"--board {board}: {folder} has no {definitions.FILE}")
-    records = read_records(folder)
-    measured = rows(records)
-    planned = [lacking(plan(one, registry), measured) for one in requests(definition, measured, datasets)]
-    found = [one for one in planned if one.subjects]
-    if not found:
-        of = f" on {', '.join(datasets)}" if datasets else ""
-        print(f"nothing to do: every cell of {folder}{of} is measured", file=sys.stderr)
-        raise typer.Exit(0)
-    runs.lend(output, f"board-{folder.name}", records)
-    return found

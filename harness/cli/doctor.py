@@ -10,9 +10,9 @@ from pathlib import Path
 
 import typer
 
-from harness import __version__
 from harness.cli import options
 from harness.registry.registry import broken_line
+from harness.version import __version__
 
 EXTRAS = {
     "pyautoattack": "autoattack",

@@ -27,7 +27,7 @@ def build(
 ) -> None:
     """Write records.jsonl, table.csv and table.md of a board."""
     from harness.leaderboard import board as boards
-    from harness.leaderboard.evidence import left_out
+    from harness.leaderboard.artifacts import left_out
 
     for path in boards.build(board, add, evidence):
         print(f"wrote {path}")

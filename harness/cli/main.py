@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from harness import __version__
 from harness.cli import bench, check, compare, doctor, leaderboard, listing, plugins, show, train, verify, weights
 from harness.errors import HarnessError
+from harness.version import __version__
 
 # Typer carries its own copy of click in newer releases; its usage errors are found through a public subclass.
 _UsageProblem: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")

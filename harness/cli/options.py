@@ -8,10 +8,8 @@ from typing import Annotated
 
 import typer
 
-from harness.errors import PluginError, UsageError
-from harness.registry.discovery import discover
-from harness.registry.registry import Registry, broken_line
-from harness.types import parse_number
+from harness.registry.registry import Registry
+from harness.running.entry import find_plugins
 
 PIPED_WIDTH = 200
 """Columns of a table that goes into a file or a pipe."""
@@ -41,24 +39,9 @@ def registry(plugin: list[Path], no_plugin: list[str], strict: bool = False, qui
     Raises:
         PluginError: with `strict`, for any of them.
     """
-    found = discover(plugin, no_plugin)
-    problems = [broken_line(broken) for broken in found.broken] + found.clashes()
-    if problems and strict:
-        raise PluginError("\n".join(problems))
-    if not quiet:
-        for line in problems:
-            print(f"warning: {line}", file=sys.stderr)
-    return found
+    return find_plugins(plugin, no_plugin, strict, (lambda line: None) if quiet else warn)
 
 
-def seconds(text: str) -> float:
-    """Read a duration: a number with s, m or h, seconds without.
-
-    Raises:
-        UsageError: where it is none, or not positive.
-    """
-    unit = {"s": 1, "m": 60, "h": 3600}.get(text.strip()[-1:], 0)
-    number = parse_number(text.strip()[:-1] if unit else text)
-    if number is None or number <= 0:
-        raise UsageError(f"'{text}' is no time: write a number with s, m or h, as in 90s, 10m or 2h")
-    return float(number) * (unit or 1)
+def warn(line: str) -> None:
+    """Warn on the error stream."""
+    print(f"warning: {line}", file=sys.stderr)

@@ -2,80 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 from rich.table import Table
 
 from harness.cli.screen import Screen
-from harness.evaluation.attempt import NOT_APPLICABLE
-from harness.leaderboard.analyses import analyses_csv, analysis_lines, short
+from harness.leaderboard.analyses import AnalysisLine, analysis_lines, short
 from harness.leaderboard.tables import (
     READINGS,
     States,
     attack_columns,
     cell_text,
-    flag_notes,
     has_readings,
     has_worst_case,
     percent,
     reading_text,
     sections,
-    tidy,
-    wide,
     worst_text,
 )
-from harness.results.rows import Row, rows
+from harness.results.rows import Row
 from harness.running.outcome import Outcome
-from harness.storage import atomic
-from harness.types import Skip
+from harness.running.report import Report
+from harness.storage.run_folder import RunFolder
 
 
-def result(screen: Screen, outcome: Outcome, skips: Sequence[Skip]) -> None:
+def result(screen: Screen, outcome: Outcome, report: Report) -> None:
     """Print the tables, write them beside the records, and say what to do next."""
-    states = {(f.defense, f.attack, f.threat): (f.state, f.reason) for f in outcome.failures}
-    found = present(outcome, states)
-    for table in tables(found, states):
+    for table in tables(report.rows, report.states):
         screen.out.print(table)
-    if measured := analysis_lines(found):
+    if measured := analysis_lines(report.rows):
         screen.out.print(_analyses(measured))
-    for line in flag_notes(found):
+    for line in report.flag_lines:
         screen.out.print(f"flag  {line}")
-    for (defense, attack, _), (state, reason) in sorted(states.items()):
+    for (defense, attack, _), (state, reason) in sorted(report.states.items()):
         screen.out.print(f"{state}  {attack} on {defense}: {reason}")
-    states |= {(skip.defense, skip.attack, ""): (NOT_APPLICABLE, skip.reason) for skip in skips}
     counts = f"{outcome.computed} shards computed, {outcome.reused} reused"
-    failed = sum(failure.state != NOT_APPLICABLE for failure in outcome.failures)
-    left = len(skips) + len(outcome.failures) - failed
+    failed = sum(failure.state.counts_as_failure for failure in outcome.failures)
+    left = len(report.skips) + len(outcome.failures) - failed
     screen.note(f"{counts}, {failed} cells without a number, {left} left out")
     if outcome.run is not None:
-        _write(screen, outcome.run, found, states)
+        report.write(RunFolder(outcome.run))
+        names = "records.jsonl, table.csv, table.md"
+        screen.note(f"wrote {outcome.run}/{names}   next: harness leaderboard build BOARD --add {outcome.run}")
     if outcome.interrupted:
         screen.note("interrupted: finished epochs and shards are kept; run the same command to go on")
-
-
-def _write(screen: Screen, run: Path, found: Sequence[Row], states: States) -> None:
-    atomic.replace(run / "table.csv", tidy(found, states).encode())
-    atomic.replace(run / "table.md", wide(found, states).encode())
-    if analyses := analyses_csv(found):
-        atomic.replace(run / "analyses.csv", analyses.encode())
-    screen.note(f"wrote {run}/records.jsonl, table.csv, table.md   next: harness leaderboard build BOARD --add {run}")
-
-
-def present(outcome: Outcome, states: States) -> list[Row]:
-    """The rows of a run: only cells that are whole, and a row without cells for each defense that has none."""
-    named = ("defense", "attack", "threat")
-    found = rows(r for r in outcome.records if tuple(r["identity"].get(name) for name in named) not in states)
-    for subject in outcome.subjects:
-        if subject.defense not in {row.defense for row in found}:
-            empty = Row(
-                dataset=outcome.dataset, data_sha256="", defense=subject.defense, arch=subject.arch,
-                recipe=subject.recipe.name if subject.recipe else "own", train_seed=subject.train_seed,
-                weights_sha256="",
-            )  # fmt: skip
-            found.append(empty)
-    return found
 
 
 def tables(found: Sequence[Row], states: States) -> list[Table]:
@@ -83,7 +53,7 @@ def tables(found: Sequence[Row], states: States) -> list[Table]:
     return [_table(dataset, threat, here, states) for dataset, threat, here in sections(found, states)]
 
 
-def _analyses(lines: Sequence[Mapping[str, Any]]) -> Table:
+def _analyses(lines: Sequence[AnalysisLine]) -> Table:
     table = Table(title="analyses", title_justify="left")
     shown = ("defense", "analysis", "quantity", "value", "unit", "n")
     for name in shown:

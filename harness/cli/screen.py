@@ -14,7 +14,6 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from harness import __version__
 from harness.cli.options import PIPED_WIDTH
 from harness.errors import UsageError
 from harness.evaluation.machine import describe, pick_device
@@ -23,6 +22,7 @@ from harness.registry.registry import Registry
 from harness.reporter import EpochReport, Reporter
 from harness.running.outcome import Interrupted
 from harness.types import Cell, Subject
+from harness.version import __version__
 
 PLAIN_SECONDS = 30.0
 

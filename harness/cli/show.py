@@ -30,7 +30,7 @@ def _text(noun: str, spec: Any, provider: str) -> str:
         value = getattr(spec, field.name)
         if field.name == "name" or callable(value) or value in ("", None, (), {}, False):
             continue
-        if field.name == "passes" and not getattr(spec, "stochastic", True):
+        if field.name == "votes" and not getattr(spec, "stochastic", True):
             continue
         lines += [f"  {field.name:<12} {line}" for line in _values(field.name, value)]
     return "\n".join(lines)

@@ -102,7 +102,7 @@ def _one_by_one(trial: Trial) -> None:
     together = trial.run(toys.tiny_net(), x, y, threat).last
     apart = torch.cat([_alone(trial, x, y, threat, i) for i in range(len(x))])
     judge = Judge(toys.tiny_net(), 4, toys.SHAPE)
-    assert torch.equal(judge.broken(apart, y, len(x)), judge.broken(together, y, len(x))), (
+    assert torch.equal(judge.misclassified(apart, y, len(x)), judge.misclassified(together, y, len(x))), (
         "verdicts differ between a batch and single images"
     )
     difference = (apart - together).abs().amax()

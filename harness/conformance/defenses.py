@@ -95,7 +95,7 @@ def _stands_in(defense: Defense) -> None:
 
 
 def _is_random_as_declared(defense: Defense) -> None:
-    """Two passes differ where it is declared stochastic, and nowhere else; its passes cannot split evenly."""
+    """Two passes differ where it is declared stochastic, and nowhere else; its votes cannot split evenly."""
     if defense.load is not None:
         raise NotApplicable("it loads its weights")
     model = toy_network(defense)
@@ -105,7 +105,7 @@ def _is_random_as_declared(defense: Defense) -> None:
         same = torch.equal(deployed(x), deployed(x))
     assert same or defense.stochastic, "two passes differ: declare stochastic=True, or make it deterministic"
     assert not (same and defense.stochastic), "it is declared stochastic, and two passes are equal"
-    assert defense.passes % 2 or not defense.stochastic, f"{defense.passes} passes can be split evenly: make them odd"
+    assert defense.votes % 2 or not defense.stochastic, f"{defense.votes} votes can be split evenly: make them odd"
 
 
 def _deployment_is_of_its_parameters(defense: Defense) -> None:

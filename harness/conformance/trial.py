@@ -11,7 +11,7 @@ from harness.conformance import toys
 from harness.conformance.report import NotApplicable
 from harness.evaluation.call import pick, run_attack
 from harness.evaluation.context import AttackContext, Supplies
-from harness.evaluation.evaluate import evaluate
+from harness.evaluation.evaluate import AttackRun, evaluate
 from harness.evaluation.judge import Judge
 from harness.evaluation.measurement import Measurement, Refused
 from harness.evaluation.oracle import Oracle
@@ -77,8 +77,10 @@ class Trial:
         """Judge it as in a benchmark; a refusal is a failure."""
         cell = Cell(subject=NOBODY, attack=self.attack.name, params=self.params(threat), threat=threat)
         judge, kind = Judge(model, classes, toys.SHAPE), self.kinds[threat.kind]
-        evaluated = evaluate(judge, toys.shard(x, y), self.attack, [cell], kind, len(x), self.supplies())
-        (result,) = evaluated.results
+        run = AttackRun(
+            judge=judge, attack=self.attack, cells=[cell], kind=kind, batch=len(x), supplies=self.supplies()
+        )
+        (result,) = evaluate(run, toys.shard(x, y)).results
         assert not isinstance(result, Refused), f"refused under {threat}: {result}"
         return result
 

@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from harness.errors import NotApplicable, OutOfTime
+from harness.types import CellState
 
 T = TypeVar("T")
-NOT_APPLICABLE = "not applicable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt(Generic[T]):
     """How a piece of work went: its value, or one line and a traceback; wall-clock seconds either way.
 
-    `state`: `done`, `failed`, `timeout` or `not applicable`.
+    `state`: done, failed, timeout or not applicable.
     """
 
     value: T | None
     error: str
     trace: str
     seconds: float
-    state: str = "done"
+    state: CellState = CellState.DONE
 
 
 def attempt(work: Callable[[], T], but: tuple[type[Exception], ...] = ()) -> Attempt[T]:
@@ -37,15 +37,15 @@ def attempt(work: Callable[[], T], but: tuple[type[Exception], ...] = ()) -> Att
         raise
     except OutOfTime:
         return _ended(
-            "timeout", f"the time limit was over after {time.perf_counter() - start:.0f} s of this shard", start
+            CellState.TIMEOUT, f"the time limit was over after {time.perf_counter() - start:.0f} s of this shard", start
         )
     except NotApplicable as error:
-        return _ended(NOT_APPLICABLE, str(error), start)
+        return _ended(CellState.NOT_APPLICABLE, str(error), start)
     except (Exception, SystemExit) as error:
         first = (str(error) or "no message").splitlines()[0]
-        return _ended("failed", f"{type(error).__name__}: {first}", start)
+        return _ended(CellState.FAILED, f"{type(error).__name__}: {first}", start)
 
 
-def _ended(state: str, error: str, start: float) -> Attempt[T]:
+def _ended(state: CellState, error: str, start: float) -> Attempt[T]:
     seconds = time.perf_counter() - start
     return Attempt(value=None, error=error, trace=traceback.format_exc(), seconds=seconds, state=state)

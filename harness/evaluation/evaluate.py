@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,14 +54,42 @@ class Evaluated:
     codes: list[dict[int, np.ndarray]]
 
 
-def evaluate(
-    judge: Judge, shard: Shard, attack: Attack, cells: Sequence[Cell], kind: ThreatKind, batch: int,
-    supplies: Supplies | None = None, lacking: np.ndarray | None = None,
-) -> Evaluated:  # fmt: skip
-    """Attack one shard once for cells that differ in the prefix parameter only, and judge every one of them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttackRun:
+    """One attack on what one judge holds, for cells that differ in the attack's prefix parameter only.
 
-    The attack is handed what is deployed, or the stand-in of `supplies` that the cells name. `lacking`: which of the
-    examples (n,) a witness is wanted for, by default none.
+    The attack is handed what is deployed, or the stand-in of `supplies` that the cells name. `batch`: how many images
+    it is handed at once, at most.
+    """
+
+    judge: Judge
+    attack: Attack
+    cells: Sequence[Cell]
+    kind: ThreatKind
+    batch: int
+    supplies: Supplies = field(default_factory=Supplies)
+
+    @property
+    def divisible(self) -> bool:
+        """Whether a shard may be cut into batches. Imports the attack where that is late."""
+        return takes_ctx(self.attack) and not self.attack.batch_coupled
+
+    @property
+    def prefix(self) -> str | None:
+        """The parameter in which the cells differ."""
+        return self.attack.prefix if self.attack.prefix in self.cells[0].params else None
+
+    @property
+    def target(self) -> nn.Module:
+        """The network that is attacked."""
+        on = self.cells[0].on
+        return self.supplies.stand_ins[on] if on else self.judge.model
+
+
+def evaluate(run: AttackRun, shard: Shard, lacking: np.ndarray | None = None) -> Evaluated:
+    """Attack one shard once, and judge every cell of the run.
+
+    `lacking`: which of the examples (n,) a witness is wanted for, by default none.
 
     An attack that couples the images of a batch, or takes no `ctx` and so draws from global generators, if at all,
     always gets the whole shard. For the others a batch that does not fit into memory is halved and tried again.
@@ -69,16 +97,16 @@ def evaluate(
     Raises:
         OutOfTime: once the deadline of `supplies` has passed.
     """
-    pieces: list[list[_Piece]] = [[] for _ in cells]
+    pieces: list[list[_Piece]] = [[] for _ in run.cells]
     printed = []
-    clean = _clean(judge, shard, batch)
+    clean = _clean(run.judge, shard, run.batch)
     unwitnessed = None if lacking is None else clean & torch.from_numpy(lacking).to(clean.device)
-    divisible = takes_ctx(attack) and not attack.batch_coupled
-    size = min(batch, len(shard.x)) if divisible else len(shard.x)
+    divisible = run.divisible
+    size = min(run.batch, len(shard.x)) if divisible else len(shard.x)
     start = 0
     while start < len(shard.x):
         try:
-            seen, output = _batch(judge, shard, slice(start, start + size), attack, cells, kind, supplies, unwitnessed)
+            seen, output = _batch(run, shard, slice(start, start + size), unwitnessed)
         except (RuntimeError, MemoryError) as error:
             if size == 1 or not divisible or not _out_of_memory(error):
                 raise
@@ -96,21 +124,18 @@ def evaluate(
     return Evaluated(results=results, printed="".join(printed), batch=size, codes=codes)
 
 
-def estimate(
-    judge: Judge, shard: Shard, attack: Attack, cells: Sequence[Cell], kind: ThreatKind, batch: int,
-    supplies: Supplies, sizes: Sequence[int],
-) -> float:  # fmt: skip
-    """Seconds that shards of these sizes will take, from two probing batches of the given shard."""
+def estimate(run: AttackRun, shard: Shard, sizes: Sequence[int]) -> float:
+    """Estimate the seconds that shards of these sizes will take, from two probing batches of the given shard."""
     counts = [min(len(shard.x), n) for n in PROBING]
     seconds = []
-    divisible = takes_ctx(attack) and not attack.batch_coupled  # imports what is lazy, before the clock runs
+    divisible = run.divisible  # imports what is lazy, before the clock runs
     for n in counts:
         start = time.perf_counter()
-        _batch(judge, shard, slice(0, n), attack, cells, kind, supplies)
+        _batch(run, shard, slice(0, n))
         seconds.append(time.perf_counter() - start)
     each = max(0.0, seconds[1] - seconds[0]) / max(1, counts[1] - counts[0])
     fixed = max(0.0, seconds[1] - counts[1] * each)
-    batches = sum(-(-n // (batch if divisible else n)) for n in sizes)
+    batches = sum(-(-n // (run.batch if divisible else n)) for n in sizes)
     return fixed * batches + each * sum(sizes)
 
 
@@ -133,29 +158,25 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or named
 
 
-def _batch(
-    judge: Judge, shard: Shard, part: slice, attack: Attack, cells: Sequence[Cell], kind: ThreatKind,
-    supplies: Supplies | None, unwitnessed: Flags | None = None,
-) -> tuple[list[_Piece], str]:  # fmt: skip
+def _batch(run: AttackRun, shard: Shard, part: slice, unwitnessed: Flags | None = None) -> tuple[list[_Piece], str]:
     """Attack some images of a shard once, and examine the result for every cell; also what was printed.
 
     `unwitnessed`: of the shard's examples, those that a witness is wanted for.
     """
-    prefix = attack.prefix if attack.prefix in cells[0].params else None
+    judge, attack, cells, prefix = run.judge, run.attack, run.cells, run.prefix
     wanted = [int(str(cell.params[prefix])) if prefix else 0 for cell in cells]
     x, y = shard.x[part], shard.y[part]
-    target = supplies.stand_ins[cells[0].on] if supplies and cells[0].on else judge.model
-    oracle = Oracle(target, attack.access, supplies.deadline if supplies else None)
+    oracle = Oracle(run.target, attack.access, run.supplies.deadline)
     ctx = AttackContext(
         oracle, x, seed=cells[0].seed, data_sha256=shard.data_sha256, examples=shard.examples[part],
-        steps_wanted=sorted(set(wanted)) if prefix else (), supplies=supplies,
+        steps_wanted=sorted(set(wanted)) if prefix else (), supplies=run.supplies,
     )  # fmt: skip
     before = oracle.fingerprint()
     params = {**cells[0].params, prefix: max(wanted)} if prefix else cells[0].params
     returned, printed = run_attack(attack, oracle, x, y, cells[0].threat, ctx, params)
     total = (oracle.forwards, oracle.backwards)
     oracle.deadline = None
-    changed = _tampering(oracle, judge, target, before)
+    changed = _tampering(oracle, judge, run.target, before)
     judge.check_unchanged()
     pieces = []
     lacking = torch.zeros_like(y, dtype=torch.bool) if unwitnessed is None else unwitnessed[part].clone()
@@ -164,8 +185,8 @@ def _batch(
         cost = _cost(attack, ctx, steps, total) if prefix and len(cells) > 1 else total
         # A random defense draws from here, so that its verdicts do not depend on what ran before.
         with isolated("judge", cell.seed, shard.data_sha256, ctx.examples[0]):
-            examined, judged = examine(judge, x, y, result, cell.threat, kind, attack.minimal)
-            codes = coded(judge, x, y, judged, examined.any & lacking, cell.threat, kind)
+            examined, judged = examine(judge, x, y, result, cell.threat, run.kind, attack.minimal)
+            codes = coded(judge, x, y, judged, examined.any & lacking, cell.threat, run.kind)
         examined.reasons.update({reason: len(x) for reason in changed})
         if not examined.reasons:
             lacking[list(codes)] = False

@@ -29,26 +29,26 @@ CANARIES = 8
 AGREEMENT = 1e-4
 
 
-class BrokenModel(HarnessError):
+class InvalidModel(HarnessError):
     """A deployed model that does not answer finite logits of the right shape, or no longer answers as it did."""
 
 
 class Judge:
     """The deployed model as verdicts use it, watched for changes; clean predictions are computed once for a shard.
 
-    `stochastic`: two passes over the same images differ by more than 1e-4 of the largest logit. `passes`: how many
+    `stochastic`: two passes over the same images differ by more than 1e-4 of the largest logit. `votes`: how many
     fresh predictions stand behind a verdict; more than half of them decide.
 
     Raises:
-        BrokenModel: where the model answers nonsense, or something else with gradients switched on.
+        InvalidModel: where the model answers nonsense, or something else with gradients switched on.
     """
 
     def __init__(
         self, model: nn.Module, classes: int, shape: tuple[int, ...], device: str | torch.device = "cpu",
-        passes: int = 1,
+        votes: int = 1,
     ) -> None:  # fmt: skip
         self.model = model.eval().requires_grad_(False)
-        self.passes = passes
+        self.votes = votes
         self.classes = classes
         self._clean: dict[tuple[int, int], Flags] = {}
         stream = torch.Generator().manual_seed(0)
@@ -59,21 +59,21 @@ class Judge:
                 graded = self.model(self.canaries.clone().requires_grad_(True).clone()).detach()
         self.stochastic = _differ(answers, again)
         if not self.stochastic and _differ(answers, graded):
-            raise BrokenModel("the model answers something else when gradients are switched on")
+            raise InvalidModel("the model answers something else when gradients are switched on")
         self._answers, self._state = answers, fingerprint(self.model)
 
     def check_unchanged(self) -> None:
         """Compare weights, modes, hooks and answers with those from before the first attack.
 
         Raises:
-            BrokenModel: naming what differs. Every later check fails too, so that no number follows a change.
+            InvalidModel: naming what differs. Every later check fails too, so that no number follows a change.
         """
         changed = [part for part, value in fingerprint(self.model).items() if value != self._state[part]]
         if not changed and not self.stochastic:
             with isolated("canaries"):
                 changed = ["behaviour"] if not torch.equal(self.logits(self.canaries), self._answers) else []
         if changed:
-            raise BrokenModel(
+            raise InvalidModel(
                 f"the model that verdicts use has changed ({', '.join(changed)}): an attack reached it, or it keeps "
                 "state. Nothing after this can be trusted"
             )
@@ -82,32 +82,34 @@ class Judge:
         """Predict in float32 and check what comes back.
 
         Raises:
-            BrokenModel: for logits of another shape or kind, or that are not finite.
+            InvalidModel: for logits of another shape or kind, or that are not finite.
         """
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             logits: Logits = self.model(x.clone())
         if type(logits) is not torch.Tensor or logits.dtype != torch.float32:
             found = getattr(logits, "dtype", type(logits).__name__)
-            raise BrokenModel(f"the model answers {found}, not float32 logits")
+            raise InvalidModel(f"the model answers {found}, not float32 logits")
         if logits.shape != (len(x), self.classes):
-            raise BrokenModel(f"the model answers {tuple(logits.shape)} for {len(x)} images and {self.classes} classes")
+            raise InvalidModel(
+                f"the model answers {tuple(logits.shape)} for {len(x)} images and {self.classes} classes"
+            )
         if not torch.isfinite(logits).all():
-            raise BrokenModel("nonfinite-logits: the model answers NaN or infinity")
+            raise InvalidModel("nonfinite-logits: the model answers NaN or infinity")
         return logits
 
-    def broken(self, x: Images, y: Labels, batch: int) -> Flags:
-        """Whether each image is misclassified, predicted in batches of a fixed size."""
+    def misclassified(self, x: Images, y: Labels, batch: int) -> Flags:
+        """Tell which images are misclassified, predicted in batches of a fixed size."""
         parts = [(x[i : i + batch], y[i : i + batch]) for i in range(0, len(x), batch)]
         return torch.cat([self._outvoted(*part) for part in parts])
 
     def _outvoted(self, x: Images, y: Labels) -> Flags:
-        wrong = torch.stack([misclassified(self.logits(x), y) for _ in range(self.passes)])
-        return 2 * wrong.sum(dim=0) > self.passes
+        wrong = torch.stack([misclassified(self.logits(x), y) for _ in range(self.votes)])
+        return 2 * wrong.sum(dim=0) > self.votes
 
     def clean(self, span: tuple[int, int], x: Images, y: Labels, batch: int) -> Flags:
         """Whether each clean image of a shard is classified correctly; `span` names the shard."""
         if span not in self._clean:
-            self._clean[span] = ~self.broken(x, y, batch)
+            self._clean[span] = ~self.misclassified(x, y, batch)
         return self._clean[span]
 
 
@@ -136,14 +138,14 @@ def examine(
     threat models without a budget.
     """
     last, inside, reasons = _verified(x, result.last, result.evidence, threat, kind, minimal)
-    wrong = judge.broken(last, y, len(last))
+    wrong = judge.misclassified(last, y, len(last))
     broken = wrong & inside
     reached, claims, judged = broken, 0, last
     if result.any is not None:
         evidence = result.evidence if result.any_evidence is None else result.any_evidence
         point, within, more = _verified(x, result.any, evidence, threat, kind, minimal)
         reasons |= more
-        breaks = judge.broken(point, y, len(point)) & within
+        breaks = judge.misclassified(point, y, len(point)) & within
         moved = (point != x).flatten(1).any(dim=1)
         claims = int((moved & within & ~breaks).sum())
         reached, judged = broken | breaks, where_rows(broken, last, point)

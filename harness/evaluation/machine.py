@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
-from typing import Any
+from typing import TypedDict
 
 import torch
 
-from harness import __version__
 from harness.errors import UsageError
+from harness.version import __version__
 
 
 def pick_device(name: str) -> torch.device:
@@ -42,8 +42,19 @@ def describe(device: torch.device) -> str:
     return f"{device.type}, {torch.get_num_threads()} threads"
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """The stamp of this machine and its libraries."""
+class Environment(TypedDict):
+    """What ran where: versions, machine, device and threads."""
+
+    harness: str
+    python: str
+    torch: str
+    machine: str
+    device: str
+    threads: int
+
+
+def environment(device: torch.device) -> Environment:
+    """Take the stamp of this machine and its libraries."""
     return {
         "harness": __version__,
         "python": platform.python_version(),

@@ -82,7 +82,7 @@ def _is_blind(gradient: Images) -> Flags:
 
 def _standing(judge: Judge, x: Images, y: Labels) -> Flags:
     """Whether each image is right and survives the walk. Those that fell are left alone: most fall at once."""
-    standing, point = ~judge.broken(x, y, len(x)), x
+    standing, point = ~judge.misclassified(x, y, len(x)), x
     for _ in range(STEPS):
         left = standing.nonzero().squeeze(1)
         if not len(left):
@@ -90,7 +90,7 @@ def _standing(judge: Judge, x: Images, y: Labels) -> Flags:
         downhill = _gradient(judge, point[left], y[left], margin).nan_to_num(0.0).sign()
         moved = (point[left] - STEP * downhill).clamp(0.0, 1.0)
         point = point.index_copy(0, left, moved)
-        standing = standing.index_copy(0, left, ~judge.broken(moved, y[left], len(left)))
+        standing = standing.index_copy(0, left, ~judge.misclassified(moved, y[left], len(left)))
     return standing
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from harness.evaluation.judge import BrokenModel, Judge
+from harness.evaluation.judge import InvalidModel, Judge
 from harness.ops import margin, where_rows
 from harness.types import ThreatKind, ThreatModel
 from harness.witnesses.codec import decode, encode
@@ -48,7 +48,7 @@ def rejudged(
     """Whether each image (n,) lies inside the threat model, and whether it is misclassified: one forward for each."""
     inside = within(x, images, threat, kind)
     # Those outside, which may not even be finite, count as outside whatever the network says.
-    return inside, judge.broken(where_rows(inside, images, x), y, len(x))
+    return inside, judge.misclassified(where_rows(inside, images, x), y, len(x))
 
 
 def within(x: Images, images: Images, threat: ThreatModel, kind: ThreatKind) -> Flags:
@@ -62,7 +62,7 @@ def within(x: Images, images: Images, threat: ThreatModel, kind: ThreatKind) -> 
 def _clear(judge: Judge, x: Images, y: Labels, images: Images, threat: ThreatModel, kind: ThreatKind) -> Flags:
     try:
         logits = judge.logits(images)
-    except BrokenModel:
+    except InvalidModel:
         # Not finite for a coded image: no witness, and no word about the record, which rests on other images.
         return torch.zeros(len(x), dtype=torch.bool, device=x.device)
     return within(x, images, threat, kind) & (margin(logits, y) < -CLEAR * logits.abs().amax(dim=1))

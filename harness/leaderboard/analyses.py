@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeAlias
 
 from harness.leaderboard.markdown import joined
-from harness.results.rows import ROW_FIELDS, Row
+from harness.results.rows import Row
+from harness.storage.schema import ROW_FIELDS
 
 ANALYSIS_COLUMNS = (*ROW_FIELDS, "analysis", "quantity", "value", "unit", "n")
 
 
-def analysis_lines(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """A line for each quantity of each analysis."""
+AnalysisLine: TypeAlias = Mapping[str, str | int]
+"""Column -> what stands there."""
+
+
+def analysis_lines(rows: Sequence[Row]) -> list[AnalysisLine]:
+    """Make a line for each quantity of each analysis."""
     return [
         {
             **{name: getattr(row, name) for name in ROW_FIELDS},
@@ -25,8 +30,8 @@ def analysis_lines(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def short(line: Mapping[str, Any]) -> str:
-    """The value of a line as readers want it: six significant digits."""
+def short(line: AnalysisLine) -> str:
+    """Tell the value of a line as readers want it: six significant digits."""
     return f"{float(line['value']):.6g}" if line["value"] else ""
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.errors import BoardMismatch, StoreError
+from harness.leaderboard import artifacts, environments, printed
 from harness.leaderboard import definition as definitions
-from harness.leaderboard import environments, evidence, printed
 from harness.leaderboard.analyses import analyses_csv
 from harness.leaderboard.definition import Definition
 from harness.leaderboard.export import paper_latex, ranked_latex, robustbench_json
@@ -18,20 +18,21 @@ from harness.leaderboard.paper_table import paper_csv, paper_markdown
 from harness.leaderboard.tables import tidy, wide
 from harness.results.rows import Row, rows
 from harness.storage import atomic
-from harness.storage.records import Record, compact, read_compacted
-from harness.storage.runs import expected
+from harness.storage.records import compact, read_compacted
+from harness.storage.run_folder import COMPACTED, RunFolder
+from harness.storage.schema import Record
 
-RECORDS, ANALYSES = "records.jsonl", "analyses.csv"
+RECORDS, ANALYSES = COMPACTED, "analyses.csv"
 NAMING = ("row", "dataset", "defense", "arch", "recipe", "train_seed", "threat", "attack", "analysis", "quantity")
 """The columns of a CSV that name a cell's row."""
 
 
-def build(board: Path, runs: Sequence[Path] = (), keep_evidence: bool = False) -> list[Path]:
+def build(board: Path, runs: Sequence[Path] = (), keep_artifacts: bool = False) -> list[Path]:
     """Add the records of complete runs to a board and write its tables anew; returns the files written.
 
     A paper's board takes the records of its own cells only.
 
-    `keep_evidence`: also the witnesses of the runs, and the weights beside them; see `harness.leaderboard.evidence`.
+    `keep_artifacts`: also the witnesses of the runs, and the weights beside them; see `harness.leaderboard.artifacts`.
 
     Raises:
         StoreError: where a run is incomplete, or two records of one key differ.
@@ -40,21 +41,21 @@ def build(board: Path, runs: Sequence[Path] = (), keep_evidence: bool = False) -
     definition = definitions.read(board)
     paper = definition if definition is not None and definition.kind == "paper" else None
     if (board / RECORDS).exists():
-        kept = {str(record["key"]): record for record in read_compacted(board / RECORDS)}
+        kept = {record["key"]: record for record in read_compacted(board / RECORDS)}
     used = []
     for run in runs:
         wanted = [record for record in _complete(run) if paper is None or paper.wants(record["identity"])]
         used += [run] if wanted else []
         for record in wanted:
-            key = str(record["key"])
+            key = record["key"]
             if kept.setdefault(key, record) != record:
                 raise StoreError(f"{run}: record {key[:12]} differs from the one on {board}; both cannot be right")
     if not kept and definition is None:
         raise StoreError(f"{board} has no records yet: name finished runs with --add results/RUN_ID")
     atomic.replace(board / RECORDS, compact(kept.values()))
     environments.collect(board, used)
-    if keep_evidence:
-        evidence.collect(board, kept.values(), runs)
+    if keep_artifacts:
+        artifacts.collect(board, kept.values(), runs)
     tables = _tables(board, list(kept.values()))
     for path, text in tables.items():
         atomic.replace(path, text.encode())
@@ -76,7 +77,7 @@ def check(board: Path) -> int:
     wrong = [_difference(path, text) for path, text in tables.items() if _read(path) != text]
     if wrong:
         raise BoardMismatch("\n".join([*wrong, f"the tables follow from records: harness leaderboard build {board}"]))
-    evidence.check(board)
+    artifacts.check(board)
     return len(records)
 
 
@@ -148,7 +149,7 @@ def _tables(board: Path, records: list[Record]) -> dict[Path, str]:
 
 
 def _footer(board: Path) -> str:
-    return evidence.footer(board) + environments.footer(board)
+    return artifacts.footer(board) + environments.footer(board)
 
 
 def _head(definition: Definition, found: Sequence[Row]) -> str:
@@ -160,15 +161,15 @@ def _head(definition: Definition, found: Sequence[Row]) -> str:
 
 
 def _complete(run: Path) -> list[Record]:
-    document, keys = expected(run)
+    folder = RunFolder(run)
+    document, keys = folder.promised()
     if document.get("absent"):
         raise StoreError(f"{run} is incomplete: no network for {', '.join(document['absent'])}")
-    path = run / RECORDS
-    records = read_compacted(path) if path.exists() else []
+    records = read_compacted(folder.compacted) if folder.compacted.exists() else []
     promised = set(keys)
-    missing = len(promised - {str(record["key"]) for record in records})
+    missing = len(promised - {record["key"] for record in records})
     if missing:
         raise StoreError(
             f"{run} is incomplete: {missing} of {len(keys)} records are missing. Run its command again to finish it"
         )
-    return [record for record in records if str(record["key"]) in promised]
+    return [record for record in records if record["key"] in promised]

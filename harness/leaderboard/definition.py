@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from harness.errors import UsageError
+from harness.storage.schema import Identity
 
 FILE = "board.toml"
 READINGS = ("robust", "last", "raw")
@@ -129,7 +130,7 @@ class Definition:
             words[name] = text
         return dataclasses.replace(column, **words)
 
-    def wants(self, identity: Mapping[str, Any]) -> bool:
+    def wants(self, identity: Identity) -> bool:
         """Whether a record, by its identity, is of one of the cells."""
         name = identity.get("attack") or identity.get("analysis")
         return any(

@@ -12,10 +12,9 @@ from pathlib import Path
 from harness.errors import BoardMismatch, StoreError
 from harness.storage import atomic
 from harness.storage.canonical import readable
+from harness.storage.run_folder import RunFolder
 
 FILE = "environments.json"
-STAMP = "environment.json"
-"""In the folder of a run."""
 TOLD = ("harness", "torch", "python", "machine", "device")
 
 
@@ -27,12 +26,13 @@ def collect(board: Path, runs: Iterable[Path]) -> None:
     """
     found, added = _read(board), {}
     for run in runs:
-        if (run / STAMP).exists():
+        path = RunFolder(run).environment
+        if path.exists():
             try:
-                stamp = json.loads((run / STAMP).read_bytes())
+                stamp = json.loads(path.read_bytes())
                 added[run.name] = {name: str(stamp[name]) for name in TOLD}
             except (ValueError, KeyError, TypeError) as error:
-                raise StoreError(f"{run / STAMP}: damaged ({error}); run its command again") from error
+                raise StoreError(f"{path}: damaged ({error}); run its command again") from error
     if added:
         atomic.replace(board / FILE, readable({"schema": 1, "runs": found | added}))
 

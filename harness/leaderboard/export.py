@@ -61,7 +61,7 @@ def robustbench_json(rows: Sequence[Row]) -> str:
             if attack == AUTOATTACK and seed == 0 and row.clean:
                 found[f"{row.dataset}/{threat}/{row.defense}"] = {
                     "link": "", "name": row.defense, "authors": "", "additional_data": False,
-                    "number_forward_passes": cell.passes, "dataset": row.dataset, "venue": "",
+                    "number_forward_passes": cell.votes, "dataset": row.dataset, "venue": "",
                     "architecture": row.arch, "eps": _eps(threat), "clean_acc": _share(row.clean),
                     "autoattack_acc": _share(cell.robust), "reported": "", "unreliable": row.gated, "footnote":
                     f"measured by adversarial-harness on {cell.n} images, weights sha256 {row.weights_sha256}",

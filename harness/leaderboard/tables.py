@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.leaderboard.analyses import analyses_markdown
 from harness.leaderboard.markdown import joined
@@ -12,9 +12,14 @@ from harness.results import audit
 from harness.results.cells import CellResult
 from harness.results.ranking import in_order, placed, ranks, unranked
 from harness.results.readings import KNOWS, knowledge_notes
-from harness.results.rows import ROW_FIELDS, Row
+from harness.results.rows import Row
 from harness.results.stats import wilson
 from harness.results.trainings import attack_spread, training_notes
+from harness.storage.schema import ROW_FIELDS
+from harness.types import CellState
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CAPTION = (
     "Per cent of images that are classified correctly and stand against any image the attack reported",
@@ -23,10 +28,8 @@ CAPTION = (
     "that are better in an exact McNemar test on common images, with Holm's correction over all pairs at 5 %.",
 )
 READINGS = tuple(KNOWS)
-States = Mapping[tuple[str, str, str], tuple[str, str]]
+States = Mapping[tuple[str, str, str], tuple[CellState, str]]
 """(defense, attack, threat) -> (state, reason) of cells without a number; no threat where none was chosen."""
-REFUSED = "refused"
-"""The state of a cell whose images the harness did not accept."""
 
 COLUMNS = (
     "dataset", "defense", "arch", "recipe", "train_seed", "threat", "attack", "params", "knowledge", "passes", "seed",
@@ -45,11 +48,16 @@ def percent(bits: str) -> str:
 
 
 def tidy(rows: Sequence[Row], states: States | None = None, rank_limited: bool = False) -> str:
-    """The CSV: a line for each cell, then one worst case for each threat model; accuracies in per cent."""
+    """Write the CSV: a line for each cell, then one worst case for each threat model; accuracies in per cent."""
+    return str(tidy_frame(rows, states, rank_limited).to_csv(index=False, lineterminator="\n"))
+
+
+def tidy_frame(rows: Sequence[Row], states: States | None = None, rank_limited: bool = False) -> pd.DataFrame:
+    """Make the table of `tidy` as a frame whose cells are the text of the CSV."""
     import pandas as pd
 
     states = states or {}
-    lines: list[dict[str, Any]] = []
+    lines: list[dict[str, object]] = []
     places = placed(rows, rank_limited)
     for number, row in enumerate(rows):
         flags = _flags(row, states)
@@ -58,7 +66,7 @@ def tidy(rows: Sequence[Row], states: States | None = None, rank_limited: bool =
         for threat in row.ranked_threats():
             bits = row.worst(threat)
             note = "; ".join(f"{name}: {evidence}" for name, evidence in flags.items())
-            state = "partial" if is_partial(row, threat, states) else "done"
+            state = CellState.PARTIAL if is_partial(row, threat, states) else CellState.DONE
             head = {"threat": threat, "attack": "worst case", "state": state}
             for knowledge in READINGS if has_readings([row], threat) else ():
                 if part := row.worst(threat, knowledge):
@@ -72,12 +80,12 @@ def tidy(rows: Sequence[Row], states: States | None = None, rank_limited: bool =
             lines.append({**subject, **head, **whole, **_accuracy(bits)})
     for (defense, attack, threat), (state, reason) in sorted(states.items()):
         lines.append({"defense": defense, "attack": attack, "threat": threat, "state": state, "reason": reason})
-    return str(pd.DataFrame(lines, columns=list(COLUMNS), dtype=object).to_csv(index=False, lineterminator="\n"))
+    return pd.DataFrame(lines, columns=list(COLUMNS), dtype=object)
 
 
 def is_partial(row: Row, threat: str, states: States) -> bool:
     """Whether a worst case rests on less than it should: an attack without a number, or on fewer images."""
-    lost = any((d, t) == (row.defense, threat) and s != "not applicable" for (d, _, t), (s, _) in states.items())
+    lost = any((d, t) == (row.defense, threat) and s.counts_as_failure for (d, _, t), (s, _) in states.items())
     return lost or len({cell.n for cell in row.cells.values() if cell.threat == threat}) > 1
 
 
@@ -90,7 +98,7 @@ def has_worst_case(rows: Sequence[Row], threat: str) -> bool:
 def worst_text(row: Row, threat: str, states: States) -> str:
     """What a table shows as the worst case."""
     if threat not in row.threats():
-        return "failed" if is_partial(row, threat, states) else "not run"
+        return CellState.FAILED if is_partial(row, threat, states) else CellState.NOT_RUN
     return percent(row.worst(threat)) + (" partial" if is_partial(row, threat, states) else "")
 
 
@@ -147,14 +155,14 @@ def cell_text(row: Row, attack: str, threat: str, states: States) -> str:
         (cell for cell in row.cells.values() if (cell.attack, cell.threat) == (attack, threat)),
         key=lambda cell: cell.seed,
     )
-    state = states.get((row.defense, attack, threat), ("not run", ""))[0]
-    return _number(found) if found and state == "not run" else state
+    state = states.get((row.defense, attack, threat), (CellState.NOT_RUN, ""))[0]
+    return _number(found) if found and state is CellState.NOT_RUN else state
 
 
 def _number(cells: Sequence[CellResult]) -> str:
     first, over_seeds = cells[0], attack_spread(cells)
     far = first.median_distance
-    drawn = f" passes={first.passes}" if first.passes > 1 else ""
+    drawn = f" passes={first.votes}" if first.votes > 1 else ""
     told = percent(first.robust) + (f" median {far:.3g}" if far is not None else "") + drawn
     return f"{told}, {over_seeds}" if over_seeds else told
 
@@ -172,10 +180,13 @@ def flag_notes(rows: Sequence[Row], states: States | None = None) -> list[str]:
 
 
 def _flags(row: Row, states: States) -> dict[str, str]:
-    refused = {
-        attack for (defense, attack, _), (state, _) in states.items() if (defense, state) == (row.defense, REFUSED)
-    }
-    return audit.flags(row, sorted(refused))
+    return audit.flags(row, refused_attacks(row, states))
+
+
+def refused_attacks(row: Row, states: States) -> list[str]:
+    """List the attacks on a row whose images the harness did not accept."""
+    wanted = (row.defense, CellState.REFUSED)
+    return sorted({attack for (defense, attack, _), (state, _) in states.items() if (defense, state) == wanted})
 
 
 def _section(dataset: str, threat: str, rows: Sequence[Row], states: States, rank_limited: bool) -> str:
@@ -203,15 +214,15 @@ def _section(dataset: str, threat: str, rows: Sequence[Row], states: States, ran
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _line(cell: CellResult) -> dict[str, Any]:
+def _line(cell: CellResult) -> dict[str, object]:
     return {
         "threat": cell.threat,
         "attack": cell.attack,
         "params": " ".join(f"{key}={format_value(value)}" for key, value in sorted(cell.params.items())),
         "knowledge": cell.knowledge,
-        "passes": cell.passes,
+        "passes": cell.votes,
         "seed": cell.seed,
-        "state": "done",
+        "state": CellState.DONE,
         "split_size": cell.split_size,
         "clean": _share(cell.clean),
         "last": _share(cell.robust_last),
@@ -226,7 +237,7 @@ def _line(cell: CellResult) -> dict[str, Any]:
     }
 
 
-def _accuracy(bits: str) -> dict[str, Any]:
+def _accuracy(bits: str) -> dict[str, object]:
     low, high = wilson(bits.count("1"), len(bits))
     return {
         "n": len(bits),

@@ -14,7 +14,7 @@ from torch import nn
 
 from harness.errors import PluginError
 from harness.evaluation.isolation import isolated
-from harness.storage.records import Record
+from harness.storage.schema import AnalysisObserved
 from harness.training.context import TrainContext
 from harness.training.peers import PeerAttack, Peers
 from harness.types import Analysis, Quantity, ThreatModel, Value
@@ -72,8 +72,8 @@ class AnalysisContext:
         return copy.deepcopy(self.network).requires_grad_(True).train()
 
 
-def measure(analysis: Analysis, ctx: AnalysisContext, params: Mapping[str, Value], seed: int) -> Record:
-    """Run an analysis in isolation; returns a record's outcome.
+def measure(analysis: Analysis, ctx: AnalysisContext, params: Mapping[str, Value], seed: int) -> AnalysisObserved:
+    """Run an analysis in isolation; returns what a record says was observed.
 
     Raises:
         PluginError: where it returns something else than finite quantities.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from harness.models.analysis import AnalysisContext
 from harness.planning.subjects import DEFENSE_OWN_NETWORK
 from harness.reporter import Reporter
 from harness.storage import records
+from harness.storage.schema import CellObserved
 from harness.training.checkpoints import Checkpoint, plain_params
 from harness.training.trainer import Trainer
 from harness.types import Architecture, Attack, Defense, Subject
@@ -36,13 +36,18 @@ class Deployment:
     flags: dict[str, float]
     probes: dict[str, float]
 
-    def outcome(self, measured: Measurement, attack: Attack) -> records.Record:
-        """What a record says was observed: of one cell on one shard, and of the network before."""
-        observed = {name: value for name, value in dataclasses.asdict(measured).items() if value is not None}
-        if not measured.details:
-            del observed["details"]
-        observed["flags"] |= self.flags | ({"as_published": 1} if attack.as_published else {})
-        return {**observed, "probes": self.probes}
+    def observed(self, measured: Measurement, attack: Attack) -> CellObserved:
+        """Put together what a record says was observed: of one cell on one shard, and of the network before."""
+        flags = measured.flags | self.flags | ({"as_published": 1} if attack.as_published else {})
+        observed: CellObserved = {
+            "n": measured.n, "clean": measured.clean, "raw": measured.raw, "last": measured.last, "any": measured.any,
+            "forwards": measured.forwards, "backwards": measured.backwards, "flags": flags, "probes": self.probes,
+        }  # fmt: skip
+        if measured.distances is not None:
+            observed["distances"] = measured.distances
+        if measured.details:
+            observed["details"] = measured.details
+        return observed
 
 
 class Deployer:
@@ -66,9 +71,9 @@ class Deployer:
             defense_origin=defense.provider.origin, defense_revision=defense.spec.revision,
             mandatory=defense.spec.mandatory, arch_origin=arch.provider.origin if arch else defense.provider.origin,
             arch_revision=arch.spec.revision if arch else defense.spec.revision,
-            passes=defense.spec.passes if defense.spec.stochastic else 1, gated=defense.spec.gated,
+            votes=defense.spec.votes if defense.spec.stochastic else 1, gated=defense.spec.gated,
         )  # fmt: skip
-        judge = Judge(found.model, self.data.classes, self.data.shape, self.device, provenance.passes)
+        judge = Judge(found.model, self.data.classes, self.data.shape, self.device, provenance.votes)
         x, y = test.batch(self.data.order()[:PROBED], self.device)
         probes = probe(judge, x, y)
         random = judge.stochastic or defense.spec.stochastic

@@ -25,11 +25,15 @@ OFFERED = ("shape", "classes")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factory:
-    """A function that returns a network, as the user typed it, and the file that defines it."""
+    """A function that returns a network, as the user typed it, and the file that defines it.
+
+    `content`: the sha256 of what defines the network, where that is not the bytes of one file.
+    """
 
     text: str
     function: Callable[..., Any]
     source: Path | None
+    content: str = ""
 
     @property
     def name(self) -> str:
@@ -39,8 +43,8 @@ class Factory:
 
     @property
     def sha256(self) -> str:
-        """Of the bytes of its source file; `absent` where there is none."""
-        return hashlib.sha256(self.source.read_bytes()).hexdigest() if self.source else "absent"
+        """Digest what defines the network: its source file as a rule; `absent` where there is nothing."""
+        return self.content or hashlib.sha256(self.source.read_bytes()).hexdigest() if self.source else "absent"
 
     def network(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """What it returns for images of a shape.
@@ -95,18 +99,34 @@ def find_factory(text: str) -> Factory:
     return Factory(text=text, function=function, source=_source(function, module))
 
 
+def given_factory(function: Callable[..., Any]) -> Factory:
+    """Take a function, or a class of networks, as the factory.
+
+    Raises:
+        UsageError: where it cannot be called.
+    """
+    if not callable(function):
+        raise UsageError(
+            f"--model: {type(function).__name__} is neither a network, nor a function, nor file.py:function"
+        )
+    module = inspect.getmodule(function)
+    name = getattr(function, "__qualname__", type(function).__name__)
+    text = f"{getattr(function, '__module__', '') or 'given'}:{name}"
+    return Factory(text=text, function=function, source=_source(function, module))
+
+
 def told(error: BaseException) -> str:
     """An error of somebody else's code in one line."""
     return f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
 
 
-def _source(function: Callable[..., Any], module: ModuleType) -> Path | None:
+def _source(function: Callable[..., Any], module: ModuleType | None) -> Path | None:
     """The file that defines a function, otherwise that of the module it was found in."""
     try:
         defined = inspect.getfile(inspect.unwrap(function))
     except TypeError:  # not defined in Python
         defined = ""
-    files = [Path(file) for file in (defined, module.__file__) if file and Path(file).is_file()]
+    files = [Path(file) for file in (defined, getattr(module, "__file__", None)) if file and Path(file).is_file()]
     return files[0] if files else None
 
 

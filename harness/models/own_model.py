@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from torch import nn
 from harness.data.dataset import LoadedDataset
 from harness.errors import UsageError
 from harness.evaluation.isolation import isolated
-from harness.evaluation.judge import BrokenModel, Judge
-from harness.models.factory import Factory, find_factory, told
+from harness.evaluation.judge import InvalidModel, Judge
+from harness.models.factory import Factory, find_factory, given_factory, told
+from harness.models.in_memory import network_in_memory
 from harness.registry import discovery
 from harness.registry.hookspecs import hookimpl
 from harness.registry.registry import Broken, Provider, Registry
@@ -78,23 +80,28 @@ class OwnModel:
             weights.put(network, self.tensors, self.weights_file, hint=f"They must be of what {text} returns")
         try:
             Judge(network, classes, shape)
-        except BrokenModel as error:
+        except InvalidModel as error:
             raise UsageError(f"--model {text}: {error}") from error
         except Exception as error:
             raise UsageError(f"--model {text}: cannot take images of shape {shape} ({told(error)})") from error
         return network
 
 
-def own_model(text: str, weights_file: str = "", sha256: str = "") -> OwnModel:
+def own_model(model: str | nn.Module | Callable[..., nn.Module], weights_file: str = "", sha256: str = "") -> OwnModel:
     """Find the factory and read the weights.
 
-    Weights are a .safetensors file, or a foreign torch state dict, whose bytes must have the given sha256.
+    `model`: where a factory is, `file.py:function` or `package.module:function`; a factory; or a network in memory,
+    which is copied. Weights are a .safetensors file, or a foreign torch state dict, whose bytes must have the given
+    sha256.
 
     Raises:
         UsageError: where there is no such function.
         CheckpointError: for weights that cannot be read, or whose sha256 is another one.
     """
-    factory = find_factory(text)
+    if isinstance(model, nn.Module):
+        factory = network_in_memory(model)
+    else:
+        factory = find_factory(model) if isinstance(model, str) else given_factory(model)
     tensors = _tensors(Path(weights_file), sha256) if weights_file else None
     return OwnModel(factory=factory, tensors=tensors, weights_file=weights_file)
 

@@ -170,7 +170,7 @@ def _aimed(chosen: list[Selected], defense: Defense, adaptive: bool, registry: R
             found |= {selected.name: selected for selected in aimed}
     if adaptive:
         found = {selected.name: selected for selected in select_attacks(defense.adaptive, registry)[0]} | found
-    return sorted(found.values(), key=lambda selected: selected.attack.passes)
+    return sorted(found.values(), key=lambda selected: selected.attack.cost)
 
 
 def knowledge_of(attack: Attack, name: str, on: str, defense: Defense) -> Knowledge:

@@ -56,7 +56,7 @@ def select_attacks(texts: Sequence[str], registry: Registry) -> tuple[list[Selec
                 raise UsageError(f"attack '{asked}': {attack.prefix}={resolved[attack.prefix]} must be at least 1")
             label = format_name(asked, overrides(attack.params, resolved)) + (f"@{target}" if target else "")
             chosen.setdefault(label, Selected(name=label, attack=attack, params=resolved, on=target))
-    return sorted(chosen.values(), key=lambda selected: selected.attack.passes), list(skips.values())
+    return sorted(chosen.values(), key=lambda selected: selected.attack.cost), list(skips.values())
 
 
 def groups(attack: Attack) -> list[tuple[str, dict[str, Value]]]:

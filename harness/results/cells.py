@@ -6,45 +6,29 @@ import functools
 import math
 import statistics
 from dataclasses import dataclass
-from typing import Any
 
 from harness.errors import StoreError
 from harness.storage.canonical import digest
-from harness.storage.records import Record
+from harness.storage.schema import COUNTED, REVISION_FIELDS, SHOWN_FIELDS, VARIANT_FIELDS, CellRecord, Plain, chosen
 
-VARIANT_FIELDS = (
-    "judge", "defense_revision", "attack_revision", "arch_revision", "attack_origin", "defense_origin", "arch_origin",
-    "params", "defense_params", "arch_params", "deployed_sha256", "minimal", "on", "knowledge", "passes", "supplies",
-    "ranked", "precision",
-)  # fmt: skip
-"""What else decides a result. Within one cell these may only differ by revision, and the highest counts."""
-HEAD_FIELDS = (
-    "attack", "threat", "params", "seed", "on", "knowledge", "passes", "minimal", "ranked", "attack_revision",
-    "split_size",
-)  # fmt: skip
-"""What a cell takes over from the identity of its records."""
-COUNTED = ("false_claims", "out_of_range")
-"""Flags that count images, and so add up over shards; the others are true of the whole cell."""
 CellKey = tuple[str, str, int]
 """Attack, threat model, seed."""
-REVISIONS = 4
-"""How many of the variant fields, from the front, are revisions."""
 
 
 @dataclass(slots=True, kw_only=True)
 class CellResult:
     """One attack on one row: bits of all its images in the fixed order, and what it cost.
 
-    `records`: the head of a sha256 over every record that it rests on, so that tables show any digit that changes.
+    `records`: the start of a sha256 over every record that it rests on, so that tables show any digit that changes.
     """
 
     attack: str
     threat: str
-    params: dict[str, Any]
+    params: dict[str, Plain]
     seed: int
     on: str
     knowledge: str
-    passes: int
+    votes: int
     minimal: bool
     ranked: bool
     attack_revision: int
@@ -64,6 +48,10 @@ class CellResult:
     def n(self) -> int:
         """How many images."""
         return len(self.clean)
+
+    def number(self, parameter: str, otherwise: int = 0) -> int:
+        """Read a parameter that counts, such as `steps`."""
+        return int(self.params.get(parameter, otherwise) or 0)
 
     @property
     def robust(self) -> str:
@@ -96,62 +84,64 @@ class CellResult:
         return self.forwards / self.n, self.backwards / self.n
 
 
-def newest(parts: list[Record]) -> list[Record]:
-    """The records of the highest revisions."""
-    variants: dict[str, list[Record]] = {}
+def newest(parts: list[CellRecord]) -> list[CellRecord]:
+    """Pick the records of the highest revisions.
+
+    Raises:
+        StoreError: where two of the highest differ in more than their revisions.
+    """
+    variants: dict[str, list[CellRecord]] = {}
     for record in parts:
-        variants.setdefault(digest([record["identity"][name] for name in VARIANT_FIELDS]), []).append(record)
+        variants.setdefault(digest(list(chosen(record["identity"], VARIANT_FIELDS).values())), []).append(record)
     ranked = sorted(variants.values(), key=_revisions)
     if len(ranked) > 1 and _revisions(ranked[-1]) == _revisions(ranked[-2]):
         first, second = (found[0]["identity"] for found in ranked[-2:])
-        name = next(name for name in VARIANT_FIELDS if first[name] != second[name])
+        one, other = chosen(first, VARIANT_FIELDS), chosen(second, VARIANT_FIELDS)
+        name = next(name for name in VARIANT_FIELDS if one[name] != other[name])
         raise StoreError(
-            f"two kinds of records of {first['attack']} on {first['defense']}: {name} is {first[name]} and "
-            f"{second[name]}. Keep them on separate boards"
+            f"two kinds of records of {first['attack']} on {first['defense']}: {name} is {one[name]} and "
+            f"{other[name]}. Keep them on separate boards"
         )
     return ranked[-1]
 
 
-def _revisions(parts: list[Record]) -> list[int]:
-    return [parts[0]["identity"][name] for name in VARIANT_FIELDS[:REVISIONS]]
+def _revisions(parts: list[CellRecord]) -> list[int]:
+    return list(chosen(parts[0]["identity"], REVISION_FIELDS).values())
 
 
-def join(parts: list[Record]) -> CellResult | None:
+def join(parts: list[CellRecord]) -> CellResult | None:
     """Put shards end to end from position 0, taking the longest where a limited run overlaps a full one."""
-    chosen: list[Record] = []
+    shards: list[CellRecord] = []
     position = 0
     while True:
         here = [record for record in parts if record["identity"]["start"] == position]
         if not here:
             break
-        chosen.append(max(here, key=lambda record: int(record["identity"]["stop"])))
-        position = chosen[-1]["identity"]["stop"]
-    if not chosen:
+        shards.append(max(here, key=lambda record: record["identity"]["stop"]))
+        position = shards[-1]["identity"]["stop"]
+    if not shards:
         return None
-    head = chosen[0]["identity"]
-    outcomes = [record["outcome"] for record in chosen]
+    observed = [record["outcome"] for record in shards]
     flags: dict[str, float] = {}
-    for outcome in outcomes:
-        for name, value in outcome["flags"].items():
+    for one in observed:
+        for name, value in one["flags"].items():
             flags[name] = flags.get(name, 0) + value if name in COUNTED else max(flags.get(name, 0), value)
-
-    def joined(bits: str) -> str:
-        return "".join(outcome[bits] for outcome in outcomes)
-
+    shown = chosen(shards[0]["identity"], SHOWN_FIELDS)
     return CellResult(
-        **{name: head[name] for name in HEAD_FIELDS},
-        clean=joined("clean"),
-        raw=joined("raw"),
-        last=joined("last"),
-        any=joined("any"),
-        forwards=sum(outcome["forwards"] for outcome in outcomes),
-        backwards=sum(outcome["backwards"] for outcome in outcomes),
+        votes=shown.pop("passes"),
+        **shown,
+        clean="".join(one["clean"] for one in observed),
+        raw="".join(one["raw"] for one in observed),
+        last="".join(one["last"] for one in observed),
+        any="".join(one["any"] for one in observed),
+        forwards=sum(one["forwards"] for one in observed),
+        backwards=sum(one["backwards"] for one in observed),
         flags=flags,
-        probes=outcomes[0].get("probes", {}),
-        records=digest(chosen)[:12],
+        probes=observed[0].get("probes", {}),
+        records=digest(shards)[:12],
         distances=(
-            [distance for outcome in outcomes for distance in outcome["distances"]]
-            if all("distances" in outcome for outcome in outcomes)
+            [distance for one in observed for distance in one["distances"]]
+            if all("distances" in one for one in observed)
             else None
         ),
     )

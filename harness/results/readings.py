@@ -25,8 +25,8 @@ def knowledge_notes(rows: Sequence[Row], threat: str) -> list[str]:
         named = [name for attack in attacks if (name := _named(attack, knowledge, cells))]
         if named:
             notes.append(f"{knowledge} attackers {words}: {', '.join(named)}")
-    for passes in sorted({cell.passes for _, cell in cells} - {1}):
-        notes.append(f"passes={passes}: broken is what more than half of {passes} fresh predictions get wrong")
+    for votes in sorted({cell.votes for _, cell in cells} - {1}):
+        notes.append(f"passes={votes}: broken is what more than half of {votes} fresh predictions get wrong")
     return notes
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from harness.registry.names import titled
 from harness.results.cells import CellKey, CellResult, join, newest
-from harness.storage.records import ANALYSIS, Record
+from harness.storage.schema import ROW_FIELDS, AnalysisRecord, CellRecord, Record, SubjectIdentity, chosen, is_cell
 from harness.types import Quantity
-
-ROW_FIELDS = ("dataset", "data_sha256", "defense", "arch", "recipe", "train_seed", "weights_sha256")
-"""What a table shows of a subject."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,24 +68,24 @@ def rows(records: Iterable[Record]) -> list[Row]:
     Raises:
         StoreError: where two records of one cell differ in more than their revisions.
     """
-    grouped: dict[tuple[Any, ...], dict[tuple[str, str, int], list[Record]]] = {}
-    analyses: dict[tuple[Any, ...], list[Record]] = {}
+    grouped: dict[tuple[Any, ...], dict[CellKey, list[CellRecord]]] = {}
+    analyses: dict[tuple[Any, ...], list[AnalysisRecord]] = {}
     for record in records:
-        head = record["identity"]
-        subject = tuple(head[name] for name in ROW_FIELDS)
-        if head["kind"] == ANALYSIS:
-            analyses.setdefault(subject, []).append(record)
-            continue
-        cell = (head["attack"], head["threat"], head["seed"])
-        grouped.setdefault(subject, {}).setdefault(cell, []).append(record)
+        subject = tuple(chosen(record["identity"], ROW_FIELDS).values())
+        if is_cell(record):
+            identity = record["identity"]
+            cell = (identity["attack"], identity["threat"], identity["seed"])
+            grouped.setdefault(subject, {}).setdefault(cell, []).append(record)
+        else:
+            analyses.setdefault(subject, []).append(cast("AnalysisRecord", record))
     found = []
     for subject in {**grouped, **analyses}:
         cells, measured = grouped.get(subject, {}), analyses.get(subject, [])
         row = Row(**dict(zip(ROW_FIELDS, subject, strict=True)))
         joined = {cell: result for cell, parts in cells.items() if (result := join(newest(parts))) is not None}
         row.cells = dict(sorted(joined.items(), key=lambda item: (item[1].threat, sum(item[1].cost), item[0])))
-        head = [*(parts[0] for parts in cells.values()), *measured][0]["identity"]
-        row.mandatory, row.gated = tuple(head["mandatory"]), head["gated"]
+        first: SubjectIdentity = [*(parts[0] for parts in cells.values()), *measured][0]["identity"]
+        row.mandatory, row.gated = tuple(first["mandatory"]), first["gated"]
         row.analyses = _newest_analyses(measured)
         if row.cells or row.analyses:
             found.append(row)
@@ -100,7 +97,7 @@ def _headline(row: Row) -> float:
     return min(shares, default=row.clean.count("1") / max(1, len(row.clean)))
 
 
-def _newest_analyses(measured: list[Record]) -> dict[str, dict[str, Quantity]]:
+def _newest_analyses(measured: list[AnalysisRecord]) -> dict[str, dict[str, Quantity]]:
     """Analysis id -> its quantities; of several records the highest revision counts, then the most images."""
     ordered = sorted(measured, key=lambda r: (r["identity"]["analysis_revision"], r["identity"]["n"]))
     return {

@@ -7,9 +7,9 @@ from pathlib import Path
 from harness.errors import NothingSelected
 from harness.results.rows import Row, rows
 from harness.results.trainings import trainings
-from harness.storage.records import Record, read_compacted
-
-FILE = "records.jsonl"
+from harness.storage.records import read_compacted
+from harness.storage.run_folder import COMPACTED
+from harness.storage.schema import Record
 
 
 def read_records(path: Path) -> list[Record]:
@@ -18,7 +18,7 @@ def read_records(path: Path) -> list[Record]:
     Raises:
         StoreError: where there are none, or they are damaged.
     """
-    return read_compacted(path / FILE if path.is_dir() else path)
+    return read_compacted(path / COMPACTED if path.is_dir() else path)
 
 
 def find_row(name: str, path: Path) -> Row:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.storage.records import Record
-from harness.types import Cell, Subject
+from harness.storage.schema import Record
+from harness.types import Cell, CellState, Subject
 
 
 class Interrupted(KeyboardInterrupt):
@@ -32,17 +32,17 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A cell without a number, and why: `failed`, `timeout`, `not applicable`, or `refused` by verification."""
+    """A cell without a number, and why; `threat` is empty where none was chosen."""
 
     defense: str
     attack: str
     threat: str
-    state: str
+    state: CellState
     reason: str
 
     @classmethod
-    def of(cls, cell: Cell, reason: str, state: str = "failed") -> Failure:
-        """The failure of a cell."""
+    def of(cls, cell: Cell, reason: str, state: CellState = CellState.FAILED) -> Failure:
+        """Say of a cell why it has no number."""
         threat = str(cell.threat)
         return cls(defense=cell.subject.defense, attack=cell.attack, threat=threat, state=state, reason=reason)
 

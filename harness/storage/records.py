@@ -1,35 +1,45 @@
-"""What is written down about one cell on one shard, and how it is named.
+"""Writing down one cell on one shard, or one analysis, and reading it back with nothing believed.
 
-A record is `identity` (everything that decides the result), `key` (the sha256 of the identity) and `outcome` (what
-was observed, one bit for each image). Time, host, versions, batch size and device are in the attempt log instead.
+A record is `identity` (everything that decides the result), `key` (the sha256 of the identity) and `outcome` (what was
+observed, one bit for each image); `harness.storage.schema` says what is in them. Time, host, versions, batch size and
+device are in the attempt log instead.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from harness.errors import StoreError
 from harness.registry.names import plain
 from harness.storage.canonical import canonical, digest
+from harness.storage.schema import (
+    ANALYSIS,
+    BITS,
+    CELL,
+    SCHEMA,
+    AnalysisIdentity,
+    AnalysisObserved,
+    AnalysisRecord,
+    CellIdentity,
+    CellObserved,
+    CellRecord,
+    Plain,
+    Record,
+    SubjectIdentity,
+)
 from harness.types import Analysis, Attack, Cell, Subject, ThreatKind, Value
-
-SCHEMA = 3
-CELL, ANALYSIS = "cell", "analysis"
-"""The kinds of records."""
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
     """What a subject and its data came to, beyond the names in a cell: hashes, revisions and origins.
 
-    `passes`: how many predictions stand behind a verdict. `gated`: as the defense declares it.
+    `votes`: how many predictions stand behind a verdict. `gated`: as the defense declares it.
     """
 
     dataset: str
@@ -42,20 +52,20 @@ class Provenance:
     mandatory: tuple[str, ...]
     arch_origin: str
     arch_revision: int
-    passes: int = 1
+    votes: int = 1
     gated: bool = False
 
 
-def identity(
+def cell_identity(
     cell: Cell, attack: Attack, attack_origin: str, provenance: Provenance, judge: int, start: int, stop: int,
     supplies: Mapping[str, str], kind: ThreatKind,
-) -> Record:  # fmt: skip
-    """The deterministic head of a record; its digest is the record's key.
+) -> CellIdentity:  # fmt: skip
+    """Collect everything that decides the result of a cell on images `start` to `stop`; its digest is the record's key.
 
     `supplies`: what the attack was given besides the model -> its sha256.
     """
     return {
-        **_subject(cell.subject, provenance),
+        **_subject_identity(cell.subject, provenance),
         "kind": CELL,
         "judge": judge,
         "start": start,
@@ -63,7 +73,7 @@ def identity(
         "attack": cell.attack,
         "attack_origin": attack_origin,
         "attack_revision": attack.revision,
-        "params": {name: plain(value) for name, value in cell.params.items()},
+        "params": _plain(cell.params),
         "threat": str(cell.threat),
         "on": cell.on,
         "knowledge": cell.knowledge,
@@ -78,43 +88,62 @@ def identity(
 def analysis_identity(
     subject: Subject, name: str, params: Mapping[str, Value], analysis: Analysis, origin: str, provenance: Provenance,
     n: int, seed: int,
-) -> Record:  # fmt: skip
-    """The deterministic head of an analysis' record; `n`: how many test images it was given."""
+) -> AnalysisIdentity:  # fmt: skip
+    """Collect everything that decides the result of an analysis; `n`: how many test images it was given."""
     return {
-        **_subject(subject, provenance),
+        **_subject_identity(subject, provenance),
         "kind": ANALYSIS,
         "analysis": name,
         "analysis_origin": origin,
         "analysis_revision": analysis.revision,
-        "params": {key: plain(value) for key, value in params.items()},
+        "params": _plain(params),
         "n": n,
         "seed": seed,
     }
 
 
-def _subject(subject: Subject, provenance: Provenance) -> Record:
+def _subject_identity(subject: Subject, provenance: Provenance) -> SubjectIdentity:
     return {
-        **dataclasses.asdict(provenance),
-        "mandatory": list(provenance.mandatory),
         "schema": SCHEMA,
+        "dataset": provenance.dataset,
+        "data_sha256": provenance.data_sha256,
         "split": "test",
+        "split_size": provenance.split_size,
         "defense": subject.defense,
-        "defense_params": {name: plain(value) for name, value in subject.defense_params.items()},
+        "defense_params": _plain(subject.defense_params),
+        "defense_origin": provenance.defense_origin,
+        "defense_revision": provenance.defense_revision,
+        "mandatory": list(provenance.mandatory),
+        "gated": provenance.gated,
+        "passes": provenance.votes,
         "arch": subject.arch,
-        "arch_params": {name: plain(value) for name, value in subject.arch_params.items()},
+        "arch_params": _plain(subject.arch_params),
+        "arch_origin": provenance.arch_origin,
+        "arch_revision": provenance.arch_revision,
         "recipe": subject.recipe.name if subject.recipe else "given weights" if subject.weights else "own",
         "train_seed": subject.train_seed,
+        "weights_sha256": provenance.weights_sha256,
+        "deployed_sha256": provenance.deployed_sha256,
     }
 
 
-def record(head: Record, outcome: Record) -> Record:
-    """Put identity and outcome together under the key."""
-    return {"key": digest(head), "identity": head, "outcome": outcome}
+def _plain(params: Mapping[str, Value]) -> dict[str, Plain]:
+    return {name: plain(value) for name, value in params.items()}
 
 
-def seal(value: Record) -> bytes:
-    """The bytes of a record file: one canonical line, and its sha256."""
-    body = canonical(value)
+def cell_record(identity: CellIdentity, observed: CellObserved) -> CellRecord:
+    """Put identity and observation of a cell together under the key."""
+    return {"key": digest(identity), "identity": identity, "outcome": observed}
+
+
+def analysis_record(identity: AnalysisIdentity, observed: AnalysisObserved) -> AnalysisRecord:
+    """Put identity and observation of an analysis together under the key."""
+    return {"key": digest(identity), "identity": identity, "outcome": observed}
+
+
+def seal(record: Record) -> bytes:
+    """Write a record file: one canonical line, and its sha256."""
+    body = canonical(record)
     return body + b"\nsha256:" + _sha256(body).encode() + b"\n"
 
 
@@ -137,38 +166,38 @@ def check(value: Any, origin: str) -> Record:
         StoreError: naming what is wrong.
     """
     try:
-        head, outcome = value["identity"], value["outcome"]
-        if head["schema"] > SCHEMA:
-            raise StoreError(f"{origin}: schema {head['schema']} is newer than this harness ({SCHEMA}); upgrade")
-        if head["schema"] < SCHEMA:
-            raise StoreError(f"{origin}: schema {head['schema']} is older than this harness ({SCHEMA}); run it again")
-        if value["key"] != digest(head):
+        identity, observed = value["identity"], value["outcome"]
+        if identity["schema"] > SCHEMA:
+            raise StoreError(f"{origin}: schema {identity['schema']} is newer than this harness ({SCHEMA}); upgrade")
+        if identity["schema"] < SCHEMA:
+            raise StoreError(
+                f"{origin}: schema {identity['schema']} is older than this harness ({SCHEMA}); run it again"
+            )
+        if value["key"] != digest(identity):
             raise StoreError(f"{origin}: its key is not that of its identity; it was edited or mixed up")
-        problem = _CHECKS[head["kind"]](head, outcome)
+        problem = _PROBLEMS[identity["kind"]](identity, observed)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(f"{origin}: not a record ({type(error).__name__}: {error})") from error
     if problem:
         raise StoreError(f"{origin}: does not hold {problem}")
-    return value  # type: ignore[no-any-return]
+    return cast("Record", value)
 
 
-def _cell_problem(head: Record, outcome: Record) -> str:
-    """What a cell's record lacks, empty where it is whole."""
-    n = head["stop"] - head["start"]
-    bits = [outcome[name] for name in ("clean", "raw", "last", "any")]
-    numbers = [
-        *([outcome["distances"]] if outcome.get("distances") is not None else []),
-        *outcome.get("details", {}).values(),
-    ]
-    if outcome.get("n") != n or any(not isinstance(b, str) or len(b) != n or set(b) - {"0", "1"} for b in bits):
+def _cell_problem(identity: CellIdentity, observed: CellObserved) -> str:
+    """Say what a cell's record lacks, empty where it is whole."""
+    n = identity["stop"] - identity["start"]
+    bits = [cast("Mapping[str, Any]", observed)[name] for name in BITS]
+    distances = observed.get("distances")
+    numbers = [*([distances] if distances is not None else []), *observed.get("details", {}).values()]
+    if observed.get("n") != n or any(not isinstance(b, str) or len(b) != n or set(b) - {"0", "1"} for b in bits):
         return f"one bit for each of its {n} images"
     if not all(type(v) is list and len(v) == n and all(type(one) in (int, float) for one in v) for v in numbers):
         return f"one distance and one of each detail for each of its {n} images"
     return ""
 
 
-def _analysis_problem(head: Record, outcome: Record) -> str:
-    quantities = outcome["quantities"]
+def _analysis_problem(identity: AnalysisIdentity, observed: AnalysisObserved) -> str:
+    quantities = observed["quantities"]
     fine = quantities and all(
         set(q) == {"value", "n", "unit"} and type(q["n"]) is int and type(q["value"]) in (int, float, type(None))
         for q in quantities.values()
@@ -176,12 +205,12 @@ def _analysis_problem(head: Record, outcome: Record) -> str:
     return "" if fine else "a value, its n and its unit for each quantity"
 
 
-_CHECKS = {CELL: _cell_problem, ANALYSIS: _analysis_problem}
+_PROBLEMS: Mapping[str, Callable[..., str]] = {CELL: _cell_problem, ANALYSIS: _analysis_problem}
 
 
-def compact(values: Iterable[Record]) -> bytes:
-    """Records as sorted JSON lines: the form that is committed."""
-    return b"".join(canonical(value) + b"\n" for value in sorted(values, key=lambda value: str(value["key"])))
+def compact(records: Iterable[Record]) -> bytes:
+    """Write records as sorted JSON lines: the form that is committed."""
+    return b"".join(canonical(record) + b"\n" for record in sorted(records, key=lambda record: record["key"]))
 
 
 def read_compacted(path: Path) -> list[Record]:

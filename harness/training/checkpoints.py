@@ -15,7 +15,6 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from harness import __version__
 from harness.data.dataset import LoadedDataset
 from harness.errors import CheckpointError, PluginError
 from harness.networks import tensors_sha256
@@ -26,6 +25,7 @@ from harness.storage.canonical import digest, readable
 from harness.training.context import SavedState
 from harness.training.loop import group
 from harness.types import Architecture, Defense, Recipe, Subject
+from harness.version import __version__
 
 CARD_SCHEMA = 1
 CARD = "card.json"

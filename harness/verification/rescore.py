@@ -26,7 +26,7 @@ def rescore(result: Verification, networks: Rebuilder, batch: int) -> None:
     for row in result.rows:
         if row.breaks.exempt or row.witnesses is None:
             continue
-        found = networks.get(dict(row.breaks.subject))
+        found = networks.get(row.breaks.network)
         if isinstance(found, str):
             row.note = f"not judged again: {found}"
             continue
@@ -53,5 +53,5 @@ def _agreement(row: Verified, witnesses: Witnesses, subject: Rebuilt, networks: 
             if not within:
                 lines.append(f"{row.file}: example {example} lies outside {threat}")
             elif not breaks_it:
-                lines.append(f"{row.file}: example {example} does not break {row.breaks.subject['defense']}")
+                lines.append(f"{row.file}: example {example} does not break {row.breaks.network['defense']}")
     return lines

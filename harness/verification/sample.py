@@ -11,7 +11,7 @@ from harness.data.shard import Shard
 from harness.errors import NothingSelected
 from harness.evaluation.attempt import attempt
 from harness.evaluation.context import Supplies
-from harness.evaluation.evaluate import evaluate
+from harness.evaluation.evaluate import AttackRun, evaluate
 from harness.evaluation.judge import REVISION as JUDGE_REVISION
 from harness.evaluation.machine import make_reproducible
 from harness.evaluation.measurement import Measurement
@@ -19,15 +19,21 @@ from harness.planning.budgets import with_step
 from harness.planning.plan import knowledge_of
 from harness.planning.selection import select_attacks
 from harness.registry.names import titled
-from harness.results.cells import COUNTED
-from harness.storage.records import CELL, Record, identity
+from harness.storage.records import cell_identity
+from harness.storage.schema import (
+    BITS,
+    COUNTED,
+    CellIdentity,
+    CellObserved,
+    CellRecord,
+    cell_records,
+    chosen,
+    network_of,
+)
 from harness.types import Attack, Cell, Defense, ThreatKind, ThreatModel
 from harness.verification.rebuild import Rebuilder, Rebuilt
 from harness.verification.verify import Verification
-from harness.witnesses.coverage import subject_of
 
-BITS = ("clean", "raw", "last", "any")
-"""What an outcome says of every image."""
 TOLERATED = 500
 """One verdict of so many may differ, as another processor rounds differently; one of a shard always may."""
 CLOSE = 0.02
@@ -45,15 +51,15 @@ def recompute(result: Verification, networks: Rebuilder, number: int, seed: int,
         NothingSelected: where no shard can be attacked again.
     """
     make_reproducible()
-    cells = [record for record in result.records if record["identity"]["kind"] == CELL]
+    cells = list(cell_records(result.records))
     able = [record for record in cells if _can(record, networks)]
     if not able:
         raise NothingSelected(f"none of the {len(cells)} shards of {result.folder} can be attacked again")
-    chosen = random.Random(seed).sample(sorted(able, key=lambda record: str(record["key"])), min(number, len(able)))
+    chosen = random.Random(seed).sample(sorted(able, key=lambda record: record["key"]), min(number, len(able)))
     others = len(cells) - len(able)
     yield f"{len(chosen)} of {len(able)} shards that can be attacked again, drawn by seed {seed}; {others} cannot"
     for record in chosen:
-        found = networks.get(subject_of(record["identity"]))
+        found = networks.get(network_of(record["identity"]))
         name = _name(record["identity"])
         if isinstance(found, str):
             told = found
@@ -64,52 +70,54 @@ def recompute(result: Verification, networks: Rebuilder, number: int, seed: int,
         yield f"{name}: {told}"
 
 
-def _can(record: Record, networks: Rebuilder) -> bool:
-    head = record["identity"]
-    drawn = head["passes"] > 1 or "stochastic" in record["outcome"]["flags"]
-    return not drawn and "surrogate" not in head["supplies"] and networks.has(subject_of(head))
+def _can(record: CellRecord, networks: Rebuilder) -> bool:
+    identity = record["identity"]
+    drawn = identity["passes"] > 1 or "stochastic" in record["outcome"]["flags"]
+    return not drawn and "surrogate" not in identity["supplies"] and networks.has(network_of(identity))
 
 
-def _name(head: Record) -> str:
-    name = titled(head["defense"], head["train_seed"])
-    return f"{name} <- {head['attack']} ({head['threat']}), images {head['start']} to {head['stop']}"
+def _name(identity: CellIdentity) -> str:
+    name = titled(identity["defense"], identity["train_seed"])
+    return f"{name} <- {identity['attack']} ({identity['threat']}), images {identity['start']} to {identity['stop']}"
 
 
-def _again(record: Record, subject: Rebuilt, networks: Rebuilder, batch: int) -> tuple[str, bool]:
+def _again(record: CellRecord, subject: Rebuilt, networks: Rebuilder, batch: int) -> tuple[str, bool]:
     """Attack one shard: in words what came of it, and whether its record stands."""
-    head, data = record["identity"], subject.data
-    threat = ThreatModel.parse(head["threat"])
-    (selected,), _ = select_attacks([head["attack"]], networks.registry)
-    entry = networks.registry.entry(Attack, head["attack"])
-    defense = networks.registry.entry(Defense, head["defense"]).spec
+    identity, data = record["identity"], subject.data
+    threat = ThreatModel.parse(identity["threat"])
+    (selected,), _ = select_attacks([identity["attack"]], networks.registry)
+    entry = networks.registry.entry(Attack, identity["attack"])
+    defense = networks.registry.entry(Defense, identity["defense"]).spec
     kind = networks.registry.get(ThreatKind, threat.kind).spec
     train = data.part("train") if "train_images" in entry.spec.needs else None
     cell = Cell(
-        subject=subject.subject, attack=head["attack"], params=with_step(selected.params, threat, data.spec.step),
-        threat=threat, seed=head["seed"], on=selected.on,
+        subject=subject.subject, attack=identity["attack"], params=with_step(selected.params, threat, data.spec.step),
+        threat=threat, seed=identity["seed"], on=selected.on,
         knowledge=knowledge_of(entry.spec, selected.name, selected.on, defense), surrogate=None,
     )  # fmt: skip
-    now = identity(
-        cell, entry.spec, entry.provider.origin, subject.ready.provenance, JUDGE_REVISION, head["start"], head["stop"],
-        {"train_images": train.sha256} if train else {}, kind,
+    now = cell_identity(
+        cell, entry.spec, entry.provider.origin, subject.ready.provenance, JUDGE_REVISION, identity["start"],
+        identity["stop"], {"train_images": train.sha256} if train else {}, kind,
     )  # fmt: skip
-    for name in sorted({**now, **head}.keys() - {"recipe"}):
-        if now.get(name) != head.get(name):
-            return f"{name} is {now.get(name)} here, {head.get(name)} in the record", False
+    here, there = dict(now), dict(identity)
+    for name in sorted({**here, **there}.keys() - {"recipe"}):
+        if here.get(name) != there.get(name):
+            return f"{name} is {here.get(name)} here, {there.get(name)} in the record", False
     supplies = Supplies(stand_ins=subject.ready.checkpoint.stand_ins, train=train)
-    shard = Shard.of(data, (head["start"], head["stop"]), networks.device)
-    (measured,) = evaluate(subject.judge, shard, entry.spec, [cell], kind, batch, supplies).results
+    shard = Shard.of(data, (identity["start"], identity["stop"]), networks.device)
+    run = AttackRun(judge=subject.judge, attack=entry.spec, cells=[cell], kind=kind, batch=batch, supplies=supplies)
+    (measured,) = evaluate(run, shard).results
     if not isinstance(measured, Measurement):
         return f"refused now: {measured}", False
-    again = subject.ready.outcome(measured, entry.spec)
+    again = subject.ready.observed(measured, entry.spec)
     if again == record["outcome"]:
         return "as recorded", True
     told = differences(record["outcome"], again)
     return "; ".join(told) or "as recorded, but for rounding", not told
 
 
-def differences(recorded: Record, again: Record) -> list[str]:
-    """In words, where two outcomes of one shard are further apart than rounding may bring them."""
+def differences(recorded: CellObserved, again: CellObserved) -> list[str]:
+    """Say in words where two observations of one shard are further apart than rounding may bring them."""
     n = recorded["n"]
     told = []
     before, after = _by_image(recorded), _by_image(again)
@@ -118,21 +126,24 @@ def differences(recorded: Record, again: Record) -> list[str]:
         changed = sum(not _close(a, b) for a, b in zip(here, there, strict=False)) + abs(len(here) - len(there))
         if changed > max(1, math.ceil(n / TOLERATED if name in BITS else CLOSE * n)):
             told.append(f"'{name}' differs on {changed} of {n} images")
-    for group in ("flags", "probes"):
-        for name in sorted({**recorded[group], **again[group]}):
-            old, new = (outcome[group].get(name, 0) for outcome in (recorded, again))
+    for olds, news in ((recorded["flags"], again["flags"]), (recorded["probes"], again["probes"])):
+        for name in sorted({**olds, **news}):
+            old, new = olds.get(name, 0), news.get(name, 0)
             if not _close(old, new, CLOSE * n if name in COUNTED else CLOSE):
                 told.append(f"{name} is {new:g}, not {old:g}")
-    for name in ("forwards", "backwards"):
-        if not _close(recorded[name], again[name]):
-            told.append(f"{again[name]} {name}, not {recorded[name]}")
+    for name, spent, now in (
+        ("forwards", recorded["forwards"], again["forwards"]),
+        ("backwards", recorded["backwards"], again["backwards"]),
+    ):
+        if not _close(spent, now):
+            told.append(f"{now} {name}, not {spent}")
     return told
 
 
-def _by_image(outcome: Record) -> dict[str, list[float]]:
-    """What an outcome says of every image: verdicts, distances and details."""
-    told = {name: [float(bit) for bit in outcome[name]] for name in BITS}
-    return {**told, "distances": outcome.get("distances", []), **outcome.get("details", {})}
+def _by_image(observed: CellObserved) -> dict[str, list[float]]:
+    """Collect what was observed of every image: verdicts, distances and details."""
+    told = {name: [float(bit) for bit in bits] for name, bits in chosen(observed, BITS).items()}
+    return {**told, "distances": observed.get("distances", []), **observed.get("details", {})}
 
 
 def _close(before: float, after: float, absolute: float = 1e-3) -> bool:

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import BoardMismatch, StoreError
+from harness.leaderboard import artifacts
 from harness.leaderboard import board as boards
-from harness.leaderboard import evidence
-from harness.storage.records import Record, compact, read_compacted, unseal
-from harness.storage.runs import expected
+from harness.storage.records import compact, read_compacted, unseal
+from harness.storage.run_folder import RunFolder
+from harness.storage.schema import NetworkIdentity, Record
 from harness.witnesses.codec import Witnesses, parse, to_bytes
 from harness.witnesses.coverage import Breaks, breaks
-from harness.witnesses.store import FOLDER, WANTED
+from harness.witnesses.store import WANTED
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,11 +50,11 @@ class Verification:
     rows: list[Verified] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
-    def weights(self, subject: Record) -> Path | None:
-        """The file with the trained weights of a subject, or None."""
+    def weights(self, network: NetworkIdentity) -> Path | None:
+        """Find the file with the trained weights of a network, or None."""
         if self.is_run:
-            return evidence.checkpoint(self.folder, subject)
-        path = self.folder / evidence.weights_file(subject)
+            return artifacts.checkpoint(RunFolder(self.folder), network)
+        path = self.folder / artifacts.weights_file(network)
         return path if path.exists() else None
 
 
@@ -63,13 +64,14 @@ def verify(folder: Path) -> Verification:
     Raises:
         StoreError: where the folder is neither a run nor a board.
     """
-    is_run = (folder / "run.json").exists()
+    run = RunFolder(folder)
+    is_run = run.exists()
     if not is_run and not (folder / boards.RECORDS).exists():
         raise StoreError(f"{folder} is neither a run nor a board: there is no run.json and no {boards.RECORDS} in it")
     result = Verification(folder=folder, is_run=is_run)
     result.records = _run_records(result) if is_run else _board_records(result)
     result.rows = [Verified(breaks=one) for one in breaks(result.records)]
-    kept = {path.stem: path for path in sorted((folder / FOLDER).glob("*.safetensors"))}
+    kept = {path.stem: path for path in sorted(run.witnesses.glob("*.safetensors"))}
     for row in result.rows:
         _witnesses(row, kept.pop(row.breaks.name, None), _due(result, row.breaks), result.problems)
     result.problems += [f"{path}: belongs to nothing that the records call broken" for path in kept.values()]
@@ -78,11 +80,12 @@ def verify(folder: Path) -> Verification:
 
 def _run_records(result: Verification) -> list[Record]:
     """The records of a run: each whole under its own key, all there, and equal to the compacted ones."""
-    _, keys = expected(result.folder)
+    run = RunFolder(result.folder)
+    _, keys = run.promised()
     found: list[Record] = []
     missing = 0
     for key in keys:
-        path = result.folder / "records" / key[:2] / f"{key}.json"
+        path = run.record(key)
         try:
             found.append(unseal(path.read_bytes(), str(path)))
             if found[-1]["key"] != key:
@@ -93,14 +96,14 @@ def _run_records(result: Verification) -> list[Record]:
             result.problems.append(str(error))
     if missing:
         result.problems.append(f"{result.folder}: {missing} of {len(keys)} records are missing; run its command again")
-    path = result.folder / boards.RECORDS
+    path = run.compacted
     if not path.exists() or path.read_bytes() != compact(found):
         result.problems.append(f"{path}: not the compacted records of the run; run its command again")
     return found
 
 
 def _board_records(result: Verification) -> list[Record]:
-    """The records of a board, whose tables and evidence follow from them."""
+    """The records of a board, whose tables and artifacts follow from them."""
     try:
         boards.check(result.folder)
     except (StoreError, BoardMismatch) as error:
@@ -115,8 +118,9 @@ def _board_records(result: Verification) -> list[Record]:
 
 def _due(result: Verification, one: Breaks) -> bool:
     """Whether a folder promises witnesses of what was broken: it keeps some, and does not say that it leaves these."""
-    name = f"{FOLDER}/{one.name}.safetensors"
-    return (result.folder / FOLDER).is_dir() and not one.exempt and name not in evidence.left_out(result.folder)
+    kept = RunFolder(result.folder).witnesses
+    name = f"{kept.name}/{one.name}.safetensors"
+    return kept.is_dir() and not one.exempt and name not in artifacts.left_out(result.folder)
 
 
 def _witnesses(row: Verified, path: Path | None, due: bool, problems: list[str]) -> None:
@@ -131,7 +135,7 @@ def _witnesses(row: Verified, path: Path | None, due: bool, problems: list[str])
             row.witnesses = parse(data, str(path))
             if to_bytes(row.witnesses) != data:
                 problems.append(f"{path}: damaged, its content is not that of its sha256")
-            if (row.witnesses.subject, row.witnesses.threat) != (one.subject, one.threat):
+            if (row.witnesses.network, row.witnesses.threat) != (one.network, one.threat):
                 problems.append(f"{path}: holds the witnesses of another network or threat model")
         except StoreError as error:
             problems.append(str(error))

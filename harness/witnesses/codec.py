@@ -24,6 +24,7 @@ import safetensors.numpy
 
 from harness.errors import StoreError
 from harness.storage.canonical import canonical
+from harness.storage.schema import NetworkIdentity
 from harness.types import ThreatModel
 
 SCHEMA = 1
@@ -46,10 +47,10 @@ class Witness:
 class Witnesses:
     """The witnesses of one subject under one threat model: example's index in the split -> witness.
 
-    `subject`: the fields of a record's identity that say which network it is.
+    `network`: the fields of a record's identity that say which network it is.
     """
 
-    subject: Mapping[str, Any]
+    network: NetworkIdentity
     threat: str
     found: dict[int, Witness] = field(default_factory=dict)
 
@@ -114,7 +115,7 @@ def to_bytes(witnesses: Witnesses) -> bytes:
         chosen = [witness.code for witness, is_whole in zip(kept, whole, strict=True) if is_whole == wanted]
         if chosen:
             tensors[name] = np.stack(chosen)
-    note = {"schema": SCHEMA, "subject": witnesses.subject, "threat": witnesses.threat, "attacks": attacks}
+    note = {"schema": SCHEMA, "subject": witnesses.network, "threat": witnesses.threat, "attacks": attacks}
     total = hashlib.sha256(canonical(note))
     for name in sorted(tensors):
         total.update(f"{name} {tensors[name].dtype} {tensors[name].shape}\n".encode() + tensors[name].tobytes())
@@ -142,7 +143,7 @@ def parse(data: bytes, origin: str) -> Witnesses:
                 tensors["examples"], tensors["attack"], tensors["whole"], strict=True
             )
         }  # fmt: skip
-        return Witnesses(subject=note["subject"], threat=str(note["threat"]), found=found)
+        return Witnesses(network=note["subject"], threat=str(note["threat"]), found=found)
     except (safetensors.SafetensorError, ValueError, KeyError, IndexError, TypeError, StopIteration) as error:
         raise StoreError(f"{origin}: damaged, no witness file ({type(error).__name__}: {error})") from error
 

@@ -13,14 +13,8 @@ import numpy as np
 from harness.data.seeds import permutation
 from harness.registry.names import titled
 from harness.storage.canonical import digest
-from harness.storage.records import CELL, Record
+from harness.storage.schema import NETWORK_FIELDS, CellRecord, NetworkIdentity, Record, cell_records, chosen, network_of
 from harness.witnesses.codec import CODES
-
-SUBJECT_FIELDS = (
-    "dataset", "data_sha256", "split", "split_size", "defense", "defense_params", "defense_origin", "defense_revision",
-    "arch", "arch_params", "arch_origin", "arch_revision", "recipe", "train_seed", "weights_sha256", "deployed_sha256",
-)  # fmt: skip
-"""Which network on which images: the same weights deployed with other parameters are another subject."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,7 +24,7 @@ class Breaks:
     `exempt`: why they have no witnesses, empty where they are to have one.
     """
 
-    subject: Record
+    network: NetworkIdentity
     threat: str
     exempt: str = ""
     examples: set[int] = field(default_factory=set)
@@ -38,21 +32,21 @@ class Breaks:
     @property
     def name(self) -> str:
         """Of its witness file, without suffix."""
-        return file_name(self.subject, self.threat)
+        return file_name(self.network, self.threat)
 
     def __str__(self) -> str:
-        head = self.subject
-        return f"{titled(head['defense'], head['train_seed'])}, {head['arch']}, {head['recipe']}, {self.threat}"
+        network = self.network
+        name = titled(network["defense"], network["train_seed"])
+        return f"{name}, {network['arch']}, {network['recipe']}, {self.threat}"
 
 
-def subject_of(head: Record) -> Record:
-    """The part of a record's identity that says which network on which images."""
-    return {name: head[name] for name in SUBJECT_FIELDS}
+def file_name(identity: NetworkIdentity, threat: str) -> str:
+    """Name a file of witnesses: defense, start of the sha256 over the network's identity, threat model.
 
-
-def file_name(head: Record, threat: str) -> str:
-    """Defense, head of the sha256 of the whole subject, threat model, as `pgd_at-0123456789ab-linf-8-255`."""
-    return f"{slug(head['defense'])}-{digest(subject_of(head))[:12]}-{slug(threat)}"
+    For example `pgd_at-0123456789ab-linf-8-255`. The identity of a cell does too.
+    """
+    network = chosen(identity, NETWORK_FIELDS)
+    return f"{slug(identity['defense'])}-{digest(network)[:12]}-{slug(threat)}"
 
 
 def slug(text: str) -> str:
@@ -60,36 +54,36 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.")[:60]
 
 
-def exempt(threat: str, passes: int, random: bool) -> str:
-    """Why broken examples have no witnesses; empty where they are to have some."""
+def exempt(threat: str, votes: int, random: bool) -> str:
+    """Say why broken examples have no witnesses; empty where they are to have some."""
     kind, colon, _ = threat.partition(":")
     if kind not in CODES:
         return "its verifier needs evidence beside the image" if colon else "it has no budget"
-    if passes > 1:
-        return f"each verdict is a majority of {passes} random predictions"
+    if votes > 1:
+        return f"each verdict is a majority of {votes} random predictions"
     return "its predictions are random" if random else ""
 
 
 def breaks(records: Iterable[Record]) -> list[Breaks]:
-    """For every subject and threat model of some records what was broken, in the order of the names of their files."""
+    """Collect for every network and threat model what was broken, in the order of the names of their files."""
     found: dict[str, Breaks] = {}
-    for record in records:
-        head, outcome = record["identity"], record["outcome"]
-        if head["kind"] != CELL or head["threat"] == "none":
+    for record in cell_records(records):
+        identity = record["identity"]
+        if identity["threat"] == "none":
             continue
-        why = exempt(head["threat"], head["passes"], "stochastic" in outcome["flags"])
-        one = Breaks(subject=subject_of(head), threat=head["threat"], exempt=why)
+        why = exempt(identity["threat"], identity["passes"], "stochastic" in record["outcome"]["flags"])
+        one = Breaks(network=network_of(identity), threat=identity["threat"], exempt=why)
         one = found.setdefault(one.name, one)
         one.exempt = one.exempt or why
         one.examples |= broken(record)
     return [found[name] for name in sorted(found)]
 
 
-def broken(record: Record) -> set[int]:
-    """The examples that one record calls right when clean, and broken."""
-    head, outcome = record["identity"], record["outcome"]
-    examples = _order(head["split_size"], head["split"])[head["start"] : head["stop"]]
-    return {int(example) for example in examples[_bits(outcome["clean"]) & _bits(outcome["any"])]}
+def broken(record: CellRecord) -> set[int]:
+    """Collect the examples that one record calls right when clean, and broken."""
+    identity, observed = record["identity"], record["outcome"]
+    examples = _order(identity["split_size"], identity["split"])[identity["start"] : identity["stop"]]
+    return {int(example) for example in examples[_bits(observed["clean"]) & _bits(observed["any"])]}
 
 
 def _bits(text: str) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -16,11 +16,11 @@ import numpy as np
 
 from harness.errors import StoreError
 from harness.storage import atomic
-from harness.storage.records import CELL, Record
+from harness.storage.run_folder import RunFolder
+from harness.storage.schema import CellIdentity, CellRecord, Record, cell_records, network_of
 from harness.witnesses.codec import Witness, Witnesses, from_bytes, to_bytes
-from harness.witnesses.coverage import breaks, broken, file_name, subject_of
+from harness.witnesses.coverage import breaks, broken, file_name
 
-FOLDER = "witnesses"
 WANTED = 0.99
 """The share of broken examples that is to have a witness."""
 
@@ -31,40 +31,40 @@ class WitnessStore:
     An example that has a witness gets no other one. `damaged`: a line for each file that cannot be used.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: RunFolder) -> None:
         self.run = run
         self.damaged: list[str] = []
         self._covered: dict[str, set[int]] = {}
-        for folder in (run / FOLDER).glob("*/"):
+        for folder in run.witnesses.glob("*/"):
             atomic.sweep(folder, time.time() - atomic.STALE_SECONDS)
 
-    def lacking(self, head: Record, examples: Sequence[int]) -> np.ndarray:
+    def lacking(self, identity: CellIdentity, examples: Sequence[int]) -> np.ndarray:
         """Which examples (n,) have no witness from the records before, in the order of the run."""
-        covered = self._covered.get(file_name(head, head["threat"]), set())
+        covered = self._covered.get(file_name(identity, identity["threat"]), set())
         return np.array([example not in covered for example in examples], dtype=bool)
 
-    def reuse(self, key: str, head: Record) -> None:
+    def reuse(self, key: str, identity: CellIdentity) -> None:
         """Count what was kept for a record that is there already; from a sibling run it is copied."""
-        self._cover(head, self._part(key, head))
+        self._cover(identity, self._part(key, identity))
 
-    def keep(self, key: str, head: Record, codes: Mapping[int, np.ndarray]) -> None:
+    def keep(self, key: str, identity: CellIdentity, codes: Mapping[int, np.ndarray]) -> None:
         """Write down what a record breaks first, before the record itself; example -> code."""
         if codes:
-            found = {example: Witness(head["attack"], code) for example, code in codes.items()}
-            path = self._path(key, head)
+            found = {example: Witness(identity["attack"], code) for example, code in codes.items()}
+            path = self._path(key, identity)
             # What a killed attempt left stays.
             found |= self._read(path, path.parent.name) if path.exists() else {}
-            value = Witnesses(subject=subject_of(head), threat=head["threat"], found=found)
+            value = Witnesses(network=network_of(identity), threat=identity["threat"], found=found)
             atomic.replace(path, to_bytes(value))
-            self._cover(head, found)
+            self._cover(identity, found)
 
     def merge(self, records: Iterable[Record]) -> list[str]:
         """Write one file for each subject and threat model, the first witness of each example in it.
 
         `records`: in the order of the run. Returns a line for each file that lacks too many.
         """
-        groups: dict[str, list[Record]] = {}
-        for record in (record for record in records if record["identity"]["kind"] == CELL):
+        groups: dict[str, list[CellRecord]] = {}
+        for record in cell_records(records):
             groups.setdefault(file_name(record["identity"], record["identity"]["threat"]), []).append(record)
         lines = []
         for one in breaks(record for group in groups.values() for record in group):
@@ -80,8 +80,8 @@ class WitnessStore:
                     new = self._read(path, one.name)
                     found = {example: new[example] for example in new.keys() & one.examples} | found
             if found:
-                value = Witnesses(subject=one.subject, threat=one.threat, found=found)
-                atomic.replace(self.run / FOLDER / f"{one.name}.safetensors", to_bytes(value))
+                value = Witnesses(network=one.network, threat=one.threat, found=found)
+                atomic.replace(self.run.witnesses / f"{one.name}.safetensors", to_bytes(value))
             if len(found) < WANTED * len(one.examples):
                 lines.append(
                     f"{one}: {len(found)} of {len(one.examples)} broken examples have a witness. Records of runs "
@@ -89,15 +89,15 @@ class WitnessStore:
                 )
         return lines
 
-    def _cover(self, head: Record, found: Iterable[int]) -> None:
-        self._covered.setdefault(file_name(head, head["threat"]), set()).update(found)
+    def _cover(self, identity: CellIdentity, found: Iterable[int]) -> None:
+        self._covered.setdefault(file_name(identity, identity["threat"]), set()).update(found)
 
-    def _path(self, key: str, head: Record) -> Path:
-        return self.run / FOLDER / file_name(head, head["threat"]) / f"{key}.safetensors"
+    def _path(self, key: str, identity: CellIdentity) -> Path:
+        return self.run.witnesses / file_name(identity, identity["threat"]) / f"{key}.safetensors"
 
-    def _part(self, key: str, head: Record) -> dict[int, Witness]:
+    def _part(self, key: str, identity: CellIdentity) -> dict[int, Witness]:
         """What was kept for a record, here or in the first sibling run that has it."""
-        path = self._path(key, head)
+        path = self._path(key, identity)
         if path.exists():
             return self._read(path, path.parent.name)
         for other in self._siblings(f"{path.parent.name}/{path.name}"):
@@ -107,13 +107,12 @@ class WitnessStore:
         return {}
 
     def _siblings(self, name: str) -> Iterator[Path]:
-        paths = self.run.parent.glob(f"*/{FOLDER}/{name}")
-        yield from sorted(path for path in paths if not path.is_relative_to(self.run))
+        yield from self.run.in_siblings(f"{self.run.witnesses.name}/{name}")
 
     def _read(self, path: Path, name: str) -> dict[int, Witness]:
         try:
             value = from_bytes(path.read_bytes(), str(path))
-            if file_name(dict(value.subject), value.threat) != name:
+            if file_name(value.network, value.threat) != name:
                 raise StoreError(f"{path}: holds the witnesses of another network or threat model")
         except StoreError as error:
             if str(error) not in self.damaged:

@@ -74,7 +74,7 @@ def _losses(attacks: Sequence[CellResult]) -> dict[str, str]:
 
 
 def _length(cell: CellResult) -> tuple[int, ...]:
-    return tuple(int(cell.params.get(given, 0)) for given in ("steps", "restarts"))
+    return tuple(cell.number(given) for given in ("steps", "restarts"))
 
 
 def _by_loss(runs: Sequence[CellResult]) -> list[dict[str, CellResult]]:
@@ -82,5 +82,5 @@ def _by_loss(runs: Sequence[CellResult]) -> list[dict[str, CellResult]]:
     found: dict[str, dict[str, CellResult]] = {}
     for cell in runs:
         rest = sorted((key, str(value)) for key, value in cell.params.items() if key != "loss")
-        found.setdefault(f"{cell.n} {cell.seed} {rest}", {})[cell.params["loss"]] = cell
+        found.setdefault(f"{cell.n} {cell.seed} {rest}", {})[str(cell.params["loss"])] = cell
     return list(found.values())

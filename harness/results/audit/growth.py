@@ -41,7 +41,7 @@ def _gains(attacks: Sequence[CellResult], parameter: str, threshold: float, enou
     found = []
     for fewer, more in _pairs(attacks, parameter, all_pairs=True):
         gain = fewer.robust.count("1") - more.robust.count("1")
-        given = int(fewer.params[parameter])
+        given = fewer.number(parameter)
         if given >= enough and gain >= t.IMAGES and points(gain, more.n) > threshold:
             found.append(f"{told(fewer)}, {told(more)}")
     return found
@@ -54,7 +54,7 @@ def _pairs(
     found: list[tuple[CellResult, CellResult]] = []
     numbered = [cell for cell in attacks if type(cell.params.get(parameter)) is int]
     for family in families(numbered, parameter):
-        ordered = sorted(family, key=lambda cell: int(cell.params[parameter]))
+        ordered = sorted(family, key=lambda cell: cell.number(parameter))
         found += itertools.combinations(ordered, 2) if all_pairs else itertools.pairwise(ordered)
     return found
 

@@ -17,8 +17,8 @@ def probed(cells: Sequence[CellResult]) -> dict[str, str]:
     found = {}
     noise = seen.get("logit_noise", 0.0)
     if noise > t.LOGIT_NOISE or any(cell.flags.get("stochastic") for cell in cells):
-        passes = max(cell.passes for cell in cells)
-        decided = f"; {passes} passes decide" if passes > 1 else ""
+        votes = max(cell.votes for cell in cells)
+        decided = f"; {votes} passes decide" if votes > 1 else ""
         found["stochastic"] = f"logits differ by {100 * noise:.2g} % between two passes{decided}"
     ce, by_margin = seen.get("zero_gradient_ce", 0.0), seen.get("zero_gradient_margin", 0.0)
     if ce > t.ZERO_GRADIENT_CE or by_margin > t.ZERO_GRADIENT_MARGIN:

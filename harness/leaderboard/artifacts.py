@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
 from harness.errors import BoardMismatch, StoreError
 from harness.storage import atomic
 from harness.storage.canonical import readable
-from harness.storage.records import Record
+from harness.storage.run_folder import RunFolder
+from harness.storage.schema import NetworkIdentity, Record
 from harness.witnesses.codec import Witness, Witnesses, from_bytes, to_bytes
 from harness.witnesses.coverage import Breaks, breaks, slug
 
@@ -27,6 +28,21 @@ MANIFEST = "evidence.json"
 FOLDERS = ("witnesses", "weights")
 SMALL = 400_000
 """Bytes: files beyond that are not committed."""
+
+
+class Artifact(TypedDict):
+    """What the manifest says of one file; `witnesses`: how many images it holds, where it holds any."""
+
+    sha256: str
+    bytes: int
+    witnesses: NotRequired[int]
+
+
+class Manifest(TypedDict):
+    """The files of a board by their path in it, and those that it does without, each with the reason."""
+
+    files: dict[str, Artifact]
+    left_out: dict[str, str]
 
 
 def collect(board: Path, records: Iterable[Record], runs: Sequence[Path]) -> None:
@@ -43,11 +59,11 @@ def collect(board: Path, records: Iterable[Record], runs: Sequence[Path]) -> Non
         name = f"witnesses/{one.name}.safetensors"
         kept = _merged(one, [board / name, *(run / name for run in runs)])
         if kept:
-            files[name] = to_bytes(Witnesses(subject=one.subject, threat=one.threat, found=kept))
+            files[name] = to_bytes(Witnesses(network=one.network, threat=one.threat, found=kept))
         elif one.examples:
             left_out[name] = "no run has any"
-        name = weights_file(one.subject)
-        sources = [board / name, *(path for run in runs if (path := checkpoint(run, one.subject)))]
+        name = weights_file(one.network)
+        sources = [board / name, *(path for run in runs if (path := checkpoint(RunFolder(run), one.network)))]
         source = next((path for path in sources if path.exists()), None)
         if source:
             files[name] = source.read_bytes()
@@ -64,7 +80,7 @@ def collect(board: Path, records: Iterable[Record], runs: Sequence[Path]) -> Non
 
 
 def check(board: Path) -> None:
-    """Compare every file with the manifest; a board without evidence passes.
+    """Compare every file with the manifest; a board without artifacts passes.
 
     Raises:
         BoardMismatch: naming each file that differs, is missing or left over.
@@ -85,11 +101,11 @@ def check(board: Path) -> None:
 def left_out(board: Path) -> dict[str, str]:
     """The files that a board does without, each with the reason."""
     path = board / MANIFEST
-    return {str(name): str(why) for name, why in _manifest(path)["left_out"].items()} if path.exists() else {}
+    return _manifest(path)["left_out"] if path.exists() else {}
 
 
 def footer(board: Path) -> str:
-    """What table.md says about the evidence; empty without any.
+    """Say in table.md what is kept; empty without any.
 
     Raises:
         BoardMismatch: for a manifest that cannot be read.
@@ -110,20 +126,20 @@ def footer(board: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def weights_file(subject: Mapping[str, Any]) -> str:
-    """Where a board keeps the weights of a subject."""
-    return f"weights/{slug(subject['defense'])}-{subject['weights_sha256'][:12]}.safetensors"
+def weights_file(network: NetworkIdentity) -> str:
+    """Name the file of a board that holds the weights of a network."""
+    return f"weights/{slug(network['defense'])}-{network['weights_sha256'][:12]}.safetensors"
 
 
-def checkpoint(run: Path, subject: Mapping[str, Any]) -> Path | None:
-    """The file beside a run with the weights of a subject, by what the cards of the checkpoints say."""
-    for card in sorted((run.parent / "checkpoints").glob("*/card.json")):
+def checkpoint(run: RunFolder, network: NetworkIdentity) -> Path | None:
+    """Find the file beside a run with the weights of a network, by what the cards of the checkpoints say."""
+    for card in sorted(run.checkpoints.glob("*/card.json")):
         try:
             hashes = json.loads(card.read_bytes())["tensors_sha256"]
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{card} is damaged ({error}). Remove {card.parent} to train again") from error
         for selection, sha256 in sorted(hashes.items()):
-            if sha256 == subject["weights_sha256"]:
+            if sha256 == network["weights_sha256"]:
                 return card.parent / f"{selection}.safetensors"
     return None
 
@@ -146,15 +162,17 @@ def _relative(board: Path, path: Path) -> str:
     return path.relative_to(board).as_posix()
 
 
-def _described(name: str, data: bytes) -> dict[str, Any]:
-    told: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+def _described(name: str, data: bytes) -> Artifact:
+    told: Artifact = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     return {**told, "witnesses": len(from_bytes(data, name).found)} if name.startswith("witnesses/") else told
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def _manifest(path: Path) -> Manifest:
     try:
         value = json.loads(path.read_bytes())
-        files = {name: {**file, "sha256": str(file["sha256"])} for name, file in value["files"].items()}
-        return {"files": files, "left_out": dict(value["left_out"])}
+        files = {
+            name: cast("Artifact", {**file, "sha256": str(file["sha256"])}) for name, file in value["files"].items()
+        }
+        return {"files": files, "left_out": {str(name): str(why) for name, why in value["left_out"].items()}}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BoardMismatch(f"{path}: damaged, it does not name the files of the board ({error})") from error

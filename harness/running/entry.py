@@ -1,0 +1,252 @@
+"""Python's way in: the words of `harness bench`, as a function; the command line is a thin layer over it.
+
+Light until something runs: usage errors answer without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import NothingSelected, PluginError, UsageError
+from harness.planning.plan import Plan, plan
+from harness.planning.request import Request
+from harness.registry.discovery import discover
+from harness.registry.registry import Registry, broken_line
+from harness.types import Attack, parse_number
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from harness.models.own_model import OwnModel
+    from harness.reporter import Reporter
+    from harness.running.outcome import Outcome, Settings
+    from harness.running.report import Report
+
+    Model = str | nn.Module | Callable[..., nn.Module]
+
+BOARDS = Path("leaderboards")
+Names = str | Sequence[str]
+"""One name, comma list or glob, or several of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What will run: every name is resolved and every value checked, nothing is loaded yet."""
+
+    registry: Registry
+    plans: Sequence[Plan]
+    settings: Settings
+
+    def run(self, one: Plan, reporter: Reporter) -> Outcome:
+        """Run one of the plans."""
+        from harness.running.run import run
+
+        return run(one, self.registry, self.settings, reporter)
+
+
+def bench(
+    defense: Names = (), attacks: Names = "all", *, model: Model | None = None, dataset: str = "digits",
+    threat: Names = (), limit: float | None = None, analyses: Names = (), arch: str = "", recipe: str = "",
+    weights: str | Path = "", sha256: str = "", board: str | Path = "", seed: int = 0, train_seed: int = 0,
+    output: str | Path = "results", data_root: str | Path = "data", device: str = "auto", batch_size: int = 250,
+    time_limit: str | float | None = None, fail_fast: bool = False, plugin: Sequence[str | Path] = (),
+    no_plugin: Sequence[str] = (), strict_plugins: bool = False, reporter: Reporter | None = None,
+) -> Report:  # fmt: skip
+    """Train or load each defense, attack it, judge every image, write records and tables.
+
+    The words are those of `harness bench`, and so are the errors. `model` may also be a network in memory or a function
+    that returns one: an `nn.Module` that takes images (n, c, h, w) in [0, 1] and answers logits (n, classes). It is
+    copied, never changed; records name it by its weights and by the source of its classes.
+
+    Args:
+        threat: budgets such as `linf:8/255`, on the [0, 1] pixel scale for norms; each replaces its own kind's.
+        limit: the first n test images of a fixed order, or a share of them below 1.
+        time_limit: seconds, or text such as `10m`, for each attack on each defense.
+        reporter: told what goes on; silent by default.
+
+    Raises:
+        UsageError: for names or values that cannot be used.
+        NothingSelected: where nothing is left to run.
+        CheckpointError, DataError: for weights or images that cannot be read.
+        KeyboardInterrupt: after Ctrl-C; finished work is kept.
+    """
+    from harness.reporter import Reporter
+    from harness.running.report import report_of
+    from harness.storage.run_folder import RunFolder
+
+    prepared = prepare(
+        defense=defense, attacks=attacks, model=model, dataset=dataset, threat=threat, limit=limit, analyses=analyses,
+        arch=arch, recipe=recipe, weights=weights, sha256=sha256, board=board, seed=seed, train_seed=train_seed,
+        output=output, data_root=data_root, device=device, batch_size=batch_size, time_limit=time_limit,
+        fail_fast=fail_fast, plugin=plugin, no_plugin=no_plugin, strict_plugins=strict_plugins,
+    )  # fmt: skip
+    told = reporter or Reporter()
+    outcomes = []
+    for one in prepared.plans:
+        outcome = prepared.run(one, told)
+        outcomes.append(outcome)
+        if outcome.run is not None:
+            report_of([outcome], one.skips).write(RunFolder(outcome.run))
+        if outcome.interrupted:
+            raise KeyboardInterrupt
+    return report_of(outcomes, [skip for one in prepared.plans for skip in one.skips])
+
+
+def list_attacks(plugin: Sequence[str | Path] = (), no_plugin: Sequence[str] = ()) -> pd.DataFrame:
+    """List every attack that is installed: name, threat models, access, groups, summary, provider."""
+    import pandas as pd
+
+    entries = sorted(find_plugins(plugin, no_plugin).entries(Attack), key=lambda entry: entry.spec.name)
+    return pd.DataFrame(
+        {
+            "attack": entry.spec.name, "threats": ", ".join(entry.spec.threats), "access": entry.spec.access,
+            "groups": ", ".join(entry.spec.groups), "summary": entry.spec.summary, "defect": entry.spec.defect,
+            "from": str(entry.provider),
+        }
+        for entry in entries
+    )  # fmt: skip
+
+
+def load(place: str | Path) -> Report:
+    """Read what a run, a board or a records.jsonl says; a board may be named as in `leaderboards/`.
+
+    Raises:
+        StoreError: where there are no records, or they are damaged.
+    """
+    from harness.results.rows import rows
+    from harness.results.sources import read_records
+    from harness.running.report import Report
+
+    path = _board_folder(place) if not Path(place).exists() else Path(place)
+    return Report(rows=rows(read_records(path)), path=path)
+
+
+def prepare(
+    *, defense: Names, attacks: Names, model: Model | None, dataset: str, threat: Names, limit: float | None,
+    analyses: Names, arch: str, recipe: str, weights: str | Path, sha256: str, board: str | Path, seed: int,
+    train_seed: int, output: str | Path, data_root: str | Path, device: str, batch_size: int,
+    time_limit: str | float | None, fail_fast: bool, plugin: Sequence[str | Path], no_plugin: Sequence[str],
+    strict_plugins: bool, board_datasets: Sequence[str] = (), warn: Callable[[str], None] = lambda line: None,
+) -> Prepared:  # fmt: skip
+    """Resolve and check everything that `bench` is given.
+
+    `board_datasets`: the datasets of a board to run, by default all. `warn`: told about broken plugins.
+    """
+    asked, chosen = _texts(defense), _texts(attacks)
+    if not (asked or model is not None or board):
+        raise UsageError("--defense: name at least one, or give --model or --board")
+    decided = (*asked, *_texts(threat), *_texts(analyses), arch, recipe, str(weights), model, limit)
+    if board and any(word not in (None, "") for word in decided):
+        raise UsageError("--board: a board says itself what is measured; leave the other words out")
+    if sha256 and not (model is not None and weights):
+        raise UsageError("--sha256: goes with --model and --weights")
+    if (arch or recipe) and not asked:
+        raise UsageError("--arch, --recipe: go with --defense: --model brings its own network")
+    if batch_size < 1:
+        raise UsageError("--batch-size: must be at least 1")
+    limit_s = None if time_limit in (None, "") else seconds(str(time_limit))
+    registry = find_plugins(plugin, no_plugin, strict_plugins, warn)
+    own = _own(model, str(weights), sha256) if model is not None else None
+    if own is not None:
+        registry = own.join(registry)
+        asked, weights = [*asked, own.name], ""
+    if board:
+        plans = _lacking(board, board_datasets, Path(output), registry)
+    else:
+        request = Request(
+            defenses=asked, attacks=chosen, dataset=dataset, threats=_texts(threat), arch=arch, recipe=recipe,
+            weights=str(weights), limit=limit, seed=seed, train_seed=train_seed, analyses=_texts(analyses),
+        )  # fmt: skip
+        plans = [plan(request, registry)]
+    if own is not None:
+        own.check(plans[0].dataset, train_seed)
+    from harness.running.outcome import Settings
+
+    settings = Settings(
+        output=Path(output), data_root=Path(data_root), device=device, batch_size=batch_size, time_limit=limit_s,
+        fail_fast=fail_fast,
+    )  # fmt: skip
+    return Prepared(registry=registry, plans=plans, settings=settings)
+
+
+def find_plugins(
+    plugin: Sequence[str | Path] = (), no_plugin: Sequence[str] = (), strict: bool = False,
+    warn: Callable[[str], None] = lambda line: None,
+) -> Registry:  # fmt: skip
+    """Discover what is installed, and warn about what is broken or clashes.
+
+    Raises:
+        PluginError: with `strict`, for any of them.
+    """
+    found = discover([Path(file) for file in plugin], no_plugin)
+    problems = [broken_line(broken) for broken in found.broken] + found.clashes()
+    if problems and strict:
+        raise PluginError("\n".join(problems))
+    for line in problems:
+        warn(line)
+    return found
+
+
+def seconds(text: str) -> float:
+    """Read a duration: a number with s, m or h, seconds without.
+
+    Raises:
+        UsageError: where it is none, or not positive.
+    """
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text.strip()[-1:], 0)
+    number = parse_number(text.strip()[:-1] if unit else text)
+    if number is None or number <= 0:
+        raise UsageError(f"'{text}' is no time: write a number with s, m or h, as in 90s, 10m or 2h")
+    return float(number) * (unit or 1)
+
+
+def _texts(names: Names) -> list[str]:
+    return [names] if isinstance(names, str) and names else list(names)
+
+
+def _own(model: Any, weights: str, sha256: str) -> OwnModel:
+    from harness.models.own_model import own_model
+
+    return own_model(model, weights, sha256)
+
+
+def _board_folder(board: str | Path) -> Path:
+    return Path(board) if Path(board).is_dir() else BOARDS / board
+
+
+def _lacking(board: str | Path, datasets: Sequence[str], output: Path, registry: Registry) -> list[Plan]:
+    """Plan what a board lacks, of these datasets or of all; its records are put where the runs find them.
+
+    Raises:
+        UsageError: where there is no such board.
+        NothingSelected: where nothing is lacking.
+    """
+    from harness.leaderboard import definition as definitions
+    from harness.leaderboard.missing import lacking, requests
+    from harness.results.rows import rows
+    from harness.results.sources import read_records
+    from harness.storage import runs
+
+    folder = _board_folder(board)
+    definition = definitions.read(folder)
+    if definition is None:
+        raise UsageError(f"--board {board}: {folder} has no {definitions.FILE}")
+    records = read_records(folder)
+    measured = rows(records)
+    planned = [lacking(plan(one, registry), measured) for one in requests(definition, measured, datasets)]
+    found = [one for one in planned if one.subjects]
+    if not found:
+        of = f" on {', '.join(datasets)}" if datasets else ""
+        raise NothingLacking(f"nothing to do: every cell of {folder}{of} is measured")
+    runs.lend(output, f"board-{folder.name}", records)
+    return found
+
+
+class NothingLacking(NothingSelected):
+    """Everything that a board asks for is measured. No mistake: the command says so and ends with 0."""
+
+    exit_code = 0

@@ -1,0 +1,53 @@
+"""What a run has to do, in pieces that know everything they need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.evaluation.evaluate import AttackRun
+from harness.models.deployment import Deployment
+from harness.planning.plan import PlannedAnalysis
+from harness.storage.canonical import digest
+from harness.storage.schema import AnalysisIdentity, CellIdentity
+from harness.types import Analysis, Attack, Cell
+
+Span = tuple[int, int]
+
+
+@dataclass(slots=True, kw_only=True)
+class AttackJob:
+    """One attack run on one subject, and the identities of the records it owes for each shard, a cell each.
+
+    `attacks`: of each cell. `alive`: the numbers of the cells that have neither failed nor been refused so far.
+    """
+
+    run: AttackRun
+    attacks: tuple[Attack, ...]
+    ready: Deployment
+    owed: dict[Span, list[CellIdentity]]
+    alive: list[int]
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells of the run."""
+        return tuple(self.run.cells)
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the records it owes."""
+        return [digest(identity) for identities in self.owed.values() for identity in identities]
+
+
+@dataclass(slots=True, kw_only=True)
+class AnalysisJob:
+    """One analysis of one subject, and the identity of the record it owes."""
+
+    planned: PlannedAnalysis
+    analysis: Analysis
+    ready: Deployment
+    owed: AnalysisIdentity
+
+    @property
+    def key(self) -> str:
+        """The key of the record it owes."""
+        return digest(self.owed)

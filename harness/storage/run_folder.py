@@ -1,0 +1,143 @@
+"""The files of one run.
+
+results/<run_id>/run.json                      the frozen plan; run_id is the start of its sha256
+results/<run_id>/environment.json              where and with what it ran
+results/<run_id>/records/<xx>/<key>.json       one checksummed, deterministic record for each shard of a cell
+results/<run_id>/attempts/<key>.<uuid>.json    when, how long, how it ended
+results/<run_id>/refused/<key>.<uuid>.json     shards that failed verification, with the reasons
+results/<run_id>/inapplicable/<key>.json       records that will not come, because the attack does not apply
+results/<run_id>/witnesses/                    images kept as proof of what was broken
+results/<run_id>/records.jsonl                 every record, compacted and sorted
+results/<run_id>/table.csv, table.md           the tables that follow from them, and analyses.csv where there are any
+results/checkpoints/                           trained weights, shared by the runs beside each other
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict, cast
+
+from harness.errors import StoreError
+
+COMPACTED = "records.jsonl"
+
+
+class RunDocument(TypedDict):
+    """What `run.json` holds: what a run covers, and the key of every record that it promises.
+
+    `absent`: defenses whose network could not be had, so that the run cannot be complete.
+    """
+
+    schema: int
+    dataset: str
+    data_sha256: str
+    n: int
+    seed: int
+    defenses: list[str]
+    absent: list[str]
+    attacks: list[str]
+    skipped: list[dict[str, str]]
+    expected: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Knows where everything of a run is; reads and writes nothing but what its methods say."""
+
+    path: Path
+
+    @property
+    def document(self) -> Path:
+        """The frozen plan."""
+        return self.path / "run.json"
+
+    @property
+    def environment(self) -> Path:
+        """The stamp of the machine that ran last."""
+        return self.path / "environment.json"
+
+    @property
+    def compacted(self) -> Path:
+        """Every finished record in one sorted file."""
+        return self.path / COMPACTED
+
+    @property
+    def temporary(self) -> Path:
+        """Where record files are written before they are published."""
+        return self.path / "tmp"
+
+    @property
+    def attempts(self) -> Path:
+        """The folder of attempt logs."""
+        return self.path / "attempts"
+
+    @property
+    def refused(self) -> Path:
+        """The folder of shards that failed verification."""
+        return self.path / "refused"
+
+    @property
+    def inapplicable(self) -> Path:
+        """The folder of notes about records that will not come."""
+        return self.path / "inapplicable"
+
+    @property
+    def witnesses(self) -> Path:
+        """The folder of images kept as proof."""
+        return self.path / "witnesses"
+
+    @property
+    def table_csv(self) -> Path:
+        """The tidy table."""
+        return self.path / "table.csv"
+
+    @property
+    def table_md(self) -> Path:
+        """The table for readers."""
+        return self.path / "table.md"
+
+    @property
+    def analyses_csv(self) -> Path:
+        """The measurements besides accuracy."""
+        return self.path / "analyses.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The trained weights beside the run."""
+        return self.path.parent / "checkpoints"
+
+    @property
+    def cache(self) -> Path:
+        """Where attacks and trainings beside the run keep files."""
+        return self.path.parent / "cache"
+
+    def record(self, key: str) -> Path:
+        """The file of one record."""
+        return self.path / "records" / key[:2] / f"{key}.json"
+
+    def in_siblings(self, pattern: str) -> Iterator[Path]:
+        """Files of other runs in the same results folder, by their path inside the run; sorted."""
+        found = self.path.parent.glob(f"*/{pattern}")
+        yield from sorted(path for path in set(found) if not path.is_relative_to(self.path))
+
+    def exists(self) -> bool:
+        """Whether this is the folder of a run."""
+        return self.document.exists()
+
+    def promised(self) -> tuple[RunDocument, list[str]]:
+        """Read the plan, and the keys of all the records it promises, less those that cannot come.
+
+        Raises:
+            StoreError: where the folder is no run.
+        """
+        try:
+            document = cast("RunDocument", json.loads(self.document.read_bytes()))
+            gone = {file.stem for file in self.inapplicable.glob("*.json")}
+            return document, [key for key in document["expected"] if key not in gone]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{self.path} is no run folder of the harness: {self.document} cannot be read ({error})"
+            ) from error
