@@ -49,6 +49,17 @@ def test_the_table_is_what_the_committed_records_say():
     ]
 
 
+@pytest.mark.slow
+def test_the_python_block_runs_in_a_fresh_interpreter(cli):
+    (body,) = blocks("python run")
+    ran = subprocess.run(
+        [sys.executable, "-c", body], cwd=cli.folder, env=cli.environment(), capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "pgd-10" in ran.stdout
+    assert "linf:1/5" in ran.stdout
+
+
 def test_aalp_stands_where_raw_falls():
     """The claim of the first table: the lower bound of AALP's worst case is above the upper bound of raw's."""
     from harness.results.rows import rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from harness.cli import options
 from harness.registry.names import default_value, format_value, parse_name
 from harness.registry.registry import NOUNS
-from harness.types import OneOf, Recipe, format_budget
+from harness.types import Defaults, OneOf, Recipe, format_budget
 
 
 def command(
@@ -32,15 +33,26 @@ def _text(noun: str, spec: Any, provider: str) -> str:
             continue
         if field.name == "votes" and not getattr(spec, "stochastic", True):
             continue
-        lines += [f"  {field.name:<12} {line}" for line in _values(field.name, value)]
+        if field.name == "about":
+            continue
+        told = _parameters(value, spec.about) if field.name == "params" else _values(field.name, value)
+        lines += [f"  {field.name:<12} {line}" for line in told]
     return "\n".join(lines)
+
+
+def _parameters(defaults: Defaults, about: Mapping[str, str]) -> list[str]:
+    """Tell each parameter with its default, what it does, and the values that it may take."""
+    given = [f"{name}={format_value(default_value(default))}" for name, default in defaults.items()]
+    width = max(map(len, given))
+    return [
+        f"{text:<{width}}   {about.get(name, '')}{_choices(default)}".rstrip()
+        for text, (name, default) in zip(given, defaults.items(), strict=True)
+    ]
 
 
 def _values(field: str, value: Any) -> list[str]:
     if field == "trial":
         return [", ".join(f"{key}={format_value(setting)}" for key, setting in value.items())]
-    if field == "params":
-        return [f"{key}={format_value(default_value(default))}{_choices(default)}" for key, default in value.items()]
     if field == "claims":
         return [", ".join(f"{attack} {accuracy:g} %" for attack, accuracy in value.items())]
     if field == "budgets":
@@ -58,7 +70,7 @@ def _values(field: str, value: Any) -> list[str]:
 
 
 def _choices(default: Any) -> str:
-    return f"   (one of {', '.join(format_value(v) for v in default.values)})" if isinstance(default, OneOf) else ""
+    return f" (one of {', '.join(format_value(v) for v in default.values)})" if isinstance(default, OneOf) else ""
 
 
 def _recipe(recipe: Recipe) -> str:

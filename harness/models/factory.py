@@ -39,12 +39,15 @@ class Factory:
     def name(self) -> str:
         """Module and function, as a defense may be called."""
         place, _, function = self.text.rpartition(":")
-        return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{Path(place).stem if _is_file(place) else place}.{function}")
+        module = Path(place).stem if _is_file(place) else place
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{module}.{function}" if module else function)
 
     @property
     def sha256(self) -> str:
         """Digest what defines the network: its source file as a rule; `absent` where there is nothing."""
-        return self.content or hashlib.sha256(self.source.read_bytes()).hexdigest() if self.source else "absent"
+        if self.content or self.source is None:
+            return self.content or "absent"
+        return hashlib.sha256(self.source.read_bytes()).hexdigest()
 
     def network(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """What it returns for images of a shape.

@@ -109,6 +109,8 @@ def _checked(hook: str, kind: Any, spec: Any) -> Any:
         raise PluginError(f"{hook}: {spec.name!r} cannot be a name: letters, digits, . _ - and /, none of {RESERVED}")
     for group in getattr(spec, "groups", ()):
         parse_name(group)
+    if unknown := set(getattr(spec, "about", ())) - set(getattr(spec, "params", ())):
+        raise PluginError(f"{hook}: '{spec.name}' says something about '{min(unknown)}', which is no parameter of it")
     return spec
 
 
