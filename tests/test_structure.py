@@ -4,6 +4,7 @@ The names of the plugins stand once, in the entry-point table of pyproject.toml.
 of import-linter, in the same file.
 """
 
+import ast
 import re
 import tomllib
 import zipfile
@@ -89,6 +90,25 @@ def test_every_plugin_is_an_entry_point_and_in_the_wheel(tmp_path):
             for path in (ROOT / folder).rglob("*.py")
         }
         assert sources <= set(files)
+
+
+def untyped(source: str) -> list[str]:
+    """The public functions whose annotations hold `dict[str, Any]`."""
+    return [
+        node.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+        for annotation in [*(argument.annotation for argument in node.args.args + node.args.kwonlyargs), node.returns]
+        if annotation is not None and "dict[str, Any]" in ast.unparse(annotation)
+    ]
+
+
+def test_no_untyped_record_crosses_a_module_boundary():
+    parameters = {"plain_params", "of_training", "chosen"}
+    """What a plugin's own functions are handed, and fields by name: values of any type."""
+    found = {name for path in (ROOT / "harness").rglob("*.py") for name in untyped(path.read_text())}
+    assert found == parameters
+    assert untyped("def keep(record: dict[str, Any]) -> None: ...") == ["keep"]
 
 
 def test_the_house_is_small():

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from harness.cli import options
-from harness.running.entry import NothingLacking, prepare
+from harness.running.entry import prepare
+from harness.running.lacking import NothingLacking
 
 DECIDED = (
     "defense", "model", "attacks", "analyses", "threat", "limit", "arch", "recipe", "weights", "sha256", "seed",

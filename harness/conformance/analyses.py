@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from harness.evaluation.oracle import fingerprint
 from harness.models.analysis import AnalysisContext, measure
 from harness.registry.discovery import discover
 from harness.registry.names import default_value, plain
+from harness.storage.schema import QuantityObserved
 from harness.training.peers import Peers
 
 UNPROTECTED = Defense(name="toy", step=lambda model, x, y, ctx: torch.nn.functional.cross_entropy(model(x), y))
@@ -72,10 +72,9 @@ ANALYSIS_CONTRACTS: dict[str, Callable[[Analysis], None]] = {
 }
 
 
-def _measured(analysis: Analysis, ctx: AnalysisContext) -> Mapping[str, Mapping[str, Any]]:
+def _measured(analysis: Analysis, ctx: AnalysisContext) -> Mapping[str, QuantityObserved]:
     params = {name: plain(default_value(default)) for name, default in analysis.params.items()}
-    found: Mapping[str, Mapping[str, Any]] = measure(analysis, ctx, params, 0)["quantities"]
-    return found
+    return measure(analysis, ctx, params, 0)["quantities"]
 
 
 def _contexts(analysis: Analysis) -> list[AnalysisContext]:

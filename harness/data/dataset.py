@@ -77,8 +77,8 @@ class LoadedDataset:
 
 def split_sha256(split: Split) -> str:
     """The sha256 over shape, levels, labels and pixels in index order."""
-    head = f"{split.pixels.shape} {split.levels}\n".encode()
-    total = hashlib.sha256(head)
+    header = f"{split.pixels.shape} {split.levels}\n".encode()
+    total = hashlib.sha256(header)
     total.update(np.ascontiguousarray(split.labels, dtype="<i8").tobytes())
     total.update(np.ascontiguousarray(split.pixels).tobytes())
     return total.hexdigest()

@@ -53,6 +53,6 @@ def analyses_markdown(rows: Sequence[Row]) -> list[str]:
     if not lines:
         return []
     shown = ("defense", "arch", "recipe", "train_seed", "analysis", "quantity", "value", "unit", "n")
-    head = [joined([name.replace("_", " ").capitalize() for name in shown]), joined(["---"] * len(shown))]
+    header = [joined([name.replace("_", " ").capitalize() for name in shown]), joined(["---"] * len(shown))]
     body = [joined([str(line[name]) for name in shown]) for line in ({**line, "value": short(line)} for line in lines)]
-    return ["\n".join(["## Analyses", "", *head, *body]) + "\n"]
+    return ["\n".join(["## Analyses", "", *header, *body]) + "\n"]

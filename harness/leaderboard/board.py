@@ -15,7 +15,8 @@ from harness.leaderboard.definition import Definition
 from harness.leaderboard.export import paper_latex, ranked_latex, robustbench_json
 from harness.leaderboard.missing import unmeasured
 from harness.leaderboard.paper_table import paper_csv, paper_markdown
-from harness.leaderboard.tables import tidy, wide
+from harness.leaderboard.tables import wide
+from harness.leaderboard.tidy import tidy
 from harness.results.rows import Row, rows
 from harness.storage import atomic
 from harness.storage.records import compact, read_compacted
@@ -139,10 +140,10 @@ def _tables(board: Path, records: list[Record]) -> dict[Path, str]:
             board / "table.md": paper_markdown(definition, values, found) + _footer(board),
         }
     limited = definition.rank_limited if definition is not None else False
-    head = _head(definition, found) if definition is not None else ""
+    header = _header(definition, found) if definition is not None else ""
     tables = {
         board / "table.csv": tidy(found, rank_limited=limited),
-        board / "table.md": head + wide(found, rank_limited=limited) + _footer(board),
+        board / "table.md": header + wide(found, rank_limited=limited) + _footer(board),
     }
     analyses = analyses_csv(found)
     return {**tables, board / ANALYSES: analyses} if analyses else tables
@@ -152,7 +153,7 @@ def _footer(board: Path) -> str:
     return artifacts.footer(board) + environments.footer(board)
 
 
-def _head(definition: Definition, found: Sequence[Row]) -> str:
+def _header(definition: Definition, found: Sequence[Row]) -> str:
     """Title and note of a ranked board, and which of its rows no record is of."""
     told = [f"# {definition.title}", *([definition.note] if definition.note else [])]
     missing = unmeasured(definition, found)

@@ -1,25 +1,19 @@
-"""Rows -> a tidy CSV (one line for each cell, the machine's file) and a wide Markdown table (the reader's file)."""
+"""Rows -> a wide Markdown table, the reader's file, and the words in its cells."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from harness.leaderboard.analyses import analyses_markdown
 from harness.leaderboard.markdown import joined
-from harness.registry.names import format_value
 from harness.results import audit
 from harness.results.cells import CellResult
-from harness.results.ranking import in_order, placed, ranks, unranked
+from harness.results.ranking import in_order, ranks, unranked
 from harness.results.readings import KNOWS, knowledge_notes
 from harness.results.rows import Row
 from harness.results.stats import wilson
 from harness.results.trainings import attack_spread, training_notes
-from harness.storage.schema import ROW_FIELDS
 from harness.types import CellState
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CAPTION = (
     "Per cent of images that are classified correctly and stand against any image the attack reported",
@@ -31,13 +25,6 @@ READINGS = tuple(KNOWS)
 States = Mapping[tuple[str, str, str], tuple[CellState, str]]
 """(defense, attack, threat) -> (state, reason) of cells without a number; no threat where none was chosen."""
 
-COLUMNS = (
-    "dataset", "defense", "arch", "recipe", "train_seed", "threat", "attack", "params", "knowledge", "passes", "seed",
-    "state", "rank", "n", "split_size", "clean", "robust", "robust_low", "robust_high", "last", "raw",
-    "median_distance", "forwards", "backwards", "flags", "attack_revision", "weights_sha256", "data_sha256",
-    "records", "reason",
-)  # fmt: skip
-
 
 def percent(bits: str) -> str:
     """The share of ones with its 95 % Wilson interval and n: `59.4 [55.0, 63.6] n=500`; words where there are none."""
@@ -45,42 +32,6 @@ def percent(bits: str) -> str:
         return "no number"
     low, high = wilson(bits.count("1"), len(bits))
     return f"{100 * bits.count('1') / len(bits):.1f} [{100 * low:.1f}, {100 * high:.1f}] n={len(bits)}"
-
-
-def tidy(rows: Sequence[Row], states: States | None = None, rank_limited: bool = False) -> str:
-    """Write the CSV: a line for each cell, then one worst case for each threat model; accuracies in per cent."""
-    return str(tidy_frame(rows, states, rank_limited).to_csv(index=False, lineterminator="\n"))
-
-
-def tidy_frame(rows: Sequence[Row], states: States | None = None, rank_limited: bool = False) -> pd.DataFrame:
-    """Make the table of `tidy` as a frame whose cells are the text of the CSV."""
-    import pandas as pd
-
-    states = states or {}
-    lines: list[dict[str, object]] = []
-    places = placed(rows, rank_limited)
-    for number, row in enumerate(rows):
-        flags = _flags(row, states)
-        subject = {name: getattr(row, name) for name in ROW_FIELDS}
-        lines += [{**subject, **_line(cell)} for cell in row.cells.values()]
-        for threat in row.ranked_threats():
-            bits = row.worst(threat)
-            note = "; ".join(f"{name}: {evidence}" for name, evidence in flags.items())
-            state = CellState.PARTIAL if is_partial(row, threat, states) else CellState.DONE
-            head = {"threat": threat, "attack": "worst case", "state": state}
-            for knowledge in READINGS if has_readings([row], threat) else ():
-                if part := row.worst(threat, knowledge):
-                    told = {"knowledge": knowledge, "clean": _share(row.clean[: len(part)])}
-                    lines.append({**subject, **head, **told, **_accuracy(part)})
-                elif row.gated and knowledge == "adaptive":
-                    told = {"knowledge": knowledge, "state": reading_text(row, threat, knowledge)}
-                    lines.append({**subject, **head, **told})
-            rank = places.get((number, threat))
-            whole = {"clean": _share(row.clean[: len(bits)]), "flags": note, "rank": rank or unranked(row, rows)}
-            lines.append({**subject, **head, **whole, **_accuracy(bits)})
-    for (defense, attack, threat), (state, reason) in sorted(states.items()):
-        lines.append({"defense": defense, "attack": attack, "threat": threat, "state": state, "reason": reason})
-    return pd.DataFrame(lines, columns=list(COLUMNS), dtype=object)
 
 
 def is_partial(row: Row, threat: str, states: States) -> bool:
@@ -171,7 +122,7 @@ def flag_notes(rows: Sequence[Row], states: States | None = None) -> list[str]:
     """One line for each flag: whose, which, the evidence, what it means. Rows with the same evidence share a line."""
     whose: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        for name, evidence in _flags(row, states or {}).items():
+        for name, evidence in flags_of(row, states or {}).items():
             whose.setdefault((name, evidence), []).append(row.name)
     notes = [
         (", ".join(names), f"{name} ({evidence}) - {audit.MEANING[name]}") for (name, evidence), names in whose.items()
@@ -179,7 +130,8 @@ def flag_notes(rows: Sequence[Row], states: States | None = None) -> list[str]:
     return [f"{names}: {note}" for names, note in sorted(notes, key=lambda told: told[0])]
 
 
-def _flags(row: Row, states: States) -> dict[str, str]:
+def flags_of(row: Row, states: States) -> dict[str, str]:
+    """Collect the flags of a row: name -> evidence."""
     return audit.flags(row, refused_attacks(row, states))
 
 
@@ -203,7 +155,7 @@ def _section(dataset: str, threat: str, rows: Sequence[Row], states: States, ran
         cells = [cell_text(row, attack, threat, states) for attack in attacks]
         headline = [reading_text(row, threat, reading) for reading in readings]
         headline += [f"**{worst_text(row, threat, states)}**"] if worst else []
-        names = ", ".join(_flags(row, states)) or "none"
+        names = ", ".join(flags_of(row, states)) or "none"
         recipe = f"{row.recipe}, seed {row.train_seed}" if row.train_seed else row.recipe
         lines.append(joined([*place, row.defense, row.arch, recipe, percent(row.clean), *headline, *cells, names]))
     lines += ["", *CAPTION, ""]
@@ -212,40 +164,3 @@ def _section(dataset: str, threat: str, rows: Sequence[Row], states: States, ran
     reasons = sorted({f"{a} on {d}: {state}, {why}" for (d, a, t), (state, why) in states.items() if t in (threat, "")})
     lines += [f"- {reason}" for reason in reasons]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _line(cell: CellResult) -> dict[str, object]:
-    return {
-        "threat": cell.threat,
-        "attack": cell.attack,
-        "params": " ".join(f"{key}={format_value(value)}" for key, value in sorted(cell.params.items())),
-        "knowledge": cell.knowledge,
-        "passes": cell.votes,
-        "seed": cell.seed,
-        "state": CellState.DONE,
-        "split_size": cell.split_size,
-        "clean": _share(cell.clean),
-        "last": _share(cell.robust_last),
-        "raw": _share(cell.raw),
-        "median_distance": "" if cell.median_distance is None else f"{cell.median_distance:.6g}",
-        "forwards": f"{cell.cost[0]:g}",
-        "backwards": f"{cell.cost[1]:g}",
-        "flags": " ".join(f"{name}={value:g}" for name, value in sorted(cell.flags.items())),
-        "attack_revision": cell.attack_revision,
-        "records": cell.records,
-        **_accuracy(cell.robust),
-    }
-
-
-def _accuracy(bits: str) -> dict[str, object]:
-    low, high = wilson(bits.count("1"), len(bits))
-    return {
-        "n": len(bits),
-        "robust": _share(bits),
-        "robust_low": f"{100 * low:.2f}",
-        "robust_high": f"{100 * high:.2f}",
-    }
-
-
-def _share(bits: str) -> str:
-    return f"{100 * bits.count('1') / len(bits):.2f}"

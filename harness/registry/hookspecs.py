@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import pluggy
 
@@ -50,6 +49,6 @@ def harness_analyses() -> Iterable[Analysis]:
 
 
 @hookspec
-def harness_record(record: Mapping[str, Any]) -> None:
+def harness_record(record: Mapping[str, object]) -> None:
     """Observe a record after it was stored. What is raised here is reported and changes nothing."""
     raise AssertionError("a specification is never called")

@@ -162,7 +162,7 @@ class Registry:
             raise NothingSelected(f"nothing selected: '{pattern}' matched 0 of {len(entries)} {NOUNS[kind]}s")
         return found
 
-    def observe(self, record: Mapping[str, Any]) -> list[str]:
+    def observe(self, record: Mapping[str, object]) -> list[str]:
         """Show a record to every observer; one line for each that failed."""
         failures = []
         for plugin in self.loaded:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import NothingSelected, PluginError, UsageError
+from harness.errors import PluginError, UsageError
 from harness.planning.plan import Plan, plan
 from harness.planning.request import Request
 from harness.registry.discovery import discover
 from harness.registry.registry import Registry, broken_line
+from harness.running.lacking import board_folder, lacking
 from harness.types import Attack, parse_number
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     Model = str | nn.Module | Callable[..., nn.Module]
 
-BOARDS = Path("leaderboards")
 Names = str | Sequence[str]
 """One name, comma list or glob, or several of them."""
 
@@ -121,7 +121,7 @@ def load(place: str | Path) -> Report:
     from harness.results.sources import read_records
     from harness.running.report import Report
 
-    path = _board_folder(place) if not Path(place).exists() else Path(place)
+    path = board_folder(place) if not Path(place).exists() else Path(place)
     return Report(rows=rows(read_records(path)), path=path)
 
 
@@ -155,7 +155,7 @@ def prepare(
         registry = own.join(registry)
         asked, weights = [*asked, own.name], ""
     if board:
-        plans = _lacking(board, board_datasets, Path(output), registry)
+        plans = lacking(board, board_datasets, Path(output), registry)
     else:
         request = Request(
             defenses=asked, attacks=chosen, dataset=dataset, threats=_texts(threat), arch=arch, recipe=recipe,
@@ -212,41 +212,3 @@ def _own(model: Any, weights: str, sha256: str) -> OwnModel:
     from harness.models.own_model import own_model
 
     return own_model(model, weights, sha256)
-
-
-def _board_folder(board: str | Path) -> Path:
-    return Path(board) if Path(board).is_dir() else BOARDS / board
-
-
-def _lacking(board: str | Path, datasets: Sequence[str], output: Path, registry: Registry) -> list[Plan]:
-    """Plan what a board lacks, of these datasets or of all; its records are put where the runs find them.
-
-    Raises:
-        UsageError: where there is no such board.
-        NothingSelected: where nothing is lacking.
-    """
-    from harness.leaderboard import definition as definitions
-    from harness.leaderboard.missing import lacking, requests
-    from harness.results.rows import rows
-    from harness.results.sources import read_records
-    from harness.storage import runs
-
-    folder = _board_folder(board)
-    definition = definitions.read(folder)
-    if definition is None:
-        raise UsageError(f"--board {board}: {folder} has no {definitions.FILE}")
-    records = read_records(folder)
-    measured = rows(records)
-    planned = [lacking(plan(one, registry), measured) for one in requests(definition, measured, datasets)]
-    found = [one for one in planned if one.subjects]
-    if not found:
-        of = f" on {', '.join(datasets)}" if datasets else ""
-        raise NothingLacking(f"nothing to do: every cell of {folder}{of} is measured")
-    runs.lend(output, f"board-{folder.name}", records)
-    return found
-
-
-class NothingLacking(NothingSelected):
-    """Everything that a board asks for is measured. No mistake: the command says so and ends with 0."""
-
-    exit_code = 0

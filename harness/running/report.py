@@ -18,11 +18,10 @@ from harness.leaderboard.tables import (
     percent,
     refused_attacks,
     sections,
-    tidy,
-    tidy_frame,
     wide,
     worst_text,
 )
+from harness.leaderboard.tidy import tidy, tidy_frame
 from harness.results import audit
 from harness.results.rows import Row, rows
 from harness.running.outcome import Failure, Outcome

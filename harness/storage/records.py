@@ -31,6 +31,7 @@ from harness.storage.schema import (
     Plain,
     Record,
     SubjectIdentity,
+    chosen,
 )
 from harness.types import Analysis, Attack, Cell, Subject, ThreatKind, Value
 
@@ -186,7 +187,7 @@ def check(value: Any, origin: str) -> Record:
 def _cell_problem(identity: CellIdentity, observed: CellObserved) -> str:
     """Say what a cell's record lacks, empty where it is whole."""
     n = identity["stop"] - identity["start"]
-    bits = [cast("Mapping[str, Any]", observed)[name] for name in BITS]
+    bits = list(chosen(observed, BITS).values())
     distances = observed.get("distances")
     numbers = [*([distances] if distances is not None else []), *observed.get("details", {}).values()]
     if observed.get("n") != n or any(not isinstance(b, str) or len(b) != n or set(b) - {"0", "1"} for b in bits):

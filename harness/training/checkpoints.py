@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from harness.registry.names import format_name, overrides, parse_name, plain
 from harness.registry.registry import Registry
 from harness.storage import atomic, weights
 from harness.storage.canonical import digest, readable
+from harness.storage.schema import Plain
 from harness.training.context import SavedState
 from harness.training.loop import group
 from harness.types import Architecture, Defense, Recipe, Subject
@@ -31,6 +32,30 @@ CARD_SCHEMA = 1
 CARD = "card.json"
 STATE = "training.safetensors"
 Origin = Literal["trained", "resumed", "reused", "given", "loaded"]
+
+
+class TrainingIdentity(TypedDict):
+    """What decides the weights that a training gives; its sha256 is the checkpoint's key, and `card.json` holds it.
+
+    `uses`: revisions of the plugins that the defense builds on, absent where it stands alone.
+    """
+
+    uses: NotRequired[dict[str, list[str]]]
+    schema: int
+    defense: str
+    defense_params: dict[str, Plain]
+    defense_origin: str
+    defense_revision: int
+    arch: str
+    arch_params: dict[str, Plain]
+    arch_origin: str
+    arch_revision: int
+    dataset: str
+    data_sha256: dict[str, str]
+    recipe: dict[str, object]
+    eps: str
+    step: str
+    train_seed: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,15 +74,12 @@ class Checkpoint:
     path: Path | None = None
 
 
-def identify(subject: Subject, recipe: Recipe, registry: Registry, data: LoadedDataset) -> dict[str, Any]:
+def identify(subject: Subject, recipe: Recipe, registry: Registry, data: LoadedDataset) -> TrainingIdentity:
     """Collect everything that decides what a training gives: the checkpoint's key, and the first part of its card."""
     defense = registry.entry(Defense, subject.defense)
     arch = registry.entry(Architecture, subject.arch)
     eps, step = budget(recipe, data)
-    # Absent where there is nothing, so that defenses that stand alone keep their keys.
-    uses = {"uses": _revisions(defense.spec.uses, registry)} if defense.spec.uses else {}
-    return {
-        **uses,
+    identity: TrainingIdentity = {
         "schema": CARD_SCHEMA,
         "defense": _trained_name(subject, defense.spec),
         "defense_params": defense.spec.of_training(plain_params(subject)),
@@ -74,6 +96,9 @@ def identify(subject: Subject, recipe: Recipe, registry: Registry, data: LoadedD
         "step": str(step),
         "train_seed": subject.train_seed,
     }
+    if defense.spec.uses:
+        identity["uses"] = _revisions(defense.spec.uses, registry)
+    return identity
 
 
 def budget(recipe: Recipe, data: LoadedDataset) -> tuple[Fraction, Fraction]:
@@ -93,7 +118,7 @@ def plain_params(subject: Subject) -> dict[str, Any]:
     return {name: plain(value) for name, value in subject.defense_params.items()}
 
 
-def home(folder: Path, identity: Mapping[str, Any]) -> Path:
+def home(folder: Path, identity: TrainingIdentity) -> Path:
     """Name the folder of a checkpoint: defense, dataset and the start of its key."""
     return folder / f"{_file_name(identity['defense'])}-{_file_name(identity['dataset'])}-{digest(identity)[:12]}"
 
@@ -135,7 +160,7 @@ def keep_state(folder: Path, state: SavedState) -> None:
     weights.write(folder / STATE, state.tensors, {"epochs": state.epochs, "history": state.history})
 
 
-def finish(folder: Path, identity: Mapping[str, Any], selection: str, final: SavedState) -> None:
+def finish(folder: Path, identity: TrainingIdentity, selection: str, final: SavedState) -> None:
     """Write the last and the best weights and, last of all, the card that makes the checkpoint valid."""
     last = group(final.tensors, "model")
     best = group(final.tensors, "best") or last

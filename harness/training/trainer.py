@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -24,6 +24,7 @@ from harness.training.checkpoints import (
     CARD,
     Checkpoint,
     Origin,
+    TrainingIdentity,
     budget,
     finish,
     home,
@@ -117,7 +118,7 @@ class Trainer:
         )  # fmt: skip
 
     def _train(
-        self, subject: Subject, recipe: Recipe, folder: Path, identity: dict[str, Any]
+        self, subject: Subject, recipe: Recipe, folder: Path, identity: TrainingIdentity
     ) -> Literal["trained", "resumed"]:
         """Train into a folder, from the state of a killed training where there is one."""
         defense = self.registry.entry(Defense, subject.defense).spec
