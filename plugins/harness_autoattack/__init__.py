@@ -27,7 +27,7 @@ TRIAL = {"steps": 10, "queries": 50}
 
 
 def _ensemble(
-    name: str, params: Mapping[str, int], trial: Mapping[str, int], *, passes: int, summary: str,
+    name: str, params: Mapping[str, int], trial: Mapping[str, int], *, cost: int, summary: str,
     threats: tuple[str, ...] = NORMS, min_classes: int = 5, max_classes: int | None = None,
     groups: tuple[str, ...] = (),
 ) -> Attack:  # fmt: skip
@@ -40,7 +40,7 @@ def _ensemble(
         max_classes=max_classes,
         aliases=("autoattack",) if name == "aa_standard" else (),
         batch_coupled=True,
-        passes=passes,
+        cost=cost,
         trial=trial,
         groups=groups,
         paper=AUTOATTACK,
@@ -49,7 +49,7 @@ def _ensemble(
 
 
 def _component(
-    name: str, params: Mapping[str, int], trial: Mapping[str, int], *, passes: int, paper: str, summary: str,
+    name: str, params: Mapping[str, int], trial: Mapping[str, int], *, cost: int, paper: str, summary: str,
     min_classes: int = 2,
 ) -> Attack:  # fmt: skip
     square = name == "square"
@@ -61,7 +61,7 @@ def _component(
         params=params,
         min_classes=min_classes,
         batch_coupled=True,
-        passes=passes,
+        cost=cost,
         trial=trial,
         groups=("all", "blackbox", "linf") if square else ("linf",),
         paper=paper,
@@ -76,7 +76,7 @@ def harness_attacks() -> Iterable[Attack]:
         "aa_standard",
         {**full, "restarts_l1": 5, "targets_l1": 5},
         {**TRIAL, "restarts_l1": 2},
-        passes=9700,
+        cost=9700,
         groups=("all", "standard", "linf", "paper:tpap", "paper:ancra"),
         summary="the standard AutoAttack: APGD, targeted APGD, targeted FAB and Square, each on what still stands",
     )
@@ -84,7 +84,7 @@ def harness_attacks() -> Iterable[Attack]:
         "aa_few_class",
         full,
         TRIAL,
-        passes=7000,
+        cost=7000,
         min_classes=2,
         max_classes=4,
         groups=("all", "standard", "linf"),
@@ -94,7 +94,7 @@ def harness_attacks() -> Iterable[Attack]:
         "aa_plus",
         {**full, "restarts": 5},
         {**TRIAL, "restarts": 2},
-        passes=17000,
+        cost=17000,
         threats=("linf", "l2"),
         summary="the longer AutoAttack: six stages, five restarts of those without a target",
     )
@@ -102,33 +102,33 @@ def harness_attacks() -> Iterable[Attack]:
         "aa_rand",
         {"steps": 100, "restarts": 1, "eot": 20, "confirmations": 100},
         {"steps": 10, "eot": 2, "confirmations": 5},
-        passes=8100,
+        cost=8100,
         threats=("linf", "l2"),
         min_classes=3,
         summary="AutoAttack for random defenses: mean gradients, and images that most predictions get wrong",
     )
     climb, brief = {"steps": 100, "restarts": 1}, {"steps": 10}
     yield _component(
-        "apgd_ce", climb, {"steps": 20}, passes=202, paper=APGD,
+        "apgd_ce", climb, {"steps": 20}, cost=202, paper=APGD,
         summary="PGD that sets its own step size, on the cross-entropy",
     )  # fmt: skip
     yield _component(
-        "apgd_dlr", climb, brief, passes=202, paper=APGD, min_classes=3,
+        "apgd_dlr", climb, brief, cost=202, paper=APGD, min_classes=3,
         summary="PGD that sets its own step size, on a difference of logits ratio",
     )  # fmt: skip
     yield _component(
-        "apgd_t", {**climb, "targets": 9}, brief, passes=1800, paper=APGD, min_classes=4,
+        "apgd_t", {**climb, "targets": 9}, brief, cost=1800, paper=APGD, min_classes=4,
         summary="APGD towards each of the nine classes that come next on the clean image",
     )  # fmt: skip
     yield _component(
-        "fab", climb, {"steps": 20}, passes=1200, paper=FAB,
+        "fab", climb, {"steps": 20}, cost=1200, paper=FAB,
         summary="steps to the linearised decision boundary and back towards the image",
     )  # fmt: skip
     yield _component(
-        "fab_t", {**climb, "targets": 9}, {"steps": 20}, passes=2700, paper=FAB,
+        "fab_t", {**climb, "targets": 9}, {"steps": 20}, cost=2700, paper=FAB,
         summary="FAB towards each of the nine classes that come next on the clean image",
     )  # fmt: skip
     yield _component(
-        "square", {"queries": 5000, "restarts": 1}, {"queries": 50}, passes=5000, paper=SQUARE,
+        "square", {"queries": 5000, "restarts": 1}, {"queries": 50}, cost=5000, paper=SQUARE,
         summary="random search with squares of changed pixels, from scores alone",
     )  # fmt: skip

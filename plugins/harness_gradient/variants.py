@@ -10,7 +10,7 @@ MADRY = "Madry et al. 2018, arXiv:1706.06083"
 
 
 def _variant(
-    name: str, params: Mapping[str, Any], *, passes: int, paper: str, summary: str,
+    name: str, params: Mapping[str, Any], *, cost: int, paper: str, summary: str,
     losses: tuple[str, str] = ("ce", "margin"), logits: tuple[str, str] = ("plain", "rescaled"), eot: int = 1,
     trial: Mapping[str, int], norm: str = "linf",
 ) -> Attack:  # fmt: skip
@@ -23,7 +23,7 @@ def _variant(
             "steps": 40, **params, "loss": OneOf(losses), "logits": OneOf(logits), "start": OneOf(("uniform", "none")),
             "restarts": 1, "eot": eot,
         },
-        passes=passes,
+        cost=cost,
         trial=trial,
         groups=(norm,),
         paper=paper,
@@ -43,7 +43,7 @@ def _momentum(
         access="decision" if surrogate else "gradient",
         params={"steps": 10, "step": None, "decay": 1.0, **params},
         needs=("surrogate",) if surrogate else (),
-        passes=20,
+        cost=20,
         groups=groups,
         paper=paper,
         summary=summary,
@@ -53,28 +53,28 @@ def _momentum(
 def attacks() -> Iterable[Attack]:
     """Every variant that general suites run."""
     yield _variant(
-        "pgd_l2", {"step": FROM_DATASET}, norm="l2", passes=80, trial={"steps": 20},
+        "pgd_l2", {"step": FROM_DATASET}, norm="l2", cost=80, trial={"steps": 20},
         paper=MADRY,
         summary="40 steps along the gradient's direction in the l2 ball, from a random start in it",
     )  # fmt: skip
     yield _variant(
         "pgd_t-40", {"step": FROM_DATASET, "target": OneOf(("each", "least_likely", "random")), "targets": 9},
-        losses=("margin", "ce"), passes=720, trial={"steps": 10, "targets": 3},
+        losses=("margin", "ce"), cost=720, trial={"steps": 10, "targets": 3},
         paper="Gowal et al. 2019, arXiv:1910.09338",
         summary="PGD towards each of the nine likeliest other classes in turn, the worst of them",
     )  # fmt: skip
     yield _variant(
-        "pgd_grid-40", {"shares": "1/20:1/10:1/4:1/2"}, passes=320, trial={"steps": 10},
+        "pgd_grid-40", {"shares": "1/20:1/10:1/4:1/2"}, cost=320, trial={"steps": 10},
         paper=MADRY,
         summary="PGD with steps of 1/20, 1/10, 1/4 and 1/2 of eps in turn, the worst of them",
     )  # fmt: skip
     yield _variant(
-        "pgd_rescaled-40", {"step": FROM_DATASET}, logits=("rescaled", "plain"), passes=80, trial={"steps": 10},
+        "pgd_rescaled-40", {"step": FROM_DATASET}, logits=("rescaled", "plain"), cost=80, trial={"steps": 10},
         paper=MADRY,
         summary="PGD on logits of standard deviation 1, whose cross-entropy cannot saturate",
     )  # fmt: skip
     yield _variant(
-        "pgd_eot-40", {"step": FROM_DATASET}, eot=10, passes=800, trial={"steps": 10, "eot": 3},
+        "pgd_eot-40", {"step": FROM_DATASET}, eot=10, cost=800, trial={"steps": 10, "eot": 3},
         paper="Athalye et al. 2018, arXiv:1802.00420",
         summary="PGD for random models: ten draws averaged at each step, and the majority decides",
     )  # fmt: skip

@@ -15,7 +15,7 @@ def harness_attacks() -> Iterable[Attack]:
         threats=("unbounded",),
         access="decision",
         params={"sigma": 0.1, "draws": DRAWS},
-        passes=DRAWS,
+        cost=DRAWS,
         groups=("all", "unbounded", "fast", "paper:simple-structure"),
         paper="noise level of Simple Structure, arXiv:2204.11596, table 1",
         summary="normal noise: one draw, and the worst of ten",
@@ -26,7 +26,7 @@ def harness_attacks() -> Iterable[Attack]:
         threats=("linf",),
         access="decision",
         params={"draws": DRAWS},
-        passes=DRAWS,
+        cost=DRAWS,
         groups=("all", "linf", "fast"),
         summary="uniform noise in the ball: one draw, and the worst of ten",
     )

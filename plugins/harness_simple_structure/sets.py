@@ -53,7 +53,7 @@ def collect(clean: nn.Module, ctx, sets: list[str], storage: str) -> StoredImage
         plain = start
         start = store.obtain("clean", basis, plain.shape, lambda span: eight_bit.jpeg(plain[span]))
     basis |= {"network": tensors_sha256(clean.state_dict()), "seed": ctx.seed}
-    identities = {name: basis | dict(ctx.attack(ATTACKS[name]).identity) for name in sets}
+    identities = {name: basis | {"attack": dict(ctx.attack(ATTACKS[name]).identity)} for name in sets}
     if missing := [name for name in sets if not store.has(name, identities[name])]:
         place = f"in {store.folder}" if store.folder else "of memory"
         size = f"{len(missing) * start.nbytes / 1e6:.1f} MB {place}"

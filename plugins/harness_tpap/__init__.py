@@ -56,7 +56,7 @@ def harness_defenses() -> Iterable[Defense]:
 
 @hookimpl
 def harness_attacks() -> Iterable[Attack]:
-    for name, function, own, passes, paper, summary in (
+    for name, function, own, cost, paper, summary in (
         ("bpda", "bpda", {"restarts": 2}, 3000, "Athalye et al. 2018, arXiv:1802.00420",
          "BPDA from the static adversarial image, the image itself and random points"),
         ("label", "label_controlled", {"targets": 3}, 3000, "",
@@ -71,7 +71,7 @@ def harness_attacks() -> Iterable[Attack]:
             threats=("linf",),
             params={"steps": 100, "step": FROM_DATASET, "loss": LOSSES, **own},
             only_against=("tpap",),
-            passes=passes,
+            cost=cost,
             paper=paper,
             summary=summary,
         )

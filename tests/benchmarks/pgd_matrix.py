@@ -12,7 +12,7 @@ import torch
 
 from harness.data.dataset import LoadedDataset
 from harness.data.shard import Shard
-from harness.evaluation.evaluate import evaluate
+from harness.evaluation.evaluate import AttackRun, evaluate
 from harness.evaluation.judge import Judge
 from harness.planning.plan import plan
 from harness.planning.request import Request
@@ -39,7 +39,8 @@ def main() -> None:
     kind = planned.kinds["linf"].spec
 
     def ours() -> None:
-        evaluate(Judge(model, 10, data.shape), shard, attack, cells, kind, 250)
+        judge = Judge(model, 10, data.shape)
+        evaluate(AttackRun(judge=judge, attack=attack, cells=cells, kind=kind, batch=250), shard)
 
     def theirs() -> None:
         for steps in STEPS:

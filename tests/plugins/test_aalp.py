@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.api import InnerAttack, Recipe
+from harness.api import InnerAttack
 from harness.conformance import toys
 from harness.networks import Classifier
 from harness.registry.names import default_value
-from harness.training.context import TrainContext
 from harness_aalp import harness_defenses
 from harness_aalp.guided_dropout import contribution, keep_mask
 from harness_aalp.step import matching
 from harness_baselines import harness_defenses as baselines
+from support.training import PreparedContext, toy_recipe, training_context
 
 DEFENSES = {defense.name: defense for defense in [*harness_defenses(), *baselines()]}
 B, D, K = 6, 13, 3
@@ -41,16 +41,6 @@ class Small(Classifier):
         return found
 
 
-class Given:
-    """A training context whose perturbation is prepared."""
-
-    def __init__(self, x_adv: torch.Tensor) -> None:
-        self.x_adv = x_adv
-
-    def perturb(self, model, x, y, loss=None, **changes):
-        return self.x_adv
-
-
 def small(seed: int = 0) -> Small:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -60,7 +50,7 @@ def small(seed: int = 0) -> Small:
     return model.train()
 
 
-def batch(seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def attacked_batch(seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     stream = torch.Generator().manual_seed(seed)
     x = torch.rand(B, *toys.SHAPE, generator=stream)
     x_adv = (x + 0.6 * (2 * torch.rand(x.shape, generator=stream) - 1)).clamp(0, 1)
@@ -157,14 +147,14 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: ",".join(f"{k}={v}" for k, v in case.items()))
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_loss_and_its_gradient_are_those_of_the_method_sheet(case, seed):
-    model, (x, y, x_adv) = small(seed), batch(seed + 1)
+    model, (x, y, x_adv) = small(seed), attacked_batch(seed + 1)
     torch.manual_seed(11)
     partner = torch.randperm(B).tolist()
     twin = copy.deepcopy(model)
     expected, _ = hand_loss(twin, x, y, x_adv, **case, partner=partner)
     expected.backward()
     torch.manual_seed(11)
-    found = loss_of("aalp", model, x, y, Given(x_adv), **case)
+    found = loss_of("aalp", model, x, y, PreparedContext(x_adv), **case)
     found.backward()
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     for (name, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
@@ -176,7 +166,7 @@ def test_the_cases_of_the_loss_test_are_different_losses():
     for case in CASES:
         losses = []
         for seed in range(4):
-            x, y, x_adv = batch(seed)
+            x, y, x_adv = attacked_batch(seed)
             loss, _ = hand_loss(small(seed), x, y, x_adv, **case, partner=[1, 0, 3, 4, 5, 2])
             losses.append(round(loss.item(), 6))
         found.add(tuple(losses))
@@ -187,24 +177,22 @@ def test_the_cases_of_the_loss_test_are_different_losses():
 @pytest.mark.parametrize(("ablation", "same_as"), [("aalp_gd", {"sw": False}), ("aalp_sw", {"gd": False})])
 @pytest.mark.parametrize("version", [1, 2])
 def test_the_ablations_are_aalp_with_one_part(ablation, same_as, version):
-    x, y, x_adv = batch()
+    x, y, x_adv = attacked_batch()
     losses = []
     for name, given in ((ablation, {}), ("aalp", same_as)):
         torch.manual_seed(3)
-        losses.append(loss_of(name, small(), x, y, Given(x_adv), version=version, **given))
+        losses.append(loss_of(name, small(), x, y, PreparedContext(x_adv), version=version, **given))
     assert torch.equal(*losses)
     if ablation == "aalp_sw" and version == 1:
         torch.manual_seed(3)
-        assert not torch.equal(losses[0], loss_of(ablation, small(), x, y, Given(x_adv), version=2))
+        assert not torch.equal(losses[0], loss_of(ablation, small(), x, y, PreparedContext(x_adv), version=2))
 
 
 @pytest.mark.parametrize("n", [32, 29])
 def test_without_its_parts_aalp_is_adversarial_logit_pairing(n):
     part = toys.toy_part(n=n)
-    ctx = TrainContext(
-        recipe=Recipe(name="toy", arch="toy", epochs=1, batch=32, lr=1e-3, inner=InnerAttack(steps=3)), seed=0,
-        train=part, validation=part, eps=0.1, step=0.05, device=torch.device("cpu"),
-    )  # fmt: skip
+    recipe = toy_recipe(inner=InnerAttack(steps=3))
+    ctx = training_context(recipe, step=0.05, train=part, validation=part)
     x, y = part.batch(slice(0, n), ctx.device)
     found = []
     for name, given in (("aalp", {"gd": False, "sw": False}), ("alp", {"weight": 1.0})):
@@ -218,10 +206,10 @@ def test_without_its_parts_aalp_is_adversarial_logit_pairing(n):
 
 
 def test_the_confidence_carries_no_gradient():
-    model, (x, y, x_adv) = small(), batch()
+    model, (x, y, x_adv) = small(), attacked_batch()
     twin = copy.deepcopy(model)
     case = {"version": 2, "gd": False, "alpha": 1000.0}
-    loss_of("aalp", model, x, y, Given(x_adv), **case).backward()
+    loss_of("aalp", model, x, y, PreparedContext(x_adv), **case).backward()
     with_gradient = twin.head(twin.features(torch.cat([x, x_adv])))
     clean, adversarial = with_gradient.chunk(2)
     weight = clean.softmax(1).gather(1, y[:, None])[:, 0]
@@ -341,9 +329,9 @@ def test_one_mask_for_each_sample_is_the_same_on_both_branches(rows):
 
 
 def test_dropped_features_and_their_columns_take_no_gradient():
-    model, (x, y, x_adv) = small(), batch()
+    model, (x, y, x_adv) = small(), attacked_batch()
     _, (mask, *_) = hand_loss(copy.deepcopy(model), x, y, x_adv, version=2)
-    loss_of("aalp", model, x, y, Given(x_adv)).backward()
+    loss_of("aalp", model, x, y, PreparedContext(x_adv)).backward()
     dropped = [j for j in range(D) if not mask[j]]
     kept = [j for j in range(D) if mask[j]]
     (features,) = model.seen  # one pass of the backbone for the union of clean and adversarial
@@ -358,10 +346,10 @@ def test_dropped_features_and_their_columns_take_no_gradient():
 
 @pytest.mark.parametrize("name", ["aalp", "pgd_at_gd"])
 def test_guided_dropout_is_off_when_the_network_is_attacked_and_deployed(name):
-    model, (x, y, x_adv) = small(), batch()
+    model, (x, y, x_adv) = small(), attacked_batch()
     asked = []
 
-    class Watching(Given):
+    class Watching(PreparedContext):
         def perturb(self, model, x, y, loss=None, **changes):
             asked.append(model(x).detach())
             return super().perturb(model, x, y)
@@ -405,12 +393,12 @@ SINGLE = [
 @pytest.mark.parametrize("case", SINGLE, ids=lambda case: ",".join(f"{k}={v}" for k, v in case.items()))
 @pytest.mark.parametrize("n", [B, 3])
 def test_guided_dropout_alone_trains_the_trimmed_network(name, case, n):
-    model, (x, y, x_adv) = small(), batch()
+    model, (x, y, x_adv) = small(), attacked_batch()
     x, y, x_adv = x[:n], y[:n], x_adv[:n]
     twin = copy.deepcopy(model)
     expected = hand_single(twin, x if name == "raw_gd" else x_adv, y, **case)
     expected.backward()
-    found = loss_of(name, model, x, y, Given(x_adv), **case)
+    found = loss_of(name, model, x, y, PreparedContext(x_adv), **case)
     found.backward()
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     for (which, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
@@ -420,17 +408,17 @@ def test_guided_dropout_alone_trains_the_trimmed_network(name, case, n):
 
 
 def test_the_cases_of_guided_dropout_alone_are_different_losses():
-    x, y, _ = batch()
+    x, y, _ = attacked_batch()
     losses = [hand_single(small(), x, y, **case).item() for case in SINGLE]
-    plain = loss_of("raw", small(), x, y, Given(x)).item()
+    plain = loss_of("raw", small(), x, y, PreparedContext(x)).item()
     assert min(abs(a - b) for i, a in enumerate([plain, *losses]) for b in [plain, *losses][:i]) > 1e-4
 
 
 def test_an_ablation_and_guided_dropout_alone_choose_the_same_features():
     """Without pairing, `aalp` of two equal halves is `raw_gd`: one code trims for all."""
-    model, (x, y, _) = small(), batch()
-    alone = loss_of("raw_gd", copy.deepcopy(model), x, y, Given(x))
-    paired = loss_of("aalp", copy.deepcopy(model), x, y, Given(x))
+    model, (x, y, _) = small(), attacked_batch()
+    alone = loss_of("raw_gd", copy.deepcopy(model), x, y, PreparedContext(x))
+    paired = loss_of("aalp", copy.deepcopy(model), x, y, PreparedContext(x))
     assert alone.item() == pytest.approx(paired.item(), rel=1e-6)
 
 

@@ -9,13 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.api import Architecture, Defense, InnerAttack, Recipe, UsageError
+from harness.api import Architecture, Defense, InnerAttack, UsageError
 from harness.conformance import toys
 from harness.networks import Classifier, parameter_count, stage_outputs
 from harness.ops import ascend, cross_entropy, project_linf
 from harness.registry import discovery
 from harness.registry.names import default_value
-from harness.training.context import TrainContext
 from harness.training.loop import learning_rate
 from harness_ancra import harness_defenses, recipes, stand_ins
 from harness_ancra.contrast import contrast, negatives
@@ -25,13 +24,13 @@ from harness_ancra.step import examples
 from harness_vision.networks.preactivation import PreActResNet, PreActResNet18
 from harness_vision.networks.resnet import ResNet
 from harness_vision.networks.small import DigitsNet
+from support.training import toy_recipe, training_context
 
 (ANCRA,) = harness_defenses()
 REGISTRY = discovery.discover()
 N, K = 6, 3
 LABELS = torch.tensor([0, 1, 2, 0, 1, 1])
 SHAPE = (1, 16, 16)
-CPU = torch.device("cpu")
 
 
 def residual() -> ResNet:
@@ -93,7 +92,7 @@ def made(build) -> tuple[ReverseAttention, Classifier]:
             plain.head.weight.mul_(4)
     extended = ANCRA.extend(copy.deepcopy(plain), shape=SHAPE, classes=K, **defaults()).eval()
     with torch.no_grad():
-        extended.head.bias -= extended.answers(batch()[0])[1][0].mean(dim=0)
+        extended.head.bias -= extended.answers(batch_of_squares()[0])[1][0].mean(dim=0)
         plain.head.bias.copy_(extended.head.bias)
     return extended.train(), plain.train()
 
@@ -102,7 +101,7 @@ def defaults() -> dict[str, object]:
     return {key: default_value(value) for key, value in ANCRA.params.items()}
 
 
-def batch(seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+def batch_of_squares(seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """Images as different as a few bright and dark squares make them."""
     squares = torch.rand(N, 1, 4, 4, generator=torch.Generator().manual_seed(seed)).round()
     return F.interpolate(squares, size=SHAPE[1:]) * torch.linspace(0.3, 1, N).view(N, 1, 1, 1), LABELS
@@ -156,7 +155,7 @@ BLOCKS = {residual: 2, preactivated: 2, squares: 2, digits: 1, Flat: 1}
 @pytest.mark.parametrize("training", [True, False])
 def test_reverse_attention_is_that_of_the_method_sheet(build, training):
     extended, plain = made(build)
-    x, y = batch()
+    x, y = batch_of_squares()
     extended.train(training), plain.train(training)
     expected, expected_blocks = by_hand(plain, x, y if training else None)
     found, blocks = extended.answers(x, labelled(y) if training else None)
@@ -187,7 +186,7 @@ def original(name: str) -> str:
 @pytest.mark.parametrize("build", NETWORKS)
 def test_the_true_class_and_the_prediction_give_other_masks(build):
     extended, _ = made(build)
-    x, y = batch()
+    x, y = batch_of_squares()
     answers = [extended.eval().answers(x, choose)[0] for choose in (predicted, labelled(y))]
     predictions = extended.answers(x)[1][-1].argmax(dim=1)
     if len(extended.blocks) == 1:
@@ -199,7 +198,7 @@ def test_the_true_class_and_the_prediction_give_other_masks(build):
 def test_the_weights_in_the_mask_take_gradient():
     """That of the final logits with the mask cut off is another one."""
     extended, _ = made(digits)
-    x, y = batch()
+    x, y = batch_of_squares()
     extended.eval().answers(x, labelled(y))[0].square().sum().backward()
     found = extended.head.weight.grad.clone()
     with torch.no_grad():
@@ -234,7 +233,7 @@ def test_what_is_saved_is_every_tensor_of_the_network_once(build):
     assert all(torch.equal(tensor, theirs[original(name)]) for name, tensor in ours.items())
     assert parameter_count(extended) == parameter_count(plain)
     twin = copy.deepcopy(extended).eval()
-    x, _ = batch()
+    x, _ = batch_of_squares()
     before = twin(x)
     nn.init.zeros_(twin.head.weight)
     assert not torch.equal(twin(x), before)  # a copy reads its own head
@@ -244,7 +243,7 @@ def test_what_is_saved_is_every_tensor_of_the_network_once(build):
 @pytest.mark.parametrize("build", NETWORKS)
 def test_it_is_a_classifier_that_attacks_on_features_can_ask(build):
     extended, plain = made(build)
-    x, _ = batch()
+    x, _ = batch_of_squares()
     extended.eval(), plain.eval()
     assert torch.equal(extended.head(extended.features(x)), extended(x))
     with stage_outputs(extended) as found:
@@ -356,7 +355,7 @@ def test_one_class_has_no_negatives():
 # --- the loss, image by image ----------------------------------------------------------------------------------------
 
 
-class Given:
+class NotedPerturbation:
     """A training context that hands out what it is asked to perturb, changed a little, and remembers the question."""
 
     def perturb(self, model, x, y, loss=None, **changes):
@@ -416,7 +415,7 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: ",".join(f"{k}={v}" for k, v in case.items()) or "default")
 @pytest.mark.parametrize("build", [residual, squares, digits])
 def test_the_loss_and_its_gradient_are_those_of_the_method_sheet(build, case):
-    (extended, plain), (x, y), ctx = made(build), batch(), Given()
+    (extended, plain), (x, y), ctx = made(build), batch_of_squares(), NotedPerturbation()
     torch.manual_seed(5)
     found = loss_of(extended, x, y, ctx, **case)
     found.backward()
@@ -447,7 +446,7 @@ def whose(images: torch.Tensor, x: torch.Tensor) -> list[int]:
 def test_the_cases_of_the_loss_test_are_different_losses():
     stream = torch.Generator().manual_seed(2)
     answers = [[torch.randn(N, K, generator=stream) for _ in range(3)] for _ in range(3)]
-    y = batch()[1]
+    y = batch_of_squares()[1]
     found = [expected_loss(answers, y, **case).item() for case in CASES]
     assert min(abs(a - b) for i, a in enumerate(found) for b in found[:i]) > 1e-3
     negatives_agree = [(a.argmax(1) == n.argmax(1)).sum().item() for a, _, n in zip(*answers, strict=True)]
@@ -456,7 +455,7 @@ def test_the_cases_of_the_loss_test_are_different_losses():
 
 def test_a_batch_of_one_class_has_no_contrast():
     extended, _ = made(digits)
-    x, ctx = batch()[0], Given()
+    x, ctx = batch_of_squares()[0], NotedPerturbation()
     y = torch.full((N,), 2)
     loss = loss_of(copy.deepcopy(extended), x, y, ctx, zeta=1000.0)
     assert torch.equal(ctx.asked, x)
@@ -470,7 +469,7 @@ def test_a_batch_of_one_class_has_no_contrast():
 @pytest.mark.parametrize("auxiliary", [2.0, 0.5])
 @pytest.mark.parametrize("build", [residual, digits])
 def test_images_climb_from_their_label_and_negatives_towards_their_anchors(build, auxiliary):
-    (extended, plain), (x, y), ctx = made(build), batch(), Given()
+    (extended, plain), (x, y), ctx = made(build), batch_of_squares(), NotedPerturbation()
     torch.manual_seed(5)
     loss_of(extended, x, y, ctx, auxiliary=auxiliary)
     assert ctx.changes == {"start": "normal", "mode": "eval"}
@@ -494,11 +493,9 @@ def test_images_climb_from_their_label_and_negatives_towards_their_anchors(build
 def test_the_inner_attack_raises_the_loss_of_images_and_lowers_that_of_negatives():
     extended, _ = made(digits)
     part = toys.toy_part(n=N)
-    ctx = TrainContext(
-        recipe=Recipe(name="toy", arch="toy", epochs=1, batch=N, lr=1e-3, inner=InnerAttack(steps=5)), seed=0,
-        train=part, validation=part, eps=0.1, step=0.03, device=CPU,
-    )  # fmt: skip
-    (x, y), others = batch(), torch.tensor([1, 0, 0, 2, 3, 2])
+    recipe = toy_recipe(batch=N, inner=InnerAttack(steps=5))
+    ctx = training_context(recipe, step=0.03, train=part, validation=part)
+    (x, y), others = batch_of_squares(), torch.tensor([1, 0, 0, 2, 3, 2])
     found = torch.cat(examples(extended, x, y, others, ctx, 2.0))
     asked, aim = torch.cat([x, x[others]]), torch.cat([y, y])
     assert (found - asked).abs().max() <= 0.1 + 1e-6
@@ -546,7 +543,7 @@ def stand_in(name: str, network: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("build", NETWORKS)
 def test_the_soft_mask_is_the_mean_of_the_masks_and_turns_hard_as_its_temperature_falls(build):
     extended, _ = made(build)
-    x, _ = batch()
+    x, _ = batch_of_squares()
     extended.eval()
     hard, (first, *_) = extended.answers(x)
     assert torch.equal(predicted(first), F.one_hot(first.argmax(dim=1), K))
@@ -568,7 +565,7 @@ def test_the_soft_mask_is_the_mean_of_the_masks_and_turns_hard_as_its_temperatur
 @pytest.mark.parametrize("build", NETWORKS)
 def test_auxiliary_and_joint_logits(build):
     extended, plain = made(build)
-    x, _ = batch()
+    x, _ = batch_of_squares()
     extended.eval(), plain.eval()
     _, blocks = by_hand(plain, x, None)
     assert torch.allclose(stand_in("auxiliary", extended)(x), torch.stack(blocks).mean(dim=0), atol=1e-5)

@@ -39,7 +39,7 @@ def build(name: str, shape: tuple[int, int, int], classes: int, **given) -> Clas
     return ARCHITECTURES[name].build(shape, classes, **{**params, **given}).eval()
 
 
-def images(shape: tuple[int, int, int], n: int = 2) -> torch.Tensor:
+def random_images(shape: tuple[int, int, int], n: int = 2) -> torch.Tensor:
     return torch.rand(n, *shape, generator=torch.Generator().manual_seed(0))
 
 
@@ -172,7 +172,7 @@ def test_resnet_is_torchvisions_with_a_3x3_stem_and_without_pooling(name):
     other.conv1, other.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
     ours, theirs = model.state_dict(), other.state_dict()
     other.load_state_dict(dict(zip(theirs, ours.values(), strict=True)))
-    x = images(COLOUR).double()
+    x = random_images(COLOUR).double()
     torch.testing.assert_close(model(x), other.double().eval()(x))
 
 
@@ -180,7 +180,7 @@ def test_an_option_a_shortcut_takes_every_second_pixel_and_pads_channels_on_both
     block = build("resnet32", COLOUR, 10).layer2[0].requires_grad_(False)
     assert [name for name, _ in block.named_parameters() if name.startswith("shortcut")] == []
     block.conv2.weight.zero_()  # what is left is ReLU(shortcut)
-    x = images((16, 6, 6)) - 0.25
+    x = random_images((16, 6, 6)) - 0.25
     expected = np.zeros((2, 32, 3, 3), dtype=np.float32)
     for channel in range(16):
         for row in range(3):
@@ -193,7 +193,7 @@ def test_an_option_a_shortcut_takes_every_second_pixel_and_pads_channels_on_both
 def test_thin_resnets_are_n_blocks_in_each_of_three_stages(name, blocks):
     model = unsettled(build(name, COLOUR, 10))
     state = model.state_dict()
-    x = images(COLOUR).double()
+    x = random_images(COLOUR).double()
     out = F.relu(normed(state, "stem.1", conv(state, "stem.0", x)))
     for stage in (1, 2, 3):
         for block in range(blocks):
@@ -218,7 +218,7 @@ def test_resnet9_is_the_published_sequence():
     def residual(at: str, x: torch.Tensor) -> torch.Tensor:
         return x + layer(f"{at}.body.1", layer(f"{at}.body.0", x))
 
-    x = images((3, 16, 16)).double()
+    x = random_images((3, 16, 16)).double()
     out = residual("layer1.2", F.max_pool2d(layer("layer1.0", layer("stem", x)), 2))
     out = F.max_pool2d(layer("layer2.0", out), 2)
     out = residual("layer3.2", F.max_pool2d(layer("layer3.0", out), 2))
@@ -251,7 +251,7 @@ def test_a_wide_resnet_activates_before_it_convolves():
         "layer1.0.shortcut.weight": (20, 16, 1, 1), "layer2.0.shortcut.weight": (24, 20, 1, 1),
         "layer3.0.shortcut.weight": (28, 24, 1, 1),
     }  # fmt: skip
-    x = images((3, 8, 8), 5).double()
+    x = random_images((3, 8, 8), 5).double()
     features = preactivated(state, x, stages=3, blocks=3).mean(dim=(2, 3))
     torch.testing.assert_close(model.features(x), features)
     torch.testing.assert_close(model(x), F.linear(features, state["head.weight"], state["head.bias"]))
@@ -261,7 +261,7 @@ def test_preact_resnet18_averages_squares_of_16_pixels():
     model = unsettled(build("preact_resnet18", TINY, 200))
     state = model.state_dict()
     assert "layer1.0.shortcut.weight" not in state  # 64 channels already
-    x = images(TINY, 1).double()
+    x = random_images(TINY, 1).double()
     last = preactivated(state, x, stages=4, blocks=2)
     corners = [last[:, :, rows, columns].mean((2, 3)) for rows in halves() for columns in halves()]
     features = torch.stack(corners, dim=2).flatten(1)  # channel by channel, its four squares row by row
@@ -281,7 +281,7 @@ def test_the_madry_network_has_leaky_units_and_shortcuts_without_parameters():
         x = normed(state, at, x, eps=1e-3)
         return torch.where(x < 0, 0.1 * x, x)
 
-    x = images((3, 8, 8), 5).double()
+    x = random_images((3, 8, 8), 5).double()
     mean, deviation = x.mean((1, 2, 3), keepdim=True), x.std((1, 2, 3), correction=0, keepdim=True)
     out = conv(state, "stem", (x - mean) / deviation)
     for stage in (1, 2, 3):
@@ -318,7 +318,7 @@ def test_wide_networks_start_with_deviations_from_the_outputs_of_a_kernel(kind):
 
 
 def test_standardisation_is_tensorflows_on_255_levels():
-    x = images((3, 5, 7), 4)
+    x = random_images((3, 5, 7), 4)
     x[1] = 0.5 + 1e-4 * (x[1] - 0.5)  # below the smallest deviation, 1 / sqrt(105) levels
     x[2] = 0.3  # constant
     expected = []
@@ -338,7 +338,7 @@ def test_a_constant_image_has_a_finite_gradient_through_standardisation():
 
 def test_the_madry_network_does_not_see_brightness_or_contrast():
     model = MadryResNet((3, 8, 8), 4, widths=(20, 24, 28), blocks=1).eval()
-    x = images((3, 8, 8))
+    x = random_images((3, 8, 8))
     torch.testing.assert_close(model(0.5 * x + 0.3), model(x), rtol=1e-4, atol=1e-4)
 
 
@@ -346,7 +346,7 @@ def test_resnet32_normalises_inside_where_it_is_told_to():
     inside = build("resnet32", COLOUR, 10, normalisation="imagenet").double()
     bare = build("resnet32", COLOUR, 10).double()
     inside.load_state_dict(bare.state_dict(), strict=True)  # constants are no weights
-    x = images(COLOUR).double()
+    x = random_images(COLOUR).double()
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     by_hand = torch.from_numpy((x.numpy() - mean[:, None, None]) / deviation[:, None, None])
     with torch.no_grad():
@@ -368,7 +368,7 @@ def test_vgg16_is_torchvisions_configuration_d_pooled_to_one_pixel(shape):
     body = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"], batch_norm=True)
     ours = [tensor for name, tensor in model.state_dict().items() if not name.startswith("head")]
     body.load_state_dict(dict(zip(body.state_dict(), ours, strict=True)))
-    x = images(shape).double()
+    x = random_images(shape).double()
     out = body.double().eval()(x)
     features = out.amax(dim=(2, 3))  # 1x1, or 2x2 with one more pooling
     torch.testing.assert_close(model.features(x), features)
@@ -384,7 +384,7 @@ def test_small_cnn_is_the_published_sequence():
     def linear(at: str, x: torch.Tensor) -> torch.Tensor:
         return x @ state[f"{at}.weight"].T + state[f"{at}.bias"]
 
-    x = images(GREY)
+    x = random_images(GREY)
     out = F.max_pool2d(unpadded("layer1.2", unpadded("layer1.0", x)), 2)
     out = F.max_pool2d(unpadded("layer2.2", unpadded("layer2.0", out)), 2).flatten(1)
     first = F.relu(linear("hidden1", out))
@@ -396,8 +396,8 @@ def test_small_cnn_is_the_published_sequence():
 
 
 def test_small_cnn_starts_from_a_head_of_zeros_where_it_is_told_to():
-    assert not build("small_cnn", GREY, 10, zero_head=True)(images(GREY)).any()
-    assert build("small_cnn", GREY, 10)(images(GREY)).any()
+    assert not build("small_cnn", GREY, 10, zero_head=True)(random_images(GREY)).any()
+    assert build("small_cnn", GREY, 10)(random_images(GREY)).any()
 
 
 # --- recipes and public weights --------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """harness_autoattack against pyautoattack's own driver, with equal seed and batch shape, and against linear models.
 
-`python tests/plugins/test_autoattack.py` runs that driver on 200 MNIST images and writes the fixture anew (minutes).
+`PYTHONPATH=tests python tests/plugins/test_autoattack.py` runs that driver on 200 MNIST images and writes the
+fixture anew (minutes).
 """
 
 import dataclasses
@@ -21,24 +22,17 @@ import torch
 from torch import nn
 
 from harness.api import NotApplicable, UsageError
-from harness.data.shard import Shard
 from harness.evaluation.call import run_attack
-from harness.evaluation.context import AttackContext
-from harness.evaluation.evaluate import evaluate
-from harness.evaluation.judge import Judge
 from harness.evaluation.measurement import Measurement
-from harness.evaluation.oracle import Oracle
-from harness.registry import norms
 from harness.registry.names import default_value, resolve
-from harness.types import Cell, Result, Subject, ThreatModel
+from harness.types import Result, ThreatModel
 from harness_autoattack import FEW_CLASS_STAGES, STAGES, harness_attacks
+from support.attacks import context_on, images_at_the_border, labels_of, mnist_images
+from support.measure import KINDS, measured
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-KINDS = {kind.name: kind for kind in norms.harness_threat_models()}
 THEIR_NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 BUDGETS = {"linf": Fraction(6, 100), "l2": Fraction(4, 10), "l1": Fraction(1)}
-NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
-SHA = "ab" * 32
 STEPS, QUERIES = 6, 60
 FIXTURE = Path(__file__).parent / "data" / "aa_mnist_adv_200.json"
 
@@ -83,12 +77,9 @@ def four() -> nn.Module:
 
 def images(model: nn.Module, n: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
     """Images that touch 0 and 1, labelled by the model, one in eight wrongly."""
-    x = (1.4 * torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(1)) - 0.2).clamp(0, 1)
+    x = images_at_the_border(n)
     x[:, 0, 0, 0] = (torch.arange(n) % 4 + 0.5) / 4
-    logits = model(x)
-    y = logits.argmax(dim=1)
-    y[::8] = (y[::8] + 1) % logits.shape[1]
-    return x, y
+    return x, labels_of(model, x)
 
 
 class Counted(nn.Module):
@@ -196,21 +187,14 @@ class Run:
 
 def run(name, model, x, y, threat, *, seed=0, **params) -> Run:
     """Call an attack the way the harness does."""
-    oracle = Oracle(model, ATTACKS[name].access)
-    ctx = AttackContext(oracle, x, seed=seed, data_sha256=SHA, examples=range(len(x)))
+    oracle, ctx = context_on(model, x, access=ATTACKS[name].access, seed=seed)
     result, printed = run_attack(ATTACKS[name], oracle, x, y, threat, ctx, parameters(name, params))
     return Run(result, oracle.forwards, oracle.backwards, printed)
 
 
 def measure(name, model, x, y, threat, **params) -> Measurement:
     """Judge an attack as in a benchmark."""
-    cell = Cell(subject=NOBODY, attack=name, params=parameters(name, params), threat=threat)
-    shard = Shard(start=0, stop=len(x), examples=tuple(range(len(x))), x=x, y=y, data_sha256=SHA)
-    judge = Judge(model, model(x[:1]).shape[1], tuple(x.shape[1:]))
-    found = evaluate(judge, shard, ATTACKS[name], [cell], KINDS[threat.kind], len(x))
-    (result,) = found.results
-    assert isinstance(result, Measurement), result
-    assert found.printed == ""
+    result = measured(ATTACKS[name], model, x, y, threat, parameters(name, params))
     assert result.flags == {}
     return result
 
@@ -344,18 +328,13 @@ def test_classes_are_set_up_as_the_reference_sets_them_up():
 # --- MNIST -----------------------------------------------------------------------------------------------------------
 
 
-def mnist(read, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    pixels, labels = read("t10k")
-    return torch.from_numpy(pixels[:n].copy()).float()[:, None] / 255, torch.from_numpy(labels[:n].astype("int64"))
-
-
 MNIST_THREAT = ThreatModel(kind="linf", eps=Fraction(3, 10))
 
 
 @pytest.mark.slow
 def test_aa_standard_at_full_budget_on_the_public_lenet(lenet, mnist_raw):
     expected = json.loads(FIXTURE.read_text())["first_32"]
-    x, y = mnist(mnist_raw, 32)
+    x, y = mnist_images(mnist_raw, 32)
     ours = measure("aa_standard", lenet("adv"), x, y, MNIST_THREAT)
     different = sum(a != b for a, b in zip(robust(ours), expected["robust"], strict=True))
     assert different <= 1
@@ -367,7 +346,7 @@ def test_aa_standard_at_full_budget_on_the_public_lenet(lenet, mnist_raw):
 # --- exact radii -----------------------------------------------------------------------------------------------------
 
 
-class Linear(nn.Module):
+class ExactLinear(nn.Module):
     """Classes whose exact radii follow from the weights while no pixel can leave [0, 1]."""
 
     def __init__(self, classes: int) -> None:
@@ -392,7 +371,7 @@ class Linear(nn.Module):
 
 def half_within_reach(classes: int, kind: str):
     """A linear model, images, a budget of their median radius, and which radii are clearly inside and outside it."""
-    model = Linear(classes).eval().requires_grad_(False)
+    model = ExactLinear(classes).eval().requires_grad_(False)
     x = 0.4 + 0.2 * torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(7))
     y = model(x).argmax(dim=1)
     radii = model.radii(x, y, {"linf": 1.0, "l2": 2.0, "l1": float("inf")}[kind])
@@ -435,7 +414,7 @@ def test_the_number_of_classes_decides_what_applies():
     threat = ThreatModel(kind="linf", eps=Fraction(1, 10))
     short = {"steps": 3, "queries": 3}
     for classes in (2, 3, 4, 5, 6):
-        model = Linear(classes).eval().requires_grad_(False)
+        model = ExactLinear(classes).eval().requires_grad_(False)
         x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
         y = model(x).argmax(dim=1)
         least = {"aa_standard": 5, "aa_plus": 5, "aa_rand": 3, "apgd_dlr": 3, "apgd_t": 4}
@@ -470,7 +449,7 @@ class Drawing(nn.Module):
 
 def call(name, model, x, y, threat, **params):
     """The attack itself, without the harness's fence around the generators."""
-    ctx = AttackContext(Oracle(model, "gradient"), x, seed=0, data_sha256=SHA, examples=range(len(x)))
+    _, ctx = context_on(model, x)
     return ATTACKS[name].run(model, x, y, threat, ctx=ctx, **parameters(name, params))
 
 
@@ -503,7 +482,7 @@ def test_global_state_is_left_alone(name, capfd):
     model, attack = four(), ATTACKS[name]
     x, y = images(model)
     if name == "aa_few_class":
-        model = Linear(4).eval().requires_grad_(False)
+        model = ExactLinear(4).eval().requires_grad_(False)
         y = model(x).argmax(dim=1)
     before = torch.get_rng_state(), dict(checks.funcs), x.clone(), sys.gettrace()
     brief = {key: min(value, 3) if key == "steps" else value for key, value in attack.trial.items()}
@@ -558,7 +537,7 @@ class Planted:
 def test_images_outside_the_budget_are_not_claimed(monkeypatch, kind):
     from harness_autoattack import stages
 
-    model, eps = Linear(10).eval().requires_grad_(False), {"linf": 0.1, "l2": 0.8, "l1": 6.4}[kind]
+    model, eps = ExactLinear(10).eval().requires_grad_(False), {"linf": 0.1, "l2": 0.8, "l1": 6.4}[kind]
     x = 0.4 + 0.2 * torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(7))
     y = model(x).argmax(dim=1)
     threat = ThreatModel(kind=kind, eps=Fraction(eps).limit_denominator(1000))
@@ -577,7 +556,7 @@ def test_images_outside_the_budget_are_not_claimed(monkeypatch, kind):
 def test_what_a_stage_lets_leave_the_range_is_clamped_before_it_is_judged(monkeypatch):
     from harness_autoattack import stages
 
-    model = Linear(10).eval().requires_grad_(False)
+    model = ExactLinear(10).eval().requires_grad_(False)
     x = torch.rand(30, 1, 8, 8, generator=torch.Generator().manual_seed(7)).round() * 0.5
     y = model(x).argmax(dim=1)
     monkeypatch.setattr(stages, "build", lambda *_: Planted(-0.0999))

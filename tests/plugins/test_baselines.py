@@ -17,32 +17,18 @@ from harness.training.context import TrainContext
 from harness.training.loop import learning_rate
 from harness_baselines import harness_defenses, recipes
 from harness_baselines.divergence import tpap_mask
+from support.training import PreparedContext, toy_recipe, training_context
 
 DEFENSES = {defense.name: defense for defense in harness_defenses()}
 N, K = 32, 4
 EPS = 0.1
 
 
-class Given:
-    """A training context whose perturbation is prepared."""
-
-    def __init__(self, x_adv: torch.Tensor) -> None:
-        self.x_adv = x_adv
-
-    eps = EPS
-
-    def perturb(self, model, x, y, loss=None, **changes):
-        return self.x_adv
+def context_with(inner: InnerAttack) -> TrainContext:
+    return training_context(toy_recipe(batch=N, inner=inner), eps=EPS, step=0.04)
 
 
-def context(inner: InnerAttack) -> TrainContext:
-    return TrainContext(
-        recipe=Recipe(name="toy", arch="toy", epochs=1, batch=N, lr=1e-3, inner=inner), seed=0, train=toys.toy_part(),
-        validation=toys.toy_part(), eps=EPS, step=0.04, device=torch.device("cpu"),
-    )  # fmt: skip
-
-
-def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def noisy_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     x, y = toys.toy_part(N).batch(slice(0, N), torch.device("cpu"))
     noise = 2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) - 1
     return x, y, (x + EPS * noise).clamp(0, 1)
@@ -154,12 +140,12 @@ LOSSES = [
     ("name", "given"), [*LOSSES, ("fgsm_at", {}), ("fgsm_at", {"statistics": "both"}), ("fast_at", {})]
 )
 def test_the_loss_and_its_gradient_are_those_of_the_formula(name, given):
-    x, y, x_adv = batch()
+    x, y, x_adv = noisy_batch()
     model = lucky_net()
     twin = copy.deepcopy(model)
     expected = expected_loss(name, twin, x, y, x_adv, given)
     expected.backward()
-    found = step(name, model, x, y, Given(x_adv), **given)
+    found = step(name, model, x, y, PreparedContext(x_adv), **given)
     found.backward()
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     for (which, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
@@ -167,7 +153,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_formula(name, given):
 
 
 def test_the_losses_differ():
-    x, y, x_adv = batch()
+    x, y, x_adv = noisy_batch()
     model = lucky_net()
     losses = [expected_loss(name, copy.deepcopy(model), x, y, x_adv, given).item() for name, given in LOSSES]
     assert min(abs(a - b) for i, a in enumerate(losses) for b in losses[:i]) > 1e-4
@@ -176,10 +162,10 @@ def test_the_losses_differ():
 @pytest.mark.parametrize(("name", "parts"), [("trades", ("p", "q")), ("mart", ("p", "q", "boost", "weight"))])
 def test_nothing_is_detached_in_a_divergence(name, parts):
     """The gradient of the formula with any one part cut off is another one than ours."""
-    x, y, x_adv = batch()
+    x, y, x_adv = noisy_batch()
     model = lucky_net()
     twin = copy.deepcopy(model)
-    step(name, model, x, y, Given(x_adv)).backward()
+    step(name, model, x, y, PreparedContext(x_adv)).backward()
     for cut in (None, *parts):
         twin.zero_grad()
         loss = expected_loss(
@@ -209,10 +195,10 @@ def test_nothing_is_detached_in_a_divergence(name, parts):
     ],
 )
 def test_a_step_passes_forward_only_what_its_loss_needs(name, given, expected):
-    x, y, x_adv = batch()
+    x, y, x_adv = noisy_batch()
     model = toys.tiny_net(K).train()
     with forwards(model) as seen:
-        step(name, model, x, y, Given(x_adv), **given)
+        step(name, model, x, y, PreparedContext(x_adv), **given)
     assert seen == expected
 
 
@@ -229,11 +215,11 @@ def test_a_step_passes_forward_only_what_its_loss_needs(name, given, expected):
     ],
 )
 def test_batch_norm_sees_clean_and_adversarial_images_in_the_order_of_the_reference_code(name, given, order):
-    x, y, x_adv = batch()
+    x, y, x_adv = noisy_batch()
     model = toys.tiny_net(K).train()
     twin = copy.deepcopy(model)
     with inputs(model) as seen:
-        step(name, model, x, y, Given(x_adv), **given)
+        step(name, model, x, y, PreparedContext(x_adv), **given)
     expected = [x if which == "clean" else x_adv for which in order]
     assert [torch.equal(found, wanted) for found, wanted in zip(seen, expected, strict=True)] == [True] * len(order)
     for images in expected:
@@ -242,23 +228,25 @@ def test_batch_norm_sees_clean_and_adversarial_images_in_the_order_of_the_refere
 
 
 def test_pairing_sends_gradient_through_both_branches():
-    x, y, x_adv = batch()
+    x, y, x_adv = noisy_batch()
     x, x_adv = x.requires_grad_(True), x_adv.requires_grad_(True)
-    loss = step("alp", toys.tiny_net(K), x, y, Given(x_adv), weight=1000.0, ce="adv")  # eval: rows are independent
+    loss = step(
+        "alp", toys.tiny_net(K), x, y, PreparedContext(x_adv), weight=1000.0, ce="adv"
+    )  # eval: rows are independent
     for_clean, for_adversarial = torch.autograd.grad(loss, [x, x_adv])
     assert (for_clean.flatten(1).abs().sum(dim=1) > 0).all()
     assert (for_adversarial.flatten(1).abs().sum(dim=1) > 0).all()
 
 
 def test_alp_puts_the_union_of_clean_and_adversarial_through_batch_norm_at_once():
-    x, y, x_adv = batch()
+    x, y, x_adv = noisy_batch()
     model = toys.tiny_net(K).train()
     conv, norm = model.layer1[0], model.layer1[1]
     with torch.no_grad():
         union = conv(torch.cat([x, x_adv])).transpose(0, 1).flatten(1)
     expected_mean = 0.9 * norm.running_mean + 0.1 * union.mean(dim=1)
     expected_var = 0.9 * norm.running_var + 0.1 * union.var(dim=1, unbiased=True)
-    step("alp", model, x, y, Given(x_adv))
+    step("alp", model, x, y, PreparedContext(x_adv))
     assert int(norm.num_batches_tracked) == 1
     assert torch.allclose(norm.running_mean, expected_mean, atol=1e-6)
     assert torch.allclose(norm.running_var, expected_var, atol=1e-6)
@@ -280,7 +268,7 @@ class Table(nn.Module):
 def of_tables(name, clean, adversarial, y, **given):
     model = Table(clean, adversarial)
     x = torch.zeros(len(y), 1, 1, 1, dtype=torch.float64)
-    loss = step(name, model, x, torch.tensor(y), Given(torch.ones_like(x)), **given)
+    loss = step(name, model, x, torch.tensor(y), PreparedContext(torch.ones_like(x)), **given)
     loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
     return loss.item()
@@ -344,7 +332,7 @@ STARTS = ("uniform", "normal", "none")
 
 @pytest.mark.parametrize("start", STARTS)
 def test_the_inner_attack_leaves_the_network_as_it_was(start):
-    x, y, _ = batch()
+    x, y, _ = noisy_batch()
     model = toys.tiny_net(K).train()
     model.layer2.eval()  # a frozen part must stay as it is, too
     model.layer1[0].weight.requires_grad_(False)
@@ -352,7 +340,7 @@ def test_the_inner_attack_leaves_the_network_as_it_was(start):
     needed = [p.requires_grad for p in model.parameters()]
     weights, stats = copy.deepcopy(model.state_dict()), buffers(model)
     with forwards(model) as seen:
-        context(InnerAttack(steps=3, start=start)).perturb(model, x, y)
+        context_with(InnerAttack(steps=3, start=start)).perturb(model, x, y)
     assert seen == [(N, False)] * 3
     assert same(stats, buffers(model))
     assert same(weights, model.state_dict())
@@ -362,11 +350,11 @@ def test_the_inner_attack_leaves_the_network_as_it_was(start):
 
 
 def test_the_inner_attack_in_train_mode_moves_the_running_statistics():
-    x, y, _ = batch()
+    x, y, _ = noisy_batch()
     model = toys.tiny_net(K).train()
     stats = buffers(model)
     with forwards(model) as seen:
-        context(InnerAttack(steps=3, mode="train")).perturb(model, x, y)
+        context_with(InnerAttack(steps=3, mode="train")).perturb(model, x, y)
     assert seen == [(N, True)] * 3
     assert int(model.layer1[1].num_batches_tracked) == 3
     assert not torch.equal(stats["layer1.1.running_mean"], model.layer1[1].running_mean)
@@ -396,10 +384,10 @@ EVAL, TRAIN, UNION = (N, False), (N, True), (2 * N, True)
 )
 def test_a_step_attacks_in_its_mode_and_leaves_no_gradient(name, given, mode, expected):
     """Three inner steps or one, then the passes of the loss; batch norm moves in train mode only."""
-    x, y, _ = batch()
+    x, y, _ = noisy_batch()
     model = toys.tiny_net(K).train()
     with forwards(model) as seen:
-        step(name, model, x, y, context(InnerAttack(steps=3, mode=mode)), **given)
+        step(name, model, x, y, context_with(InnerAttack(steps=3, mode=mode)), **given)
     assert seen == expected
     assert all(p.grad is None for p in model.parameters())
     assert int(model.layer1[1].num_batches_tracked) == sum(training for _, training in expected)
@@ -422,12 +410,12 @@ def test_a_step_attacks_in_its_mode_and_leaves_no_gradient(name, given, mode, ex
 )
 @pytest.mark.parametrize("of_recipe", STARTS)
 def test_a_step_starts_its_attack_where_its_paper_does_whatever_the_recipe_says(name, given, start, of_recipe):
-    x, y, _ = batch()
+    x, y, _ = noisy_batch()
     x = 0.2 + 0.6 * x  # off the ends of the range, where a uniform start would be clipped
     model = toys.tiny_net(K).train()
     with inputs(model) as seen:
         torch.manual_seed(9)
-        step(name, model, x, y, context(InnerAttack(steps=2, start=of_recipe)), **given)
+        step(name, model, x, y, context_with(InnerAttack(steps=2, start=of_recipe)), **given)
     first = seen[1] if name == "trades" and given.get("inner") is None else seen[0]  # a divergence needs a target first
     offset = (first - x).double()
     if start == "none":
@@ -454,14 +442,14 @@ def handed_over(name, model, x, y, ctx, **given) -> torch.Tensor:
 )
 @pytest.mark.parametrize("inner", [InnerAttack(steps=7), InnerAttack(steps=1, start="normal", mode="train")])
 def test_fgsm_takes_one_step_of_eps_from_the_image_itself_whatever_the_recipe_says(name, given, inner):
-    x, y, _ = batch()
+    x, y, _ = noisy_batch()
     x[:, :, 0], x[:, :, 7] = 0.0, 1.0
     model = toys.tiny_net(K).train()
     point = x.clone().requires_grad_(True)
     loss = sum(cross_entropies(copy.deepcopy(model).eval()(point), y))
     (gradient,) = torch.autograd.grad(loss, point)
     expected = torch.clamp(x + EPS * gradient.sign(), 0, 1)
-    found = handed_over(name, model, x, y, context(inner), **given)
+    found = handed_over(name, model, x, y, context_with(inner), **given)
     clear = gradient.abs() > 1e-6  # where rounding cannot turn the sign
     assert clear.double().mean() > 0.9
     assert torch.allclose(found[clear], expected[clear], atol=1e-6)
@@ -470,7 +458,7 @@ def test_fgsm_takes_one_step_of_eps_from_the_image_itself_whatever_the_recipe_sa
 
 @pytest.mark.parametrize("alpha", [0.5, 1.25, 3.0])
 def test_fast_at_takes_one_step_of_alpha_eps_against_the_network_in_train_mode(alpha):
-    x, y, _ = batch()
+    x, y, _ = noisy_batch()
     x[:, :, 0], x[:, :, 7] = 0.0, 1.0
     model = toys.tiny_net(K).train()
     twin = copy.deepcopy(model)
@@ -481,7 +469,7 @@ def test_fast_at_takes_one_step_of_alpha_eps_against_the_network_in_train_mode(a
     moved = start + alpha * EPS * gradient.sign()
     expected = torch.clamp(torch.minimum(torch.maximum(moved, x - EPS), x + EPS), 0, 1)
     torch.manual_seed(2)
-    found = handed_over("fast_at", model, x, y, context(InnerAttack(steps=7)), alpha=alpha)
+    found = handed_over("fast_at", model, x, y, context_with(InnerAttack(steps=7)), alpha=alpha)
     clear = gradient.abs() > 1e-6
     assert clear.double().mean() > 0.9
     assert torch.allclose(found[clear], expected[clear], atol=1e-6)
@@ -489,7 +477,7 @@ def test_fast_at_takes_one_step_of_alpha_eps_against_the_network_in_train_mode(a
 
 
 def test_the_images_of_trades_climb_the_divergence_from_the_clean_prediction():
-    x, y, _ = batch()
+    x, y, _ = noisy_batch()
     x = x.double()
     model = toys.tiny_net(K).double().train()
     twin = copy.deepcopy(model).eval()
@@ -503,20 +491,20 @@ def test_the_images_of_trades_climb_the_divergence_from_the_clean_prediction():
         moved = point + 0.04 * gradient.sign()
         point = torch.clamp(torch.minimum(torch.maximum(moved, x - EPS), x + EPS), 0, 1)
     torch.manual_seed(6)
-    found = handed_over("trades", model, x, y, context(InnerAttack(steps=4)))
+    found = handed_over("trades", model, x, y, context_with(InnerAttack(steps=4)))
     assert torch.allclose(found, point, atol=1e-12)
     torch.manual_seed(6)
-    assert not torch.allclose(handed_over("trades", model, x, y, context(InnerAttack(steps=4)), inner="ce"), point)
+    assert not torch.allclose(handed_over("trades", model, x, y, context_with(InnerAttack(steps=4)), inner="ce"), point)
 
 
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_perturbed_images_are_detached_inside_the_ball_and_inside_the_range(start, mode):
-    x, y, _ = batch()
+    x, y, _ = noisy_batch()
     x[:, :, 0], x[:, :, 7] = 0.0, 1.0  # pixels at both ends, where the range bites
     before = x.clone()
     torch.manual_seed(0)
-    x_adv = context(InnerAttack(steps=5, start=start, mode=mode)).perturb(toys.tiny_net(K).train(), x, y)
+    x_adv = context_with(InnerAttack(steps=5, start=start, mode=mode)).perturb(toys.tiny_net(K).train(), x, y)
     assert not x_adv.requires_grad
     assert x_adv.grad_fn is None
     assert (x_adv.double() - x.double()).abs().max() <= EPS + 1e-7
@@ -530,7 +518,7 @@ def test_perturbed_images_are_detached_inside_the_ball_and_inside_the_range(star
 def test_the_inner_attack_is_foolbox_pgd_from_the_same_start(foolbox):
     import eagerpy
 
-    x, y, _ = batch()
+    x, y, _ = noisy_batch()
     model = toys.tiny_net(K)
     torch.manual_seed(4)
     start = x + EPS * (2 * torch.rand_like(x) - 1)
@@ -543,13 +531,13 @@ def test_the_inner_attack_is_foolbox_pgd_from_the_same_start(foolbox):
     attack = Attack(abs_stepsize=0.04, steps=7, random_start=True)
     theirs = attack.run(bounded, x, foolbox.criteria.Misclassification(y), epsilon=EPS)
     torch.manual_seed(4)
-    assert torch.equal(context(InnerAttack(steps=7)).perturb(model.train(), x, y), theirs)
+    assert torch.equal(context_with(InnerAttack(steps=7)).perturb(model.train(), x, y), theirs)
 
 
 @pytest.mark.parametrize(("steps", "start", "full"), [(5, "uniform", EPS), (1, "none", 0.04)])
 def test_the_ramp_grows_budget_and_step_from_nothing(steps, start, full):
-    x, y, _ = batch()
-    ctx, model = context(InnerAttack(steps=steps, start=start, ramp_epochs=4)), toys.tiny_net(K)
+    x, y, _ = noisy_batch()
+    ctx, model = context_with(InnerAttack(steps=steps, start=start, ramp_epochs=4)), toys.tiny_net(K)
     reached = []
     for progress in (0.0, 1.0, 2.0, 4.0, 9.0):
         ctx.progress = progress

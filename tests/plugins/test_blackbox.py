@@ -10,46 +10,29 @@ from torch import nn
 
 from harness.api import UsageError
 from harness.conformance import toys
-from harness.evaluation.context import AttackContext
-from harness.evaluation.evaluate import evaluate
-from harness.evaluation.judge import Judge
-from harness.evaluation.measurement import Measurement
 from harness.evaluation.oracle import AccessDenied, Oracle
 from harness.ops import margin
-from harness.registry import norms
-from harness.types import Cell, Subject, ThreatModel
+from harness.types import ThreatModel
 from harness_blackbox import harness_attacks
 from harness_blackbox.spsa import BITS, estimate, rademacher
+from support.attacks import context_on, resolved
+from support.measure import LINF, measured
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-LINF = next(kind for kind in norms.harness_threat_models() if kind.name == "linf")
-NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
 NEVER = Fraction(1, 10**9)
 """A budget that no search reaches, so that it spends every query."""
 
 
-def context(oracle, x, examples=None, seed=0):
-    rows = range(len(x)) if examples is None else examples
-    return AttackContext(oracle, x, seed=seed, data_sha256=toys.TOY_SHA256, examples=rows)
-
-
 def run(name, model, x, y, *, eps, examples=None, seed=0, **params):
     attack = ATTACKS[name]
-    oracle = Oracle(model, attack.access)
-    ctx = context(oracle, x, examples, seed)
+    oracle, ctx = context_on(model, x, access=attack.access, seed=seed, sha256=toys.TOY_SHA256, examples=examples)
     threat = ThreatModel(kind="linf", eps=Fraction(eps))
     return attack.run(oracle, x, y, threat, ctx=ctx, **{**attack.params, **params}), oracle
 
 
-def measured(name, model, x, y, *, eps, batch=250, classes=2, **params):
-    attack = ATTACKS[name]
-    cell = Cell(
-        subject=NOBODY, attack=name, params={**attack.params, **params},
-        threat=ThreatModel(kind="linf", eps=Fraction(eps)),
-    )  # fmt: skip
-    judge = Judge(model, classes, tuple(x.shape[1:]))
-    found = evaluate(judge, toys.shard(x, y), attack, [cell], LINF, batch).results[0]
-    assert isinstance(found, Measurement), found
+def measure(name, model, x, y, *, eps, batch=250, **params):
+    attack, threat = ATTACKS[name], ThreatModel(kind="linf", eps=Fraction(eps))
+    found = measured(attack, model, x, y, threat, resolved(attack, params), batch=batch, sha256=toys.TOY_SHA256)
     assert found.flags == {}
     return found
 
@@ -176,10 +159,10 @@ def test_rays_comes_down_to_the_exact_radius_of_a_linear_model_and_never_below()
 
 def test_rays_wins_outside_the_radius_and_never_inside():
     model, x, y, radius = toys.linear_problem("linf")
-    inside = measured("rays", model, x, y, eps=radius * Fraction(999, 1000), queries=3000)
+    inside = measure("rays", model, x, y, eps=radius * Fraction(999, 1000), queries=3000)
     assert inside.any.count("1") == 0
     assert inside.forwards == 3000 * len(x)
-    outside = measured("rays", model, x, y, eps=radius * Fraction(11, 10), queries=3000)
+    outside = measure("rays", model, x, y, eps=radius * Fraction(11, 10), queries=3000)
     assert outside.any == outside.last == "1" * len(x)
     assert outside.forwards < 3000 * len(x) / 2
     assert sum(outside.details["queries"]) == outside.forwards
@@ -208,7 +191,7 @@ def test_rays_asks_for_decisions_only():
 
 def test_more_queries_never_lose_an_image():
     model, x, y = wavy_problem(n=40)
-    found = [measured("rays", model, x, y, eps="1/8", classes=3, queries=queries).any for queries in (20, 100, 600)]
+    found = [measure("rays", model, x, y, eps="1/8", queries=queries).any for queries in (20, 100, 600)]
     for fewer, more in zip(found, found[1:]):  # noqa: B905, RUF007
         assert all(b >= a for a, b in zip(fewer, more, strict=True))
     assert found[0] != found[1] != found[2]
@@ -218,8 +201,8 @@ def test_more_queries_never_lose_an_image():
 def test_a_shard_in_batches_is_the_shard_at_once(name):
     model, x, y = wavy_problem(n=24)
     few = {"queries": 300} if name == "rays" else {"steps": 8, "samples": 20}
-    whole = measured(name, model, x, y, eps="1/20", classes=3, **few)
-    assert measured(name, model, x, y, eps="1/20", classes=3, batch=5, **few) == whole
+    whole = measure(name, model, x, y, eps="1/20", **few)
+    assert measure(name, model, x, y, eps="1/20", batch=5, **few) == whole
     assert {"0", "1"} == set(whole.any)
 
 
@@ -242,7 +225,7 @@ def test_a_search_on_black_images_with_two_classes_stays_inside(name):
 
 def draws(n, blocks, shape=toys.SHAPE, step=1):
     x = torch.zeros(n, *shape)
-    ctx = context(Oracle(toys.tiny_net(), "score"), x)
+    _, ctx = context_on(toys.tiny_net(), x, access="score", sha256=toys.TOY_SHA256)
     return [ctx.noise(f"step:{step}:{block}") for block in range(blocks)]
 
 
@@ -315,8 +298,7 @@ def test_the_iterates_are_those_of_adam_on_the_estimates():
         shown.append(images.clone())
         return model(images)
 
-    oracle = Oracle(model, "score")
-    ctx = context(oracle, x)
+    _, ctx = context_on(model, x, access="score", sha256=toys.TOY_SHA256)
     params = {**ATTACKS["spsa"].params, "steps": steps, "samples": samples}
     ATTACKS["spsa"].run(watched, x, y, ThreatModel(kind="linf", eps=eps), ctx=ctx, **params)
     iterates = [images for images in shown if len(images) == 4]
@@ -349,7 +331,8 @@ def test_how_many_images_are_asked_at_once_changes_nothing(chunk):
     assert some.details["queries"].tolist() == whole.details["queries"].tolist()
     assert other.forwards == oracle.forwards
     largest = []
-    attack, ctx = ATTACKS["spsa"], context(oracle, x)
+    attack = ATTACKS["spsa"]
+    _, ctx = context_on(model, x, access="score", sha256=toys.TOY_SHA256)
     threat = ThreatModel(kind="linf", eps=Fraction(1, 8))
     attack.run(
         lambda a: largest.append(len(a)) or model(a), x, y, threat, ctx=ctx, **{**attack.params, **few, "chunk": chunk}
@@ -360,7 +343,7 @@ def test_how_many_images_are_asked_at_once_changes_nothing(chunk):
 def test_spsa_spends_what_it_says_and_stops_where_it_succeeds():
     model, x, y = wavy_problem(n=40)
     steps, samples = 10, 20
-    judged = measured("spsa", model, x, y, eps="1/8", classes=3, steps=steps, samples=samples)
+    judged = measure("spsa", model, x, y, eps="1/8", steps=steps, samples=samples)
     spent = judged.details["queries"]
     assert judged.forwards == sum(spent)
     assert judged.backwards == 0
@@ -380,8 +363,8 @@ def test_spsa_spends_what_it_says_and_stops_where_it_succeeds():
 def test_spsa_wins_outside_the_radius_of_a_linear_model_and_never_inside():
     model, x, y, radius = toys.linear_problem("linf")
     few = {"steps": 30, "samples": 128}
-    assert measured("spsa", model, x, y, eps=radius * Fraction(999, 1000), **few).any.count("1") == 0
-    assert measured("spsa", model, x, y, eps=radius * Fraction(12, 10), **few).any == "1" * len(x)
+    assert measure("spsa", model, x, y, eps=radius * Fraction(999, 1000), **few).any.count("1") == 0
+    assert measure("spsa", model, x, y, eps=radius * Fraction(12, 10), **few).any == "1" * len(x)
 
 
 def test_spsa_asks_without_gradients():

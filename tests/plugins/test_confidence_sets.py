@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from harness.api import Analysis
 from harness.conformance import toys
 from harness.data.dataset import LoadedPart, split_sha256
-from harness.models.analysis import AnalysisContext, measure
 from harness.registry.discovery import discover
 from harness.types import Split
+from support.analyses import analysis_context, quantities
+from support.peers import PlannedAttack
 
 GROUPS = ("consistent", "inconsistent", "wrong_when_clean")
 
@@ -29,12 +29,13 @@ class Lookup(nn.Module):
 
 
 class Peers:
-    """Hands out one attack, and notes how it was asked for."""
+    """Hands out one attack under the dataset's budget, and notes how it was asked for."""
 
     def __init__(self, craft):
-        self.craft, self.asked = craft, []
+        self.craft, self.asked = PlannedAttack(craft), []
 
-    def attack(self, name):
+    def attack(self, name, threat=None):
+        assert threat is None
         self.asked.append(name)
         return self.craft
 
@@ -43,21 +44,17 @@ def brighter(by):
     return lambda model, x, y, examples: x + by / 255
 
 
-def context(logits, labels, by, craft=None):
+def context_of_tables(logits, labels, by, craft=None):
     """Clean rows first, then, `by` further on, what the attack turns each into."""
     n = len(labels)
     pixels = np.broadcast_to(np.arange(n, dtype=np.uint8)[:, None, None, None], (n, 1, 2, 2)).copy()
     split = Split(pixels=pixels, labels=np.array(labels))
     model = Lookup(logits)
-    return AnalysisContext(
-        model=model, network=model, stand_ins={}, defense_params={}, test=LoadedPart(split, split_sha256(split)),
-        examples=np.arange(n), device=torch.device("cpu"), peers=Peers(craft or brighter(by)),
-    )  # fmt: skip
+    return analysis_context(model, LoadedPart(split, split_sha256(split)), peers=Peers(craft or brighter(by)))
 
 
-def measured(ctx, attack="pgd-10"):
-    analysis = discover().get(Analysis, "confidence_sets").spec
-    return measure(analysis, ctx, {"attack": attack}, 0)["quantities"]
+def measured_sets(ctx, attack="pgd-10"):
+    return quantities("confidence_sets", ctx, attack=attack)
 
 
 def softmax(row):
@@ -73,8 +70,8 @@ MEMBERS = {"consistent": [0, 2], "inconsistent": [1], "wrong_when_clean": [3]}
 
 
 def test_each_group_by_hand():
-    ctx = context(CLEAN + ATTACKED, LABELS, 4)
-    found = measured(ctx, "pgd-40")
+    ctx = context_of_tables(CLEAN + ATTACKED, LABELS, 4)
+    found = measured_sets(ctx, "pgd-40")
     assert ctx.peers.asked == ["pgd-40"]
     for group, rows in MEMBERS.items():
         clean = [softmax(CLEAN[i])[LABELS[i]] for i in rows]
@@ -101,7 +98,7 @@ def test_each_group_by_hand():
 
 
 def test_an_empty_group_has_a_size_and_no_numbers():
-    found = measured(context(CLEAN[:1] + ATTACKED[:1], LABELS[:1], 1))
+    found = measured_sets(context_of_tables(CLEAN[:1] + ATTACKED[:1], LABELS[:1], 1))
     assert found["inconsistent_images"] == {"value": 0.0, "n": 1, "unit": "images"}
     empty = {name: q for name, q in found.items() if name.startswith("inconsistent_") and q["n"] == 0}
     assert len(empty) == 8
@@ -109,7 +106,7 @@ def test_an_empty_group_has_a_size_and_no_numbers():
 
 
 def test_a_confidence_of_one_is_a_number():
-    found = measured(context([[1e4, 0.0], [1e4, 0.0]], [0], 1))
+    found = measured_sets(context_of_tables([[1e4, 0.0], [1e4, 0.0]], [0], 1))
     assert found["consistent_alp_share"]["value"] is None, "nothing divided by nothing"
     assert found["consistent_clean_confidence"]["value"] == 100
 
@@ -120,7 +117,7 @@ def test_groups_cover_every_image_and_pieces_change_nothing():
     n = 120
     logits = stream.normal(size=(2 * n, 5)).astype(np.float32)
     labels = stream.integers(0, 5, n)
-    found = measured(context(logits, labels, n))
+    found = measured_sets(context_of_tables(logits, labels, n))
     right, still = logits[:n].argmax(1) == labels, logits[n:].argmax(1) == labels
     counts = [int(m.sum()) for m in (right & still, right & ~still, ~right)]
     assert [found[f"{group}_images"]["value"] for group in GROUPS] == counts
@@ -137,9 +134,9 @@ def test_examples_reach_the_attack_in_order_and_all_of_them():
         return x
 
     n = 200
-    ctx = context([[1.0, 0.0]] * n, [0] * n, 0, noted)
+    ctx = context_of_tables([[1.0, 0.0]] * n, [0] * n, 0, noted)
     ctx.examples = np.concatenate([np.arange(n)[::-1], np.arange(n)])
-    assert measured(ctx)["consistent_images"] == {"value": 400.0, "n": 400, "unit": "images"}
+    assert measured_sets(ctx)["consistent_images"] == {"value": 400.0, "n": 400, "unit": "images"}
     assert seen == ctx.examples.tolist()
 
 
@@ -154,18 +151,15 @@ def test_an_installed_attack_finds_what_it_breaks_itself():
     y = model(x).argmax(dim=1).detach()
     split = Split(pixels=test.split.pixels, labels=y.numpy())
     peers = Installed(
-        registry=discover(), dataset=DATASET, data_sha256="0" * 64, seed=0, uses=None, network_of=lambda name: model,
-        train=toys.toy_part,
+        registry=discover(), dataset=DATASET, data_sha256="0" * 64, seed=0, uses=None,
+        network_of=lambda name, eps: model, train=toys.toy_part,
     )  # fmt: skip
     model.requires_grad_(False)
-    ctx = AnalysisContext(
-        model=model, network=model, stand_ins={}, defense_params={}, test=LoadedPart(split, split_sha256(split)),
-        examples=np.arange(64), device=torch.device("cpu"), peers=peers,
-    )  # fmt: skip
+    ctx = analysis_context(model, LoadedPart(split, split_sha256(split)), peers=peers)
     point = x.clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(model(point), y, reduction="sum"), point)
     left = int((model((x + 0.05 * gradient.sign()).clamp(0, 1)).argmax(dim=1) == y).sum())
-    found = measured(ctx, "fgsm")
+    found = measured_sets(ctx, "fgsm")
     assert 0 < left < 64
     assert found["consistent_images"]["value"] == left
     assert found["inconsistent_images"]["value"] == 64 - left

@@ -23,7 +23,7 @@ CONTRACTS = {
     Architecture: tuple(datasets.ARCHITECTURE_CONTRACTS),
     Analysis: tuple(analyses.ANALYSIS_CONTRACTS),
 }
-KINDS = [entry.spec for entry in REGISTRY.entries(ThreatKind)]
+THREAT_KINDS = [entry.spec for entry in REGISTRY.entries(ThreatKind)]
 
 
 def usable(kind):
@@ -96,7 +96,7 @@ def outcome(kind: type, name: str, contract: str, root: Path) -> CheckResult:
         Attack: attacks.CONTRACTS, Defense: defenses.CONTRACTS, Architecture: datasets.ARCHITECTURE_CONTRACTS,
         Analysis: analyses.ANALYSIS_CONTRACTS,
     }[kind]  # fmt: skip
-    held = Trial.of(spec, KINDS) if kind is Attack else spec
+    held = Trial.of(spec, THREAT_KINDS) if kind is Attack else spec
     (result,) = run_checks(held, {contract: every[contract]})
     return result
 

@@ -2,19 +2,17 @@
 
 from math import prod
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.api import Analysis, InnerAttack, Recipe
+from harness.api import InnerAttack
 from harness.conformance import toys
-from harness.models.analysis import AnalysisContext, measure
 from harness.networks import Classifier
-from harness.registry.discovery import discover
-from harness.training.context import TrainContext
 from harness_cost.flops import count
+from support.analyses import analysis_context, quantities
+from support.training import toy_recipe, training_context
 
 FIRST = 2 * (3 * 3 * 1) * 5 * (8 * 8)
 """Two for each multiply-add: 9 inputs, 5 outputs, 64 places."""
@@ -54,23 +52,16 @@ def frozen():
     return Net().eval().requires_grad_(False)
 
 
-def context(model=None, network=None, step=None, inner=1):
+def context_of_small_parts(model=None, network=None, step=None, inner=1):
     network = network or frozen()
     train, test = toys.toy_part(n=40), toys.toy_part(n=24, seed=5)
-    recipe = Recipe(name="toy", arch="toy", epochs=1, batch=32, lr=1e-3, inner=InnerAttack(steps=inner))
-    training = TrainContext(
-        recipe=recipe, seed=0, train=train, validation=train, eps=0.05, step=0.01, device=torch.device("cpu")
-    )
-    return AnalysisContext(
-        model=model or network, network=network, stand_ins={}, defense_params={}, test=test,
-        examples=np.arange(len(test)), device=torch.device("cpu"), peers=None, training=training if step else None,
-        step=step,
-    )  # fmt: skip
+    recipe = toy_recipe(inner=InnerAttack(steps=inner))
+    training = training_context(recipe, eps=0.05, step=0.01, train=train, validation=train)
+    return analysis_context(model or network, test, network=network, training=training if step else None, step=step)
 
 
-def measured(ctx, **params):
-    analysis = discover().get(Analysis, "cost").spec
-    found = measure(analysis, ctx, {"images": 16, **params}, 0)["quantities"]
+def values_and_counts(ctx, **params):
+    found = quantities("cost", ctx, **{"images": 16, **params})
     return {name: quantity["value"] for name, quantity in found.items()}, {n: q["n"] for n, q in found.items()}
 
 
@@ -112,7 +103,7 @@ def test_torch_is_as_it_was_after_counting():
 
 
 def test_parameters_and_a_plain_inference():
-    values, n = measured(context())
+    values, n = values_and_counts(context_of_small_parts())
     assert values["parameters"] == values["parameters_trained"] == sum(prod(p.shape) for p in Net().parameters())
     assert values["inference_flops"] == values["inference_flops_bare"] == FORWARD
     assert values["inference_multiplier"] == values["inference_multiplier_by_convention"] == 1
@@ -122,7 +113,7 @@ def test_parameters_and_a_plain_inference():
 
 def test_what_is_put_around_a_network_costs_what_it_does():
     network = frozen()
-    values, _ = measured(context(model=Purifier(network), network=network))
+    values, _ = values_and_counts(context_of_small_parts(model=Purifier(network), network=network))
     assert values["inference_flops"] == 4 * FORWARD
     assert values["inference_multiplier"] == 4
     assert values["inference_multiplier_by_convention"] == pytest.approx((5 * FORWARD - HEAD) / FORWARD)
@@ -136,21 +127,21 @@ def test_what_is_put_around_a_network_costs_what_it_does():
 ])  # fmt: skip
 def test_training_costs_its_inner_attack(step, inner, counted, convention):
     """By the convention PGD-10 costs eleven times what training without it does, as the cost table of TPAP prints."""
-    values, n = measured(context(step=step, inner=inner))
+    values, n = values_and_counts(context_of_small_parts(step=step, inner=inner))
     assert values["training_flops"] == counted
     assert values["training_flops_by_convention"] == convention
     assert n["training_flops"] == 16
 
 
 def test_flops_of_an_image_do_not_depend_on_how_many_are_counted():
-    few, many = (measured(context(step=adversarial), images=images)[0] for images in (1, 24))
+    few, many = (values_and_counts(context_of_small_parts(step=adversarial), images=images)[0] for images in (1, 24))
     assert few == many
 
 
 def test_the_network_is_neither_trained_nor_thawed():
-    ctx = context(step=adversarial)
+    ctx = context_of_small_parts(step=adversarial)
     before = {name: tensor.clone() for name, tensor in ctx.network.state_dict().items()}
-    measured(ctx)
+    values_and_counts(ctx)
     assert all(torch.equal(tensor, before[name]) for name, tensor in ctx.network.state_dict().items())
     assert not any(parameter.requires_grad for parameter in ctx.network.parameters())
     assert not ctx.network.training

@@ -15,10 +15,10 @@ from harness.reporter import Reporter
 from harness.training.checkpoints import Checkpoint
 from harness.training.trainer import Trainer
 from harness.types import Dataset, Defense
+from support.training import CPU
 
 REGISTRY = discovery.discover()
 DIGITS = REGISTRY.get(Dataset, "digits").spec
-CPU = torch.device("cpu")
 TRAINED = [entry.spec.name for entry in REGISTRY.entries(Defense) if entry.spec.step or entry.spec.train]
 
 

@@ -3,56 +3,41 @@
 import functools
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 
 import pytest
 import torch
 from torch import nn
 
-from harness.data.shard import Shard
-from harness.evaluation.call import run_attack
-from harness.evaluation.context import AttackContext
-from harness.evaluation.evaluate import evaluate
 from harness.evaluation.judge import Judge
 from harness.evaluation.measurement import Measurement
-from harness.evaluation.oracle import Oracle
 from harness.ops import margin
-from harness.registry import norms
-from harness.registry.names import default_value
-from harness.types import FROM_DATASET, Cell, Result, Subject, ThreatModel
+from harness.types import ThreatModel
 from harness_gradient import harness_attacks
+from support.attacks import (
+    Crafted,
+    Times,
+    context_on,
+    conv_net,
+    crafted,
+    images_at_the_border,
+    labels_of,
+    misclassified,
+    resolved,
+    unit_noise,
+)
+from support.measure import cell_of, evaluated, shard_of
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-LINF = next(kind for kind in norms.harness_threat_models() if kind.name == "linf")
-NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
-SHA = "ab" * 32
 SHAPE = (1, 8, 8)
 N = 16  # a power of two, so that the mean and the sum of the losses have gradients of the same bits, scaled
 EPS = Fraction(1, 4)  # a power of two, so that eps * (drawn / eps) gives back what a library drew, bit for bit
 STEP = Fraction(1, 16)
 
 
-class Times(nn.Module):
-    """A model with its logits multiplied and shifted."""
-
-    def __init__(self, model: nn.Module, factor: float = 1.0, shift: float = 0.0) -> None:
-        super().__init__()
-        self.model, self.factor, self.shift = model, factor, shift
-
-    def forward(self, x):
-        return self.factor * self.model(x) + self.shift
-
-
 @functools.cache
 def net(classes: int = 5, factor: float = 1.0, seed: int = 0) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        layers = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Flatten(), nn.Linear(8 * 4 * 4, classes),
-        )  # fmt: skip
-    return Times(layers, factor).eval().requires_grad_(False)
+    return Times(conv_net(SHAPE, classes, seed), factor).eval().requires_grad_(False)
 
 
 class Bands(nn.Module):
@@ -76,80 +61,34 @@ def bands(frequency: float = 8.0, height: float = 0.95) -> nn.Module:
 @functools.cache
 def images(model: nn.Module, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """Images that touch 0 and 1, labelled by the model, one in eight wrongly."""
-    stream = torch.Generator().manual_seed(seed)
-    x = (1.4 * torch.rand(N, *SHAPE, generator=stream) - 0.2).clamp(0, 1)
-    logits = model(x)
-    y = logits.argmax(dim=1)
-    y[::8] = (y[::8] + 1) % logits.shape[1]
-    return x, y
+    x = images_at_the_border(N, SHAPE, seed)
+    return x, labels_of(model, x)
 
 
-def unit_noise(seed: int, x: torch.Tensor) -> torch.Tensor:
-    return 2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) - 1
-
-
-class Injected(AttackContext):
-    """Gives the noise a test prepared, and remembers what was asked for."""
-
-    given: dict[str, torch.Tensor] | None = None
-
-    def noise(self, purpose, distribution="uniform"):
-        drawn = super().noise(purpose, distribution) if self.given is None else self.given[purpose]
-        self.asked = {**getattr(self, "asked", {}), purpose: drawn}
-        return drawn
-
-
-@dataclass(frozen=True)
-class Run:
-    result: Result
-    ctx: Injected
-    oracle: Oracle
-
-
-def run(
-    name, model, x, y, *, eps=EPS, step=STEP, noise=None, wanted=(), examples: Sequence[int] | None = None, **params
-) -> Run:
-    """Call an attack the way the harness does."""
-    oracle = Oracle(model, "gradient")
-    ctx = Injected(
-        oracle, x, seed=0, data_sha256=SHA, examples=range(len(x)) if examples is None else examples,
-        steps_wanted=wanted,
-    )  # fmt: skip
-    ctx.given = noise
-    returned, printed = run_attack(
-        ATTACKS[name], oracle, x, y, ThreatModel(kind="linf", eps=eps), ctx, resolved(name, step, params)
-    )
-    assert printed == ""
-    return Run(returned if isinstance(returned, Result) else Result(last=returned), ctx, oracle)
-
-
-def resolved(name, step, params):
-    defaults = {key: default_value(value) for key, value in ATTACKS[name].params.items()}
-    assert params.keys() <= defaults.keys()
-    return {key: step if value == FROM_DATASET else value for key, value in (defaults | params).items()}
+def run(name, model, x, y, *, eps=EPS, step=STEP, **params) -> Crafted:
+    """Call an attack the way the harness does, on given noise where `noise` is given; `wanted`: snapshots."""
+    given = {key: params.pop(key) for key in ("noise", "wanted", "examples") if key in params}
+    threat = ThreatModel(kind="linf", eps=eps)
+    return crafted(ATTACKS[name], model, x, y, threat, resolved(ATTACKS[name], params, step), **given)
 
 
 def measure(name, model, x, y, steps: Sequence[int] = (), *, eps=EPS, step=STEP, batch=N, **params):
     """Judge an attack through the harness, one measurement for each number of steps, from one run."""
     threat = ThreatModel(kind="linf", eps=eps)
-    values = resolved(name, step, params)
-    cells = [
-        Cell(subject=NOBODY, attack=name, params={**values, "steps": s} if s else values, threat=threat)
-        for s in steps or (0,)
-    ]
-    shard = Shard(start=0, stop=len(x), examples=tuple(range(len(x))), x=x, y=y, data_sha256=SHA)
+    values = resolved(ATTACKS[name], params, step)
+    cells = [cell_of(name, threat, {**values, "steps": s} if s else values) for s in steps or (0,)]
     judge = Judge(model, model(x[:1]).shape[1], x.shape[1:])
-    found = evaluate(judge, shard, ATTACKS[name], cells, LINF, batch).results
+    found = evaluated(judge, shard_of(x, y), ATTACKS[name], cells, batch=batch).results
     assert all(isinstance(one, Measurement) for one in found), found
     return found
 
 
-def flags(bits: str) -> list[bool]:
+def as_flags(bits: str) -> list[bool]:
     return [bit == "1" for bit in bits]
 
 
 def wrong(model, x, y) -> list[bool]:
-    return (model(x).argmax(dim=1) != y).tolist()
+    return misclassified(model, x, y).tolist()
 
 
 def foolbox_run(foolbox, attack, model, x, criterion, eps=EPS):
@@ -302,7 +241,7 @@ def test_iter_ll_is_scored_against_the_true_label(foolbox):
     targeted = (model(theirs).argmax(dim=1) == torch.tensor(targets)).tolist()
     assert untargeted != targeted  # or the test shows nothing
     (ours,) = measure("iter_ll10", model, x, y, (10,), eps=eps, step=step)
-    assert flags(ours.last) == untargeted
+    assert as_flags(ours.last) == untargeted
 
 
 def test_iter_ll_with_two_classes_aims_at_the_other_class(foolbox):
@@ -459,7 +398,7 @@ def test_whatever_last_breaks_any_breaks(name):
     x, y = images(model)
     length = min(20, ATTACKS[name].params["steps"])
     for judged in measure(name, model, x, y, (3, length), eps=Fraction(1, 16), step=Fraction(1, 20)):
-        assert all(a or not last for a, last in zip(flags(judged.any), flags(judged.last), strict=True))
+        assert all(a or not last for a, last in zip(as_flags(judged.any), as_flags(judged.last), strict=True))
 
 
 def test_restarts_are_the_foolbox_runs_from_their_starts(foolbox):
@@ -476,7 +415,7 @@ def test_restarts_are_the_foolbox_runs_from_their_starts(foolbox):
     for row in range(N):
         expected[row] = next((final[row] for final, broken in finals if broken[row]), finals[0][0][row])
     ours = run("cw_inf-10", model, x, y, steps=steps, restarts=3, eps=eps, step=step, noise=noise)
-    assert list(ours.ctx.asked) == ["start:0", "start:1", "start:2"]
+    assert list(ours.asked) == ["start:0", "start:1", "start:2"]
     assert torch.equal(ours.result.last, expected)
     assert not torch.equal(expected, finals[0][0])  # a later restart succeeds where the first did not
     passed = [point for iterates in points for point in iterates[:-1]]
@@ -491,7 +430,7 @@ def test_more_restarts_leave_fewer_standing_and_contain_the_first(family):
     found = [measure(f"{family}-10", model, x, y, (10,), restarts=r, **how)[0] for r in (1, 3, 6)]
     for fewer, more in itertools.pairwise(found):
         for bits in ("last", "any"):
-            pairs = zip(flags(getattr(fewer, bits)), flags(getattr(more, bits)), strict=True)
+            pairs = zip(as_flags(getattr(fewer, bits)), as_flags(getattr(more, bits)), strict=True)
             assert all(after or not before for before, after in pairs), bits
     assert found[0].any != found[-1].any or found[0].last != found[-1].last  # restarts matter here
     one, three = (run(f"{family}-10", model, x, y, restarts=r, **how) for r in (1, 3))
@@ -507,7 +446,7 @@ def test_pgd_and_cw_inf_share_their_start():
     x, y = images(model)
     starts = {}
     for name in ("pgd-10", "pgd-40", "cw_inf-10"):
-        asked = run(name, model, x, y).ctx.asked
+        asked = run(name, model, x, y).asked
         assert list(asked) == ["start:0"]
         starts[name] = asked["start:0"]
     assert torch.equal(starts["pgd-10"], starts["cw_inf-10"])
@@ -516,7 +455,7 @@ def test_pgd_and_cw_inf_share_their_start():
 
 def test_the_start_is_uniform_in_the_ball_and_differs_between_examples_and_restarts():
     x = torch.zeros(64, *SHAPE)
-    ctx = AttackContext(Oracle(net(), "gradient"), x, seed=0, data_sha256=SHA, examples=range(64))
+    _, ctx = context_on(net(), x)
     noise = ctx.noise("start:0")
     values = noise.flatten().double().sort().values
     uniform = torch.linspace(-1, 1, len(values), dtype=torch.float64)

@@ -4,7 +4,6 @@ import csv
 import functools
 import json
 import math
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,47 +14,40 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.api import UsageError
-from harness.evaluation.call import run_attack
-from harness.evaluation.context import AttackContext, Supplies
-from harness.evaluation.oracle import Oracle
+from harness.evaluation.context import AttackContext
 from harness.ops import norm
 from harness.planning.selection import groups
-from harness.registry import norms
 from harness.registry.names import resolve
-from harness.types import FROM_DATASET, Result, ThreatModel
+from harness.types import ThreatModel
 from harness_gradient import harness_attacks
 from harness_gradient.balls import offsets, project_l2, unit
 from harness_gradient.published import CIFAR_DEVIATIONS
 from harness_gradient.targets import aims, objective
 from harness_gradient.transfer import diversify, gaussian, kernel_size, smooth
+from support.attacks import (
+    Crafted,
+    Times,
+    context_on,
+    conv_net,
+    crafted,
+    images_at_the_border,
+    labels_of,
+    misclassified,
+    resolved,
+    unit_noise,
+)
+from support.measure import KINDS
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-KINDS = {kind.name: kind for kind in norms.harness_threat_models()}
 VARIANTS = ("pgd_l2", "pgd_t-40", "pgd_grid-40", "pgd_rescaled-40", "pgd_eot-40", "mi_fgsm", "dim", "ti_dim")
 PUBLISHED = ("fgsm_ss", "bim_ss", "fgsm_rs", "cw_inf_20_batchsum", "mi_fgsm_tpap")
-SHA = "ab" * 32
 N = 16  # a power of two, so that the mean and the sum of the losses have gradients of the same bits, scaled
 EPS, STEP = Fraction(1, 4), Fraction(1, 16)
 
 
 @functools.cache
 def net(channels: int = 1, size: int = 8, classes: int = 5, seed: int = 0) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        layers = nn.Sequential(
-            nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Flatten(), nn.Linear(8 * (size // 2) ** 2, classes),
-        )  # fmt: skip
-    return layers.eval().requires_grad_(False)
-
-
-class Scaled(nn.Module):
-    def __init__(self, model: nn.Module, factor: float) -> None:
-        super().__init__()
-        self.model, self.factor = model, factor
-
-    def forward(self, x):
-        return self.factor * self.model(x)
+    return conv_net((channels, size, size), classes, seed)
 
 
 class Bands(nn.Module):
@@ -111,11 +103,8 @@ class Silent(nn.Module):
 @functools.cache
 def images(model: nn.Module, shape: tuple[int, int, int] = (1, 8, 8)) -> tuple[torch.Tensor, torch.Tensor]:
     """Images that touch 0 and 1, labelled by the model, one in eight wrongly."""
-    x = (1.4 * torch.rand(N, *shape, generator=torch.Generator().manual_seed(1)) - 0.2).clamp(0, 1)
-    logits = model(x)
-    y = logits.argmax(dim=1)
-    y[::8] = (y[::8] + 1) % logits.shape[1]
-    return x, y
+    x = images_at_the_border(N, shape)
+    return x, labels_of(model, x)
 
 
 def inner(shape: tuple[int, int, int] = (1, 8, 8), n: int = N) -> torch.Tensor:
@@ -123,53 +112,22 @@ def inner(shape: tuple[int, int, int] = (1, 8, 8), n: int = N) -> torch.Tensor:
     return 0.4 + 0.2 * torch.rand(n, *shape, generator=torch.Generator().manual_seed(2))
 
 
-def unit_noise(seed: int, x: torch.Tensor) -> torch.Tensor:
-    return 2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) - 1
-
-
-class Injected(AttackContext):
-    """Gives the noise a test prepared."""
-
-    given: dict[str, torch.Tensor] | None = None
-
-    def noise(self, purpose, distribution="uniform"):
-        self.asked = [*getattr(self, "asked", []), purpose]
-        return super().noise(purpose, distribution) if self.given is None else self.given[purpose]
-
-
-@dataclass(frozen=True)
-class Run:
-    last: torch.Tensor
-    any: torch.Tensor | None
-    oracle: Oracle
-    asked: list[str]
-
-
-def run(name, model, x, y, *, eps=EPS, noise=None, examples=None, surrogate=None, **params) -> Run:
+def run(name, model, x, y, *, eps=EPS, **params) -> Crafted:
     """Call an attack the way the harness does, with a step of 1/16 where the dataset's is asked for."""
+    given = {key: params.pop(key) for key in ("noise", "examples", "surrogate") if key in params}
     attack = ATTACKS[name]
-    oracle = Oracle(model, attack.access)
-    ctx = Injected(
-        oracle, x, seed=0, data_sha256=SHA, examples=range(len(x)) if examples is None else examples,
-        supplies=Supplies(surrogate=surrogate),
-    )  # fmt: skip
-    ctx.given = noise
-    values = resolve("attack", name, attack.params, params)
-    values = {key: STEP if value == FROM_DATASET else value for key, value in values.items()}
+    values = resolved(attack, resolve("attack", name, attack.params, params), STEP)
     kind = attack.threats[0]
     threat = ThreatModel(kind=kind, eps=None if kind == "unbounded" else eps)
-    returned, printed = run_attack(attack, oracle, x, y, threat, ctx, values)
-    assert printed == ""
-    result = returned if isinstance(returned, Result) else Result(last=returned)
-    return Run(result.last, result.any, oracle, getattr(ctx, "asked", []))
+    return crafted(attack, model, x, y, threat, values, **given)
 
 
 def context(x: torch.Tensor) -> AttackContext:
-    return AttackContext(Oracle(net(), "gradient"), x, seed=0, data_sha256=SHA, examples=range(len(x)))
+    return context_on(net(), x)[1]
 
 
 def wrong(model, x, y) -> list[bool]:
-    return (model(x).argmax(dim=1) != y).tolist()
+    return misclassified(model, x, y).tolist()
 
 
 def foolbox_pgd(foolbox, model, x, y, steps, *, norm="linf", eps=EPS, step=STEP, start=None, targets=None, loss=None):
@@ -242,12 +200,12 @@ def test_suites():
     assert set(members("all")) == {"clean", "fgsm", "bim", "iter_ll10", *family, "mi_fgsm", "ti_dim"}
     assert set(members("transfer")) == {"dim", "ti_dim"}
     assert set(members("l2")) == {"pgd_l2"}
-    assert all(ATTACKS[name].passes <= 40 for name in members("fast"))
+    assert all(ATTACKS[name].cost <= 40 for name in members("fast"))
     assert not {group for name in PUBLISHED for group, _ in groups(ATTACKS[name])} & {"all", "linf", "fast"}
     assert all(ATTACKS[name].as_published == (name in PUBLISHED) for name in ATTACKS)
-    cheapest_first = sorted(ATTACKS.values(), key=lambda attack: attack.passes)
+    cheapest_first = sorted(ATTACKS.values(), key=lambda attack: attack.cost)
     assert [attack.name for attack in cheapest_first[:2]] == ["clean", "fgsm"]
-    assert all(attack.passes < 1000 for attack in ATTACKS.values())
+    assert all(attack.cost < 1000 for attack in ATTACKS.values())
 
 
 def test_suites_of_papers_have_the_printed_settings():
@@ -342,7 +300,7 @@ def test_transfer_attacks_see_the_surrogate_only(name):
     target, surrogate = net(seed=3), net()
     x, y = images(surrogate)
     crafted = run(name, target, x, y, surrogate=surrogate)
-    assert crafted.asked == [f"step:{done}" for done in range(10)]
+    assert list(crafted.asked) == [f"step:{done}" for done in range(10)]
     assert (crafted.oracle.forwards, crafted.oracle.backwards) == (0, 0)
     other = run(name, net(seed=4), x, y, surrogate=surrogate)
     assert torch.equal(crafted.last, other.last)
@@ -721,7 +679,7 @@ def test_numbers_below_one_are_refused(params):
 def test_rescaled_logits_get_gradients_where_cross_entropy_has_none():
     x, y = images(net())
     eps, step = Fraction(1, 10), Fraction(1, 40)
-    loud, noise = Scaled(net(), 1e4), {"start:0": unit_noise(4, x)}
+    loud, noise = Times(net(), 1e4), {"start:0": unit_noise(4, x)}
     start = (x + float(eps) * noise["start:0"]).clamp(0, 1)
     stalled = run("pgd-40", loud, x, y, eps=eps, step=step, noise=noise).last
     assert sum(torch.equal(a, b) for a, b in zip(stalled, start, strict=True)) >= N // 2
@@ -734,7 +692,7 @@ def test_rescaled_logits_get_gradients_where_cross_entropy_has_none():
 def test_rescaled_logits_do_not_see_a_factor(factor):
     x, y = images(net())
     plain = run("pgd_rescaled-40", net(), x, y).last
-    assert torch.equal(run("pgd_rescaled-40", Scaled(net(), factor), x, y).last, plain)
+    assert torch.equal(run("pgd_rescaled-40", Times(net(), factor), x, y).last, plain)
 
 
 def test_the_rescaled_objective_is_cross_entropy_of_the_quotient_without_a_gradient_through_the_divisor():

@@ -3,33 +3,33 @@
 import functools
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 
 import pytest
 import torch
 from torch import nn
 
-from harness.api import Result, ThreatModel, UsageError
-from harness.data.shard import Shard
-from harness.evaluation.call import run_attack
-from harness.evaluation.context import AttackContext
-from harness.evaluation.evaluate import evaluate
-from harness.evaluation.judge import Judge
+from harness.api import ThreatModel, UsageError
 from harness.evaluation.measurement import Measurement
-from harness.evaluation.oracle import Oracle
 from harness.planning.selection import select_attacks
-from harness.registry import discovery, norms
-from harness.registry.names import default_value
-from harness.types import Cell, Subject
+from harness.registry import discovery
 from harness_minimal import harness_attacks
 from harness_minimal.adam import Adam
 from harness_minimal.closest import beaten
+from support.attacks import (
+    Crafted,
+    Times,
+    conv_net,
+    crafted,
+    images_at_the_border,
+    labels_of,
+    misclassified,
+    mnist_images,
+    resolved,
+)
+from support.measure import measured
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-KINDS = {kind.name: kind for kind in norms.harness_threat_models()}
-NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
-SHA = "ab" * 32
 N = 16
 QUICK = {"searches": 5, "iterations": 100, "c0": 0.1, "lr": 0.05}
 BRIEF = {"searches": 3, "iterations": 20, "c0": 0.2, "lr": 0.05}
@@ -46,25 +46,9 @@ every_attack = pytest.mark.parametrize(
 
 @functools.cache
 def net(classes: int = 5, channels: int = 1) -> nn.Module:
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
-        layers = nn.Sequential(
-            nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Flatten(), nn.Linear(16 * 4 * 4, classes),
-        )  # fmt: skip
-        layers[-1].weight.mul_(60.0)  # margins of about one, as trained networks have them
-    return layers.eval().requires_grad_(False)
-
-
-class Times(nn.Module):
-    """A model with its logits multiplied and shifted."""
-
-    def __init__(self, model: nn.Module, factor: float = 1.0, shift: float = 0.0) -> None:
-        super().__init__()
-        self.model, self.factor, self.shift = model, factor, shift
-
-    def forward(self, x):
-        return self.factor * self.model(x) + self.shift
+    model = conv_net((channels, 8, 8), classes, width=16)
+    model[-1].weight.mul_(60.0)  # margins of about one, as trained networks have them
+    return model
 
 
 class Computed(nn.Module):
@@ -80,61 +64,33 @@ class Computed(nn.Module):
 
 def images(model: nn.Module, n: int = N, channels: int = 1, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """Images that touch 0 and 1, all classified correctly."""
-    stream = torch.Generator().manual_seed(seed)
-    x = (1.4 * torch.rand(n, channels, 8, 8, generator=stream) - 0.2).clamp(0, 1)
-    return x, model(x).argmax(dim=1)
+    x = images_at_the_border(n, (channels, 8, 8), seed)
+    return x, labels_of(model, x, wrong_every=None)
 
 
-@dataclass(frozen=True)
-class Run:
-    images: torch.Tensor
-    oracle: Oracle
-
-
-def run(name, model, x, y, kind="l2", examples=None, eps=Fraction(1, 2), **params) -> Run:
-    """Call an attack the way the harness does."""
-    oracle = Oracle(model, "gradient")
-    ctx = AttackContext(oracle, x, seed=0, data_sha256=SHA, examples=range(len(x)) if examples is None else examples)
-    returned, printed = run_attack(
-        ATTACKS[name], oracle, x, y, ThreatModel(kind=kind, eps=eps), ctx, resolved(name, params)
-    )
-    assert printed == ""
-    assert isinstance(returned, Result)
-    assert torch.equal(returned.last, returned.any)
-    assert returned.last.min() >= 0
-    assert returned.last.max() <= 1
-    return Run(returned.last, oracle)
-
-
-def resolved(name, params):
-    defaults = {key: default_value(value) for key, value in ATTACKS[name].params.items()}
-    assert params.keys() <= defaults.keys()
-    return defaults | params
+def run(name, model, x, y, kind="l2", examples=None, eps=Fraction(1, 2), **params) -> Crafted:
+    """Call an attack the way the harness does; what it returns is one set of images in the box."""
+    threat = ThreatModel(kind=kind, eps=eps)
+    found = crafted(ATTACKS[name], model, x, y, threat, resolved(ATTACKS[name], params), examples=examples)
+    assert torch.equal(found.last, found.any)
+    assert found.last.min() >= 0
+    assert found.last.max() <= 1
+    return found
 
 
 def measure(name, model, x, y, threat: str, batch=N, **params) -> Measurement:
     """Judge an attack through the harness."""
-    parsed = ThreatModel.parse(threat)
-    cell = Cell(subject=NOBODY, attack=name, params=resolved(name, params), threat=parsed)
-    shard = Shard(start=0, stop=len(x), examples=tuple(range(len(x))), x=x, y=y, data_sha256=SHA)
-    judge = Judge(model, model(x[:1]).shape[1], x.shape[1:])
-    (found,) = evaluate(judge, shard, ATTACKS[name], [cell], KINDS[parsed.kind], batch).results
-    assert isinstance(found, Measurement), found
-    return found
+    return measured(ATTACKS[name], model, x, y, ThreatModel.parse(threat), resolved(ATTACKS[name], params), batch=batch)
 
 
 def distance(found: torch.Tensor, x: torch.Tensor, kind: str = "l2") -> torch.Tensor:
     return (found.double() - x.double()).flatten(1).norm(p=2 if kind == "l2" else float("inf"), dim=1)
 
 
-def wrong(model, x, y) -> torch.Tensor:
-    return model(x).argmax(dim=1) != y
-
-
 # --- closed forms ----------------------------------------------------------------------------------------------------
 
 
-def linear(classes: int, kind: str, least: float, seed: int = 0):
+def linear_problem(classes: int, kind: str, least: float, seed: int = 0):
     """A linear model, images far from the box, and their exact radii, at least `least`: margin over dual norm."""
     stream = torch.Generator().manual_seed(seed)
     weight = torch.randn(classes, 64, generator=stream, dtype=torch.float64)
@@ -169,9 +125,9 @@ def linear(classes: int, kind: str, least: float, seed: int = 0):
     ],
 )
 def test_on_a_linear_model_it_finds_the_exact_radius(name, kind, classes, params, tolerance):
-    model, x, y, exact = linear(classes, kind, 0.1 if kind == "l2" else 0.02)
-    found = run(name, model, x, y, kind, **params).images
-    assert wrong(model, found, y).all()
+    model, x, y, exact = linear_problem(classes, kind, 0.1 if kind == "l2" else 0.02)
+    found = run(name, model, x, y, kind, **params).last
+    assert misclassified(model, found, y).all()
     assert ((found != 0) & (found != 1)).all()  # or the closed form does not hold
     ratio = distance(found, x, kind) / exact
     assert ratio.min() > 1 - 1e-3
@@ -179,9 +135,9 @@ def test_on_a_linear_model_it_finds_the_exact_radius(name, kind, classes, params
 
 
 def test_deepfool_stretches_the_whole_way_by_its_overshoot():
-    model, x, y, exact = linear(5, "l2", 0.1)
+    model, x, y, exact = linear_problem(5, "l2", 0.1)
     for overshoot in (0.02, 0.1):
-        ratio = distance(run("deepfool", model, x, y, overshoot=overshoot).images, x) / (exact + 1e-4)
+        ratio = distance(run("deepfool", model, x, y, overshoot=overshoot).last, x) / (exact + 1e-4)
         assert (ratio - (1 + overshoot)).abs().max() < 1e-3
 
 
@@ -199,8 +155,8 @@ def foolbox_run(attack, foolbox, model, x, y) -> torch.Tensor:
 
 def agree(ours, theirs, model, x, y, tolerance: float, kind: str = "l2") -> None:
     """Both break the same images, at medians that differ by no more than `tolerance` of it."""
-    assert torch.equal(wrong(model, ours, y), wrong(model, theirs, y))
-    broken = wrong(model, ours, y)
+    assert torch.equal(misclassified(model, ours, y), misclassified(model, theirs, y))
+    broken = misclassified(model, ours, y)
     assert broken.sum() > len(x) / 2
     medians = [distance(found, x, kind)[broken].median() for found in (ours, theirs)]
     assert abs(medians[0] / medians[1] - 1) <= tolerance, medians
@@ -216,9 +172,9 @@ def foolbox_deepfool(foolbox, kind: str, **params):
 def test_deepfool_takes_the_way_that_foolbox_takes(foolbox, kind, classes):
     model = net(classes)
     x, y = images(model)
-    ours = run("deepfool", model, x, y, kind).images
+    ours = run("deepfool", model, x, y, kind).last
     theirs = foolbox_run(foolbox_deepfool(foolbox, kind), foolbox, model, x, y)
-    assert wrong(model, theirs, y).all()
+    assert misclassified(model, theirs, y).all()
     assert (ours - theirs).abs().max() < 1e-4
 
 
@@ -227,8 +183,8 @@ def test_deepfool_considers_the_likeliest_classes_only(foolbox):
     x, y = images(model, 64)
     few, ten = (run("deepfool", model, x, y, candidates=count) for count in (2, 10))
     theirs = foolbox_run(foolbox_deepfool(foolbox, "l2", candidates=2), foolbox, model, x, y)
-    assert (few.images - theirs).abs().max() < 1e-4
-    assert not torch.allclose(few.images, ten.images)
+    assert (few.last - theirs).abs().max() < 1e-4
+    assert not torch.allclose(few.last, ten.last)
     assert few.oracle.forwards - 64 == 2 * few.oracle.backwards
     assert (ten.oracle.forwards - 64) * 9 == 2 * ten.oracle.backwards
 
@@ -236,7 +192,7 @@ def test_deepfool_considers_the_likeliest_classes_only(foolbox):
 def test_ddn_without_rounding_is_the_ddn_of_foolbox(foolbox):
     model = net()
     x, y = images(model)
-    ours = run("ddn_nq", model, x, y).images
+    ours = run("ddn_nq", model, x, y).last
     theirs = foolbox_run(foolbox.attacks.DDNAttack(steps=100), foolbox, model, x, y)
     agree(ours, theirs, model, x, y, 0.02)
 
@@ -244,7 +200,7 @@ def test_ddn_without_rounding_is_the_ddn_of_foolbox(foolbox):
 def test_cw_is_the_cw_of_foolbox(foolbox):
     model = net()
     x, y = images(model)
-    ours = run("cw_l2", model, x, y, **QUICK).images
+    ours = run("cw_l2", model, x, y, **QUICK).last
     attack = foolbox.attacks.L2CarliniWagnerAttack(
         binary_search_steps=5, steps=100, stepsize=0.05, initial_const=0.1, abort_early=False
     )
@@ -296,7 +252,7 @@ def test_it_returns_the_nearest_misclassified_point_of_all_that_it_asked_about(n
     for index in range(4):  # alone, so that every question is about this image
         x, y = (part[index : index + 1] for part in images(net()))
         asked.clear()
-        found = run(name, model, x, y, **params).images
+        found = run(name, model, x, y, **params).last
         points = torch.cat(asked)
         logits = net()(points)
         others = torch.cat([logits[:, : y.item()], logits[:, y.item() + 1 :]], dim=1).amax(dim=1)
@@ -313,7 +269,7 @@ def test_one_run_answers_for_every_radius():
     x, y = images(model)
     narrow, wide = (measure("ddn_nq", model, x, y, f"l2:{eps}") for eps in ("0.02", "10"))
     assert narrow.distances == wide.distances
-    found = run("ddn_nq", model, x, y).images
+    found = run("ddn_nq", model, x, y).last
     assert wide.distances == distance(found, x).tolist()
     assert wide.any == wide.last == "1" * N
     middle = sorted(wide.distances)[N // 2]
@@ -350,8 +306,8 @@ def test_what_it_found_stays_misclassified_where_rounding_differs(name, params):
         return logits if len(x) == N else net()(x) + 500.0
 
     x, y = images(net())
-    found = run(name, Computed(rounded), x, y, **params).images
-    alone = torch.cat([wrong(net(), found[i : i + 1], y[i : i + 1]) for i in range(N)])
+    found = run(name, Computed(rounded), x, y, **params).last
+    alone = torch.cat([misclassified(net(), found[i : i + 1], y[i : i + 1]) for i in range(N)])
     assert alone.all()
 
 
@@ -359,10 +315,10 @@ def test_what_it_found_stays_misclassified_where_rounding_differs(name, params):
 def test_what_moved_is_misclassified_at_any_batch_size(name, kind, params):
     model = net()
     x, y = images(model, 64)
-    found = run(name, model, x, y, kind, **params).images
+    found = run(name, model, x, y, kind, **params).last
     moved = (found != x).flatten(1).any(dim=1)
     for size in (1, 7, 64):
-        broken = torch.cat([wrong(model, found[i : i + size], y[i : i + size]) for i in range(0, 64, size)])
+        broken = torch.cat([misclassified(model, found[i : i + size], y[i : i + size]) for i in range(0, 64, size)])
         assert torch.equal(broken, moved), size
     assert moved.any() or ATTACKS[name].as_published
 
@@ -371,8 +327,8 @@ def test_what_moved_is_misclassified_at_any_batch_size(name, kind, params):
 def test_images_have_the_pixel_levels_they_should(name, levels):
     model = net()
     x, y = images(model)
-    found = run(name, model, x, y).images
-    pixels = found[wrong(model, found, y)]
+    found = run(name, model, x, y).last
+    pixels = found[misclassified(model, found, y)]
     grid = (torch.arange(levels or 256) / ((levels or 256) - 1)).unique()
     assert torch.isin(pixels, grid).all() == (levels > 0)
     if levels:  # the very image that was misclassified has them: rounding it again changes nothing
@@ -382,9 +338,9 @@ def test_images_have_the_pixel_levels_they_should(name, levels):
 def test_ddn_with_20_steps_stays_between_its_least_and_its_largest_norm():
     model = net()
     x, y = images(model)
-    found = run("ddn_tpap", model, x, y, levels=0).images
+    found = run("ddn_tpap", model, x, y, levels=0).last
     assert distance(found, x).min() > 0.95**20
-    assert distance(run("ddn_nq", model, x, y).images, x).min() < 0.95**20
+    assert distance(run("ddn_nq", model, x, y).last, x).min() < 0.95**20
 
 
 # --- failures, clean mistakes and odd images -------------------------------------------------------------------------
@@ -416,7 +372,7 @@ def nowhere(x):
 def test_a_failure_is_the_clean_image(name, kind, params, function):
     x, _ = images(net())
     y = torch.zeros(N, dtype=torch.int64)
-    assert torch.equal(run(name, Computed(function), x, y, kind, **params).images, x)
+    assert torch.equal(run(name, Computed(function), x, y, kind, **params).last, x)
 
 
 @every_attack
@@ -430,8 +386,8 @@ def test_failures_leave_the_others_alone(name, kind, params):
     x, y = images(net())
     x[::2, :, 0, 0] = 0.25
     y = half(x).argmax(dim=1)
-    found = run(name, Computed(half), x, y, kind, **params).images
-    alone = run(name, net(), x[1::2], y[1::2], kind, examples=range(1, N, 2), **params).images
+    found = run(name, Computed(half), x, y, kind, **params).last
+    alone = run(name, net(), x[1::2], y[1::2], kind, examples=range(1, N, 2), **params).last
     assert (found[1::2] - alone).abs().max() < 1e-4
 
 
@@ -440,13 +396,13 @@ def test_images_that_are_mistaken_anyway_come_back_for_one_forward_pass(name, ki
     model = net()
     x, y = images(model)
     mistaken = run(name, model, x, (y + 1) % 5, kind, **params)
-    assert torch.equal(mistaken.images, x)
+    assert torch.equal(mistaken.last, x)
     assert (mistaken.oracle.forwards, mistaken.oracle.backwards) == (N, 0)
     some = torch.arange(N) % 3 == 0
-    mixed = run(name, model, x, torch.where(some, (y + 1) % 5, y), kind, **params).images
+    mixed = run(name, model, x, torch.where(some, (y + 1) % 5, y), kind, **params).last
     assert torch.equal(mixed[some], x[some])
     alone = run(name, model, x[~some], y[~some], kind, examples=(~some).nonzero().squeeze(1).tolist(), **params)
-    assert torch.equal(mixed[~some], alone.images)
+    assert torch.equal(mixed[~some], alone.last)
 
 
 @every_attack
@@ -457,9 +413,9 @@ def test_odd_images(name, kind, params, case):
     if case in ("black", "white"):
         x = torch.full_like(x, float(case == "white"))
         y = model(x).argmax(dim=1)
-    found = run(name, model, x, y, kind, **params).images
+    found = run(name, model, x, y, kind, **params).last
     moved = (found != x).flatten(1).any(dim=1)
-    assert torch.equal(moved, wrong(model, found, y))
+    assert torch.equal(moved, misclassified(model, found, y))
     if not ATTACKS[name].as_published and case in ("two classes", "three channels"):
         assert moved.float().mean() > 0.9
 
@@ -478,8 +434,8 @@ def test_cw_moves_pixels_that_are_exactly_0_or_1():
         signs = 1 - 2 * x[: len(image)]
         return (signs * (image - x[: len(image)])).sum(dim=(1, 2, 3))
 
-    found = run("cw_l2", model, x, y, searches=1, iterations=200, c0=10.0, lr=0.05).images
-    assert wrong(model, found, y).all()
+    found = run("cw_l2", model, x, y, searches=1, iterations=200, c0=10.0, lr=0.05).last
+    assert misclassified(model, found, y).all()
     assert ((found - x).abs() > 1e-3).all()
 
 
@@ -491,9 +447,9 @@ def test_cw_moves_pixels_that_are_exactly_0_or_1():
 def test_a_constant_added_to_all_logits_changes_nothing(name, kind, params, shift):
     model = net()
     x, y = images(model)
-    plain = run(name, model, x, y, kind, **params).images
-    shifted = run(name, Times(model, shift=shift), x, y, kind, **params).images
-    assert torch.equal(wrong(model, plain, y), wrong(model, shifted, y))
+    plain = run(name, model, x, y, kind, **params).last
+    shifted = run(name, Times(model, shift=shift), x, y, kind, **params).last
+    assert torch.equal(misclassified(model, plain, y), misclassified(model, shifted, y))
     typical = distance(plain, x, kind).median().clamp_min(1e-3)
     assert ((distance(plain, x, kind) - distance(shifted, x, kind)).abs().median() / typical) < 0.01
 
@@ -506,8 +462,8 @@ def test_ddn_does_not_mind_a_saturated_softmax(name):
     certain = nn.functional.cross_entropy(steep(x), y, reduction="none")
     assert (certain == 0).sum() > N / 2  # no gradient is left
     gentle = Times(model, 300.0)
-    found, reference = (run(name, one, x, y).images for one in (steep, gentle))
-    assert wrong(model, found, y).all()
+    found, reference = (run(name, one, x, y).last for one in (steep, gentle))
+    assert misclassified(model, found, y).all()
     assert abs(distance(found, x).median() / distance(reference, x).median() - 1) < 0.03
 
 
@@ -516,14 +472,14 @@ def test_the_result_of_an_example_does_not_depend_on_the_images_beside_it(name, 
     model = net()
     x, y = images(model)
     order = torch.randperm(N, generator=torch.Generator().manual_seed(9))
-    straight = run(name, model, x, y, kind, **params).images
-    shuffled = run(name, model, x[order], y[order], kind, examples=order.tolist(), **params).images
+    straight = run(name, model, x, y, kind, **params).last
+    shuffled = run(name, model, x[order], y[order], kind, examples=order.tolist(), **params).last
     assert torch.equal(shuffled, straight[order])
     parts = [(range(i, i + 3), slice(i, i + 3)) for i in range(0, N, 3)]
     apart = torch.cat(
-        [run(name, model, x[s], y[s], kind, examples=list(e)[: len(x[s])], **params).images for e, s in parts]
+        [run(name, model, x[s], y[s], kind, examples=list(e)[: len(x[s])], **params).last for e, s in parts]
     )
-    assert torch.equal(wrong(model, apart, y), wrong(model, straight, y))
+    assert torch.equal(misclassified(model, apart, y), misclassified(model, straight, y))
     assert (apart - straight).abs().max() < (1e-4 if not ATTACKS[name].verdicts_only else 0.1)
 
 
@@ -535,7 +491,7 @@ def test_without_a_gradient_ddn_goes_in_random_directions_that_belong_to_the_exa
         return torch.stack([1 - far, far], dim=1) + 0 * x.flatten(1)[:, :2]
 
     x, y = torch.full((6, 1, 8, 8), 0.5), torch.tensor([0, 1, 0, 0, 1, 0])
-    found = run("ddn_nq", Computed(plateau), x, y, steps=30).images
+    found = run("ddn_nq", Computed(plateau), x, y, steps=30).last
     right = y == 0
     assert torch.equal(found[~right], x[~right])
     assert distance(found, x)[right].min() > 0.6
@@ -543,7 +499,7 @@ def test_without_a_gradient_ddn_goes_in_random_directions_that_belong_to_the_exa
     assert len({tuple(row.tolist()) for row in found[right].flatten(1)}) == 4
     for index in right.nonzero().squeeze(1).tolist():
         one = slice(index, index + 1)
-        alone = run("ddn_nq", Computed(plateau), x[one], y[one], steps=30, examples=[index]).images
+        alone = run("ddn_nq", Computed(plateau), x[one], y[one], steps=30, examples=[index]).last
         assert (alone - found[one]).abs().max() < 1e-5
 
 
@@ -557,7 +513,7 @@ def test_cw_gives_up_early_on_each_image_for_itself():
     settings["abort_early"] = True
     early = run("cw_l2", model, x, y, **settings)
     assert early.oracle.backwards < 0.9 * patient.oracle.backwards
-    assert distance(early.images, x).median() < 1.1 * distance(patient.images, x).median()
+    assert distance(early.last, x).median() < 1.1 * distance(patient.last, x).median()
     fours = slice(0, 4), slice(4, 8)
     costs = [run("cw_l2", model, x[four], y[four], **settings).oracle.backwards for four in fours]
     assert len(set(costs)) > 1
@@ -576,7 +532,7 @@ def test_cw_searches_for_the_least_weight_that_succeeds():
         return torch.stack([torch.full_like(score, 0.2), score], dim=1)
 
     settings = {"c0": 1e-3, "lr": 0.003, "iterations": 100}
-    found = run("cw_l2", Computed(plane), x, y, searches=7, **settings).images
+    found = run("cw_l2", Computed(plane), x, y, searches=7, **settings).last
     weights = [-pull for pull in pulls[::100]]
     assert weights == pytest.approx([0.001, 0.01, 0.1, 1.0, 0.55, 0.325, 0.4375], rel=1e-5)
     assert distance(found, x).item() == pytest.approx(0.2, rel=0.01)
@@ -589,7 +545,7 @@ def test_cw_searches_for_the_least_weight_that_succeeds():
 
 def test_deepfool_asks_for_no_more_than_it_needs():
     """One step is enough on a linear model: three forward passes, and one backward pass for each rival."""
-    model, x, y, _ = linear(5, "l2", 0.1)
+    model, x, y, _ = linear_problem(5, "l2", 0.1)
     once = run("deepfool", model, x, y)
     assert (once.oracle.forwards, once.oracle.backwards) == (3 * N, 4 * N)
 
@@ -601,7 +557,7 @@ def test_the_confidence_of_tpap_is_a_margin():
     model = Times(net(), 30.0)
     x, y = images(model)
     settings = {"iterations": 60, "lr": 0.05}
-    logits = model(run("cw_l2_advertorch10", model, x, y, **settings).images)
+    logits = model(run("cw_l2_advertorch10", model, x, y, **settings).last)
     rest = logits.scatter(1, y.unsqueeze(1), float("-inf")).amax(dim=1)
     lead = rest - logits.gather(1, y.unsqueeze(1)).squeeze(1)
     assert (lead > 0).sum() > N / 2
@@ -613,7 +569,7 @@ def test_the_confidence_of_tpap_is_a_margin():
 def test_simple_structure_is_adam_of_torch_on_the_lead_of_the_clean_runner_up(distance_weight):
     model = net()
     x, y = images(model, 6)
-    ours = run("cw_l2_adam100", model, x, y, distance_weight=distance_weight).images
+    ours = run("cw_l2_adam100", model, x, y, distance_weight=distance_weight).last
     for index in range(len(x)):
         image, label = x[index : index + 1], y[index].item()
         ranked = model(image)[0].argsort(descending=True).tolist()
@@ -630,9 +586,11 @@ def test_simple_structure_is_adam_of_torch_on_the_lead_of_the_clean_runner_up(di
             if loss.item() < best:
                 best, kept = loss.item(), point.detach().clone()
         kept = kept.clamp(0, 1)
-        expected = kept if wrong(model, kept, y[index]).item() else image
+        expected = kept if misclassified(model, kept, y[index]).item() else image
         assert (ours[index] - expected[0]).abs().max() < 2e-3, index
-    assert wrong(model, ours, y).any() == (distance_weight == 0)  # the paper's distance is what its script leaves out
+    assert misclassified(model, ours, y).any() == (
+        distance_weight == 0
+    )  # the paper's distance is what its script leaves out
 
 
 def test_groups():
@@ -674,10 +632,7 @@ def test_senseless_parameters_are_refused(name, params):
 
 @pytest.fixture(scope="module")
 def mnist(mnist_raw) -> tuple[torch.Tensor, torch.Tensor]:
-    pixels, labels = mnist_raw("t10k")
-    return torch.from_numpy(pixels[:24].copy()).float().div(255).unsqueeze(1), torch.from_numpy(
-        labels[:24].copy()
-    ).long()
+    return mnist_images(mnist_raw, 24)
 
 
 # Not l2 on the adversarially trained network: its 50 steps amplify rounding, and 3 % lie between any two programs.
@@ -685,7 +640,7 @@ def mnist(mnist_raw) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize(("kind", "trained"), [("l2", "cln"), ("linf", "cln"), ("linf", "adv")])
 def test_deepfool_on_mnist(foolbox, lenet, mnist, kind, trained):
     model, (x, y) = lenet(trained), mnist
-    ours = run("deepfool", model, x, y, kind).images
+    ours = run("deepfool", model, x, y, kind).last
     theirs = foolbox_run(foolbox_deepfool(foolbox, kind), foolbox, model, x, y)
     agree(ours, theirs, model, x, y, 0.03, kind)
 
@@ -694,8 +649,8 @@ def test_deepfool_on_mnist(foolbox, lenet, mnist, kind, trained):
 def test_ddn_on_mnist(foolbox, lenet, mnist):
     model, (x, y) = lenet("cln"), mnist
     theirs = foolbox_run(foolbox.attacks.DDNAttack(steps=100), foolbox, model, x, y)
-    agree(run("ddn_nq", model, x, y).images, theirs, model, x, y, 0.02)
-    agree(run("ddn", model, x, y).images, theirs, model, x, y, 0.03)
+    agree(run("ddn_nq", model, x, y).last, theirs, model, x, y, 0.02)
+    agree(run("ddn", model, x, y).last, theirs, model, x, y, 0.03)
 
 
 @pytest.mark.slow
@@ -705,8 +660,8 @@ def test_cw_on_mnist(foolbox, lenet, mnist):
         binary_search_steps=5, steps=100, stepsize=0.05, initial_const=0.1, abort_early=False
     )
     theirs = foolbox_run(attack, foolbox, model, x, y)
-    ours = run("cw_l2", model, x, y, **QUICK).images
+    ours = run("cw_l2", model, x, y, **QUICK).last
     agree(ours, theirs, model, x, y, 0.03)
-    ddn = run("ddn_nq", model, x, y).images
-    broken = wrong(model, ours, y)
+    ddn = run("ddn_nq", model, x, y).last
+    broken = misclassified(model, ours, y)
     assert distance(ours, x)[broken].median() < 1.1 * distance(ddn, x)[broken].median()

@@ -10,25 +10,14 @@ import torch
 
 from harness.api import UsageError
 from harness.conformance import toys
-from harness.evaluation.context import AttackContext
-from harness.evaluation.evaluate import evaluate
-from harness.evaluation.judge import Judge
-from harness.evaluation.oracle import Oracle
-from harness.registry import norms
-from harness.types import Cell, Subject, ThreatModel
+from harness.types import ThreatModel
 from harness_noise import harness_attacks
+from support.attacks import context_on, resolved
+from support.measure import measured
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-KINDS = {kind.name: kind for kind in norms.harness_threat_models()}
-NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
 EPS = Fraction(1, 10)
 UNIT = NormalDist()
-
-
-def context(x, examples=None, seed=0):
-    oracle = Oracle(toys.tiny_net(), "decision")
-    rows = range(len(x)) if examples is None else examples
-    return AttackContext(oracle, x, seed=seed, data_sha256=toys.TOY_SHA256, examples=rows)
 
 
 def run(name, x, y, *, model=None, examples=None, seed=0, eps=EPS, **params):
@@ -41,16 +30,14 @@ def run(name, x, y, *, model=None, examples=None, seed=0, eps=EPS, **params):
 
     attack = ATTACKS[name]
     threat = ThreatModel(kind=attack.threats[0], eps=eps if attack.threats[0] == "linf" else None)
-    values = {**attack.params, **params}
-    return attack.run(watched, x, y, threat, ctx=context(x, examples, seed), **values), shown
+    _, ctx = context_on(toys.tiny_net(), x, access="decision", seed=seed, sha256=toys.TOY_SHA256, examples=examples)
+    return attack.run(watched, x, y, threat, ctx=ctx, **resolved(attack, params)), shown
 
 
-def measured(name, model, x, y, **params):
+def measure(name, model, x, y, **params):
     attack = ATTACKS[name]
-    kind = attack.threats[0]
-    threat = ThreatModel(kind=kind, eps=EPS if kind == "linf" else None)
-    cell = Cell(subject=NOBODY, attack=name, params={**attack.params, **params}, threat=threat)
-    return evaluate(Judge(model, 4, toys.SHAPE), toys.shard(x, y), attack, [cell], KINDS[kind], len(x)).results[0]
+    threat = ThreatModel(kind=attack.threats[0], eps=EPS if attack.threats[0] == "linf" else None)
+    return measured(attack, model, x, y, threat, resolved(attack, params), sha256=toys.TOY_SHA256)
 
 
 def frail(scale=12.0):
@@ -135,7 +122,7 @@ def test_last_any_and_the_mean_are_those_of_a_loop_over_the_draws(name):
     assert torch.equal(result.any, expected)
     assert result.details["broken_draws"].tolist() == [sum(found) for found in verdicts]
     assert {sum(found) for found in verdicts} >= {0, 1, 2}  # some never, some once, some more often
-    judged = measured(name, model, x, y)
+    judged = measure(name, model, x, y)
     assert [bit == "1" for bit in judged.last] == [found[0] for found in verdicts]
     assert [bit == "1" for bit in judged.any] == [any(found) for found in verdicts]
     assert (judged.forwards, judged.backwards) == (10 * len(x), 0)
@@ -147,7 +134,7 @@ def test_last_any_and_the_mean_are_those_of_a_loop_over_the_draws(name):
 def test_more_draws_leave_fewer_standing_and_keep_the_first(name):
     model = frail()
     x, y = frail_images()
-    found = [measured(name, model, x, y, draws=draws) for draws in (1, 3, 10)]
+    found = [measure(name, model, x, y, draws=draws) for draws in (1, 3, 10)]
     assert len({judged.last for judged in found}) == 1
     for fewer, more in itertools.pairwise(found):
         assert all(b >= a for a, b in zip(fewer.any, more.any, strict=True))

@@ -29,10 +29,11 @@ from harness_simple_structure.step import loss, step
 from harness_simple_structure.store import BLOCK, Store
 from harness_simple_structure.structure import Structure, clean, deploy, extend
 from harness_vision.networks import digits_net, lenet5, resnet34
+from support.peers import PlannedAttack
+from support.training import CPU
 
 (DEFENSE,) = harness_defenses()
 PARAMS = {name: default_value(value) for name, value in DEFENSE.params.items()}
-CPU = torch.device("cpu")
 REGISTRY = discover()
 
 
@@ -50,7 +51,7 @@ def in_double(model, x):
     return model.double(), x.double()
 
 
-def batch(n: int = 12) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def flagged_batch(n: int = 12) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     x, y = toys.images(n)
     return x, y, (torch.arange(n) % 3 == 0).long()
 
@@ -96,7 +97,7 @@ def separately(model, x, y, adversarial, a, b):
 @pytest.mark.parametrize("input", ["full", "low"])
 @pytest.mark.parametrize(("a", "b"), [(1.0, 1.0), (0.5, 3.0)])
 def test_one_loss_has_the_gradients_of_the_two_published_ones(input, a, b):
-    x, y, adversarial = batch()
+    x, y, adversarial = flagged_batch()
     model, x = in_double(structure(input=input), x)
     torch.manual_seed(9)  # dropout is active in both uses of H
     expected, gradients = separately(model, x, y, adversarial, a, b)
@@ -113,7 +114,7 @@ def test_one_loss_has_the_gradients_of_the_two_published_ones(input, a, b):
 
 
 def test_detector_learns_nothing_from_the_classifier_and_the_classifier_nothing_from_the_verdict():
-    model, (x, y, adversarial) = structure(), batch()
+    model, (x, y, adversarial) = structure(), flagged_batch()
     grads = []
     for a, flags in ((1.0, adversarial), (7.0, adversarial), (1.0, 1 - adversarial)):
         torch.manual_seed(9)
@@ -129,7 +130,7 @@ def test_detector_learns_nothing_from_the_classifier_and_the_classifier_nothing_
 
 
 def test_ablations_of_what_is_matched():
-    model, (x, y, adversarial) = structure(), batch()
+    model, (x, y, adversarial) = structure(), flagged_batch()
     model.detector.eval()
     oracle = copy.deepcopy(model)
     plain = F.cross_entropy(oracle.network(x), y)
@@ -147,7 +148,7 @@ def test_ablations_of_what_is_matched():
 
 
 def test_clean_network_stands_still_whatever_is_done_to_the_whole():
-    model, (x, y, adversarial) = structure(), batch()
+    model, (x, y, adversarial) = structure(), flagged_batch()
     before = tensors(model.clean)
     whole = nn.Sequential(model).train()
     assert not any(module.training for module in model.clean.modules())
@@ -166,7 +167,7 @@ def test_clean_network_stands_still_whatever_is_done_to_the_whole():
 
 
 def test_answers_and_what_is_deployed_are_the_classifier_alone():
-    model, (x, _, _) = structure().eval(), batch()
+    model, (x, _, _) = structure().eval(), flagged_batch()
     assert torch.equal(model(x), model.network(x))
     assert deploy(model, **PARAMS) is model.network, "neither H nor P is part of what is judged"
     assert clean(model, **PARAMS) is model.clean
@@ -183,14 +184,25 @@ def part(n: int, levels: int = 255, channels: int = 1) -> LoadedPart:
     return LoadedPart(split, split_sha256(split))
 
 
-class Given:
-    """A training context: `changes` is what an attack adds to an image; counts what is asked of it."""
+def installed(seed: int = 0) -> Peers:
+    """The installed attacks on the toy's data."""
+    return Peers(
+        registry=REGISTRY, dataset=DATASET, data_sha256="0" * 64, seed=seed, uses=DEFENSE.uses,
+        network_of=lambda name, eps: toys.tiny_net(), train=toys.toy_part,
+    )  # fmt: skip
+
+
+class CountedAttacks:
+    """A training context: `changes` is what an attack adds to an image; counts what is asked of it.
+
+    `identity`: what is to be different about an attack.
+    """
 
     def __init__(self, train: LoadedPart, folder=None, changes=0.25) -> None:
         self.train, self.cache_dir, self.changes = train, folder, changes
         self.seed, self.device, self.progress = 0, CPU, 0.0
         self.recipe = SimpleNamespace(batch=64)
-        self.peers = SimpleNamespace(registry=REGISTRY)
+        self.identity: dict[str, object] = {}
         self.notes: list[str] = []
         self.note = self.notes.append
         self.crafted: list[int] = []
@@ -198,26 +210,26 @@ class Given:
         self.networks = 0
         self.examples = np.arange(16)
 
-    def network_of(self, name):
-        assert name == "raw"
+    def network_of(self, name, eps=None):
+        assert (name, eps) == ("raw", None)
         self.networks += 1
         return toys.tiny_net(seed=7)
 
-    def attack(self, name):
+    def attack(self, name, threat=None):
         def craft(model, x, y, examples):
             if self.killed_after is not None and len(self.crafted) >= self.killed_after:
                 raise KeyboardInterrupt
             self.crafted += examples
             return (x + self.changes).clamp(0, 1)
 
-        return craft
+        return PlannedAttack(craft, {**installed(self.seed).attack(name, threat).identity, **self.identity})
 
     def augment(self, x):
         return x.flip(3)
 
 
 def test_clean_network_is_fetched_once_and_a_saved_state_needs_no_other():
-    model, ctx = structure(), Given(toys.toy_part())
+    model, ctx = structure(), CountedAttacks(toys.toy_part())
     x, y = ctx.train.batch(ctx.examples, CPU)
     for _ in range(2):
         step(model, x, y, ctx, **PARAMS)
@@ -237,7 +249,7 @@ def test_step_trains_on_augmented_stored_images_of_the_same_examples(monkeypatch
         "harness_simple_structure.step.loss",
         lambda model, x, y, adversarial, **_: seen.append((x, adversarial)) or x.sum(),
     )
-    ctx = Given(toys.toy_part())
+    ctx = CountedAttacks(toys.toy_part())
     ctx.examples = np.array([40, 3, 77, 3, 12, 95])
     _, y = ctx.train.batch(ctx.examples, CPU)
     for ratio, changes in ((0.0, 0), (1.0, 64)):
@@ -321,7 +333,7 @@ def through_pil(image: np.ndarray) -> np.ndarray:
 @pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("channels", [1, 3])
 def test_jpeg_is_one_pass_for_clean_images_and_two_for_attacked_ones(channels):
-    ctx = Given(part(10, channels=channels), changes=0.0)
+    ctx = CountedAttacks(part(10, channels=channels), changes=0.0)
     images = sets.collect(toys.tiny_net(), ctx, ["fgsm_ss"], "jpeg75")
     for original, once, twice in zip(ctx.train.split.pixels, *images.arrays, strict=True):
         assert np.array_equal(once, through_pil(original))
@@ -340,7 +352,7 @@ def test_published_images_are_cut_to_the_level_below_and_lossless_ones_rounded()
 
 
 def test_lossless_images_have_one_history_whatever_the_levels_of_the_data():
-    ctx = Given(part(20, levels=16), changes=0.0)
+    ctx = CountedAttacks(part(20, levels=16), changes=0.0)
     start, attacked = sets.collect(toys.tiny_net(), ctx, ["bim_ss"], "lossless").arrays
     assert np.array_equal(start, attacked), "an attack that changes nothing must not be told from clean"
     assert np.array_equal(start, np.round(ctx.train.split.pixels.astype(float) * 255 / 16).astype(np.uint8))
@@ -349,13 +361,8 @@ def test_lossless_images_have_one_history_whatever_the_levels_of_the_data():
 def test_a_set_is_the_attack_on_the_clean_network():
     """FGSM of the paper by autograd: 0.005 over the mean deviation of CIFAR's channels, zero counting as positive."""
     model = toys.tiny_net()
-    peers = Peers(
-        registry=REGISTRY, dataset=DATASET, data_sha256="0" * 64, seed=0, uses=DEFENSE.uses, network_of=toys.tiny_net,
-        train=toys.toy_part,
-    )  # fmt: skip
-    fgsm = peers.attack("fgsm_ss")
-    ctx = Given(toys.toy_part(n=80))
-    ctx.attack = lambda name: fgsm
+    ctx = CountedAttacks(toys.toy_part(n=80))
+    ctx.attack = installed().attack
     _, found = sets.collect(model, ctx, ["fgsm_ss"], "lossless").arrays
     x, y = ctx.train.batch(slice(None), CPU)
     x.requires_grad_(True)
@@ -378,14 +385,14 @@ def test_pick_gives_each_example_its_own_image_of_its_kind():
 def test_killed_crafting_goes_on_after_the_last_block_with_equal_bytes(tmp_path):
     n = 2 * BLOCK + 30
     names = ["gaussian", "deepfool"]
-    whole = Given(part(n), tmp_path / "whole")
+    whole = CountedAttacks(part(n), tmp_path / "whole")
     expected = sets.collect(toys.tiny_net(), whole, names, "lossless").arrays
     assert whole.crafted == [*range(n), *range(n)]
-    killed = Given(part(n), tmp_path / "killed")
+    killed = CountedAttacks(part(n), tmp_path / "killed")
     killed.killed_after = n + BLOCK  # the first set and one block of the second
     with pytest.raises(KeyboardInterrupt):
         sets.collect(toys.tiny_net(), killed, names, "lossless")
-    resumed = Given(part(n), tmp_path / "killed")
+    resumed = CountedAttacks(part(n), tmp_path / "killed")
     found = sets.collect(toys.tiny_net(), resumed, names, "lossless").arrays
     assert resumed.crafted == list(range(BLOCK, n)), "what was crafted before is not crafted again"
     assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
@@ -393,14 +400,14 @@ def test_killed_crafting_goes_on_after_the_last_block_with_equal_bytes(tmp_path)
     assert len(files[0]) == 2, "blocks are gone once a set is whole"
     assert [file.name for file in files[0]] == [file.name for file in files[1]]
     assert [file.read_bytes() for file in files[0]] == [file.read_bytes() for file in files[1]]
-    again = Given(part(n), tmp_path / "killed")
+    again = CountedAttacks(part(n), tmp_path / "killed")
     sets.collect(toys.tiny_net(), again, names, "lossless")
     assert again.crafted == []
     assert again.notes == []
 
 
 def test_size_is_told_before_anything_is_crafted(tmp_path):
-    ctx = Given(part(100), tmp_path)
+    ctx = CountedAttacks(part(100), tmp_path)
     ctx.killed_after = 0
     with pytest.raises(KeyboardInterrupt):
         sets.collect(toys.tiny_net(), ctx, sets.chosen("all"), "lossless")
@@ -412,7 +419,7 @@ def test_size_is_told_before_anything_is_crafted(tmp_path):
 
 def test_what_a_set_depends_on_is_in_its_key(tmp_path):
     def crafted(network, **changes):
-        ctx = Given(changes.pop("train", part(20)), tmp_path)
+        ctx = CountedAttacks(changes.pop("train", part(20)), tmp_path)
         storage = changes.pop("storage", "lossless")
         for name, value in changes.items():
             setattr(ctx, name, value)
@@ -425,12 +432,12 @@ def test_what_a_set_depends_on_is_in_its_key(tmp_path):
     assert crafted(toys.tiny_net(), train=part(20, levels=16)) == 20, "other data"
     assert crafted(toys.tiny_net(), seed=1) == 20, "another seed"
     assert crafted(toys.tiny_net(), storage="jpeg75") == 20, "another storage"
-    raised = SimpleNamespace(get=lambda kind, name: _raised(REGISTRY.get(kind, name)))
-    assert crafted(toys.tiny_net(), peers=SimpleNamespace(registry=raised)) == 20, "a revised attack"
-
-
-def _raised(entry):
-    return SimpleNamespace(spec=replace(entry.spec, revision=entry.spec.revision + 1), provider=entry.provider)
+    entries = dict(installed().attack(sets.ATTACKS["gaussian"]).identity)
+    assert entries.keys() == {"attack", "origin", "revision", "threat", "params", "seed"}
+    assert crafted(toys.tiny_net(), identity=entries) == 0
+    for entry in entries:
+        assert crafted(toys.tiny_net(), identity={entry: "another"}) == 20, f"another {entry} of the attack"
+    assert crafted(toys.tiny_net(), identity={"revision": entries["revision"] + 1}) == 20, "a revised attack"
 
 
 def test_damaged_files_are_named_and_unfinished_ones_ignored(tmp_path):
@@ -449,12 +456,12 @@ def test_damaged_files_are_named_and_unfinished_ones_ignored(tmp_path):
 
 
 def test_attack_that_does_not_apply_is_named_with_a_way_out(tmp_path):
-    ctx = Given(part(20), tmp_path)
+    ctx = CountedAttacks(part(20), tmp_path)
 
     def refuse(*_, **__):
         raise NotApplicable("the training images are all of one class")
 
-    ctx.attack = lambda name: refuse
+    ctx.attack = lambda name: PlannedAttack(refuse)
     with pytest.raises(NotApplicable, match=r"nst_ss cannot be crafted here: .* one class; leave it out: sets=gauss"):
         sets.collect(toys.tiny_net(), ctx, ["nst_ss"], "lossless")
 

@@ -16,27 +16,20 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.api import UsageError
-from harness.data.shard import Shard
-from harness.evaluation.call import run_attack
-from harness.evaluation.context import AttackContext
-from harness.evaluation.evaluate import evaluate
-from harness.evaluation.judge import Judge
 from harness.evaluation.measurement import Measurement, Refused
-from harness.evaluation.oracle import Oracle
-from harness.registry import norms
 from harness.registry.names import resolve
-from harness.types import Cell, Result, Subject, ThreatModel
+from harness.types import Result, ThreatModel
 from harness_spatial import harness_attacks, harness_threat_models
 from harness_spatial.attacks import Search
 from harness_spatial.minimize import Pairs, adam, lbfgs
 from harness_spatial.smoothness import smoothness
 from harness_spatial.threat import distance, verify
 from harness_spatial.warp import pull_inside, warp
+from support.attacks import context_on, crafted, images_at_the_border, misclassified, mnist_images
+from support.measure import judged, measured
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-KINDS = {kind.name: kind for kind in (*norms.harness_threat_models(), *harness_threat_models())}
-NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
-SHA = "ab" * 32
+OFFERED = {kind.name: kind for kind in harness_threat_models()}
 FREE = ThreatModel(kind="unbounded")
 HALF = ThreatModel(kind="flow", eps=Fraction(1, 2))
 
@@ -97,31 +90,21 @@ def random_flow(shape: tuple[int, ...], reach: float, seed: int = 0, dtype=torch
     return reach * (2 * torch.rand(shape[0], 2, *shape[2:], generator=stream, dtype=dtype) - 1)
 
 
-def pixels(shape: tuple[int, ...], seed: int = 1, dtype=torch.float32) -> torch.Tensor:
+def sharp_images(shape: tuple[int, ...], seed: int = 1, dtype=torch.float32) -> torch.Tensor:
     """Sharp edges, and values of 0 and 1."""
-    stream = torch.Generator().manual_seed(seed)
-    return (1.6 * torch.rand(shape, generator=stream, dtype=dtype) - 0.3).clamp(0, 1)
+    return images_at_the_border(shape[0], shape[1:], seed, beyond=0.3, dtype=dtype)
 
 
 def run(name: str, model: nn.Module, x, y, threat=FREE, first: int = 0, **params) -> Result:
-    attack, oracle = ATTACKS[name], Oracle(model, "gradient")
-    ctx = AttackContext(oracle, x, seed=0, data_sha256=SHA, examples=range(first, first + len(x)))
-    return run_attack(attack, oracle, x, y, threat, ctx, resolve("attack", name, attack.params, params))[0]
+    attack = ATTACKS[name]
+    values, examples = resolve("attack", name, attack.params, params), range(first, first + len(x))
+    return crafted(attack, model, x, y, threat, values, examples=examples).result
 
 
 def measure(name: str, model: nn.Module, x, y, threat=FREE, **params) -> Measurement:
     attack = ATTACKS[name]
-    shard = Shard(start=0, stop=len(x), examples=tuple(range(len(x))), x=x, y=y, data_sha256=SHA)
-    cell = Cell(subject=NOBODY, attack=name, params=resolve("attack", name, attack.params, params), threat=threat)
-    judge = Judge(model, 10, tuple(x.shape[1:]))
-    (found,) = evaluate(judge, shard, attack, [cell], KINDS[threat.kind], len(x)).results
-    assert not isinstance(found, Refused), found
-    return found
-
-
-def wrong(model: nn.Module, x, y) -> torch.Tensor:
-    with torch.no_grad():
-        return model(x).argmax(dim=1) != y
+    values = resolve("attack", name, attack.params, params)
+    return measured(attack, model, x, y, threat, values, kind=OFFERED.get(threat.kind))
 
 
 def changed(result: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -206,7 +189,7 @@ def scipy_minimum(model: nn.Module, x: torch.Tensor, y: int, tau: float) -> tupl
 
 def test_a_zero_flow_changes_nothing():
     for shape in ((2, 3, 32, 32), (2, 1, 28, 28), (2, 1, 1, 9), (2, 1, 9, 1), (2, 1, 1, 1)):
-        x = pixels(shape)
+        x = sharp_images(shape)
         flow = torch.zeros(2, 2, *shape[2:])
         assert torch.equal(warp(x, flow), x)
         assert torch.equal(warp(x, -flow), x)
@@ -214,7 +197,7 @@ def test_a_zero_flow_changes_nothing():
 
 @pytest.mark.parametrize(("down", "right"), [(1, 0), (0, 1), (-2, 0), (0, -3), (2, -1)])
 def test_a_whole_shift_is_a_roll_inside(down, right):
-    x = pixels((2, 3, 12, 10))
+    x = sharp_images((2, 3, 12, 10))
     flow = torch.tensor([down, right]).float().view(1, 2, 1, 1).expand(2, 2, 12, 10)
     inside = slice(3, -3)
     rolled = x.roll((-down, -right), dims=(2, 3))
@@ -225,7 +208,7 @@ def test_a_whole_shift_is_a_roll_inside(down, right):
 @pytest.mark.parametrize("reach", [0.3, 2.5, 40.0])
 def test_warp_equals_grid_sample(shape, reach):
     """Far outside too: the border is replicated. And float32 does not leave [0, 1], as grid_sample does."""
-    x, flow = pixels(shape), random_flow(shape, reach)
+    x, flow = sharp_images(shape), random_flow(shape, reach)
     found = warp(x, flow)
     torch.testing.assert_close(found.double(), grid_warp(x, flow), atol=3e-7 * max(1, reach), rtol=0)
     assert found.min() >= 0
@@ -234,7 +217,7 @@ def test_warp_equals_grid_sample(shape, reach):
 
 
 def test_a_flow_pulled_inside_warps_alike_and_stays_inside():
-    x, flow = pixels((3, 2, 6, 9)), random_flow((3, 2, 6, 9), 20.0)
+    x, flow = sharp_images((3, 2, 6, 9)), random_flow((3, 2, 6, 9), 20.0)
     pulled = pull_inside(flow)
     torch.testing.assert_close(warp(x, pulled), warp(x, flow), atol=1e-5, rtol=0)
     assert (pulled.abs() <= flow.abs()).all()
@@ -245,7 +228,7 @@ def test_a_flow_pulled_inside_warps_alike_and_stays_inside():
 
 
 def test_warp_survives_what_is_not_finite():
-    x = pixels((4, 1, 5, 5))
+    x = sharp_images((4, 1, 5, 5))
     flow = torch.zeros(4, 2, 5, 5)
     flow[0, 0, 2, 2], flow[1, 1, 2, 2], flow[2, 0, 0, 0] = float("nan"), float("inf"), 1e30
     found = warp(x, flow)
@@ -255,7 +238,7 @@ def test_warp_survives_what_is_not_finite():
 
 
 def test_gradients_by_finite_differences():
-    x = pixels((2, 2, 5, 4), dtype=torch.float64)
+    x = sharp_images((2, 2, 5, 4), dtype=torch.float64)
     flow = random_flow(x.shape, 1.7, dtype=torch.float64).requires_grad_(True)
     assert (flow - flow.round()).abs().min() > 1e-3, "away from the kinks"
     assert torch.autograd.gradcheck(lambda flow: warp(x, flow), flow, eps=1e-7)
@@ -282,7 +265,7 @@ def test_smoothness_is_the_double_sum(neighbours, shape):
 @pytest.mark.parametrize("shape", [(3, 2, 5, 4), (2, 1, 1, 6), (2, 1, 6, 1)])
 def test_verifier_accepts_what_a_loop_over_pixels_gives(shape):
     for reach in (0.5, 3.0):
-        x, flow = pixels(shape), random_flow(shape, reach)
+        x, flow = sharp_images(shape), random_flow(shape, reach)
         warped = loop_warp(x, flow).float()
         assert verify(x, warped, reach, flow).all()
         assert verify(x, warp(x, flow), reach, flow.double()).all()
@@ -291,7 +274,7 @@ def test_verifier_accepts_what_a_loop_over_pixels_gives(shape):
 
 
 def test_verifier_rejects_what_was_planted():
-    x, flow = pixels((6, 2, 5, 4)), random_flow((6, 2, 5, 4), 0.45)
+    x, flow = sharp_images((6, 2, 5, 4)), random_flow((6, 2, 5, 4), 0.45)
     x_adv = loop_warp(x, flow).float()
     x_adv[1, 1, 4, 3] += 1e-3 if x_adv[1, 1, 4, 3] < 0.5 else -1e-3
     flow[2, 1, 0, 0] = 0.5001
@@ -309,7 +292,7 @@ def test_verifier_rejects_what_was_planted():
 
 
 def test_verifier_rejects_what_is_no_flow():
-    x = pixels((3, 1, 5, 4))
+    x = sharp_images((3, 1, 5, 4))
     flow = torch.zeros(3, 2, 5, 4)
     assert verify(x, x, 0.0, flow).all()
     for evidence in (None, [0.0], "flow", np.zeros((3, 2, 5, 4)), flow[:2], flow[:, :1], flow.mT, flow[0], flow.long()):
@@ -421,7 +404,7 @@ def test_adam_is_that_of_torch():
 def test_sta_is_as_good_as_scipy_on_single_images(build):
     """Both stop at kinks, and on different ones: within 35 % for all but one in twelve, and no worse in the median."""
     model, (x, y) = build(), some(12, first=12)
-    assert not wrong(model, x, y).any()
+    assert not misclassified(model, x, y).any()
     result = run("sta", model, x, y, rough_steps=0)
     double, ratios = copy.deepcopy(model).double(), []
     for i in range(len(x)):
@@ -439,7 +422,7 @@ def test_search_keeps_the_lowest_adversarial_loss(penalized):
     x, y = some(3)
     search = Search(linear(), x, (y + 1) % 10, 0.05, 0.0, "axis")
     flows = [random_flow(x.shape, reach) for reach in (0.3, 0.1, 0.2)]
-    assert all(wrong(linear(), warp(x, flow), (y + 1) % 10).all() for flow in flows)
+    assert all(misclassified(linear(), warp(x, flow), (y + 1) % 10).all() for flow in flows)
     for flow in flows:
         search(flow[1:].flatten(1), torch.tensor([1, 2]), penalized)
     assert torch.equal(search.flow[1:], flows[1][1:])
@@ -453,8 +436,9 @@ def test_sta_reports_what_it_found(optimizer, neighbours):
     model, (x, y) = curved(), some(20)
     y[3] = (y[3] + 1) % 10
     result = run("sta", model, x, y, optimizer=optimizer, neighbours=neighbours, steps=30, adam_steps=60)
-    assert changed(result.last, x).tolist() == (~wrong(model, x, y)).tolist(), "all are broken, mistakes are left alone"
-    assert wrong(model, result.last, y).all()
+    moved = changed(result.last, x)
+    assert moved.tolist() == (~misclassified(model, x, y)).tolist(), "all are broken, mistakes are left alone"
+    assert misclassified(model, result.last, y).all()
     assert verify(x, result.last, 100.0, result.evidence).all()
     assert torch.equal(result.any, result.last)
     wanted = [loop_smoothness(one, OFFSETS[neighbours]) for one in result.evidence.double()]
@@ -535,7 +519,7 @@ def own_sta_b(model, x, y, rho, flow, steps):
 def test_sta_b_follows_its_formula():
     model, (x, y) = curved(), some(24)
     result = run("sta_b", model, x, y, HALF, steps=12)
-    ctx = AttackContext(Oracle(model, "gradient"), x, seed=0, data_sha256=SHA, examples=range(24))
+    _, ctx = context_on(model, x)
     start = 0.5 * torch.cat([ctx.noise("start:0"), ctx.noise("draw:0")], dim=1)
     last, first, step_of = own_sta_b(model, x, y, 0.5, start, 12)
     assert len({*step_of}) > 3, "found at several steps"
@@ -555,7 +539,7 @@ def test_sta_b_keeps_to_its_budget_and_proves_it(start):
         assert verify(x, result.any, rho, result.any_evidence).all()
         assert result.evidence.double().abs().max() <= rho, "not even by the rounding of float32"
         claimed = changed(result.any, x)
-        assert (wrong(model, result.any, y) | ~claimed).all()
+        assert (misclassified(model, result.any, y) | ~claimed).all()
         assert not result.any_evidence[~claimed].any()
         found = measure("sta_b", model, x, y, threat, start=start)
         assert found.flags == {}
@@ -569,7 +553,7 @@ def test_sta_b_wins_more_with_more_room():
         for room in ("0", "0.1", "0.25", "0.5", "1")
     ]
     assert won == sorted(won)
-    assert won[0] == int(wrong(model, x, y).sum()) < won[1] < won[3]
+    assert won[0] == int(misclassified(model, x, y).sum()) < won[1] < won[3]
     assert won[-1] > 90
 
 
@@ -583,9 +567,7 @@ def test_a_judge_sees_through_wrong_evidence():
 
     x, y = some(8)
     attack = dataclasses.replace(ATTACKS["sta_b"], run=cheat)
-    shard = Shard(start=0, stop=8, examples=tuple(range(8)), x=x, y=y, data_sha256=SHA)
-    cell = Cell(subject=NOBODY, attack="sta_b", params={"steps": 3, "start": "none"}, threat=HALF)
-    (found,) = evaluate(Judge(curved(), 10, (1, 8, 8)), shard, attack, [cell], KINDS["flow"], 8).results
+    found = judged(attack, curved(), x, y, HALF, {"steps": 3, "start": "none"}, kind=OFFERED["flow"])
     assert isinstance(found, Refused)
     assert found.reasons == {"outside flow:1/2": 8}
 
@@ -616,7 +598,7 @@ class Never(nn.Module):
 @pytest.mark.parametrize("name", ["sta", "sta_b", "sta_tpap"])
 @pytest.mark.parametrize("shape", [(4, 3, 8, 8), (4, 1, 1, 9), (4, 1, 9, 1)])
 def test_two_classes_thin_and_black_images(name, shape):
-    x = pixels(shape)
+    x = sharp_images(shape)
     x[1] = 0.0
     y = Two()(x).argmax(dim=1)
     threat = HALF if name == "sta_b" else FREE
@@ -624,7 +606,7 @@ def test_two_classes_thin_and_black_images(name, shape):
     assert result.last.isfinite().all()
     assert not changed(result.any, x)[1], "a black image has nothing to move"
     claimed = changed(result.any, x)
-    assert (wrong(Two(), result.any, y) | ~claimed).all()
+    assert (misclassified(Two(), result.any, y) | ~claimed).all()
 
 
 @pytest.mark.parametrize(
@@ -658,9 +640,9 @@ def test_published_failures_come_back_black():
     assert 0 < failed.sum() < 24, "some of each"
     assert not result.last[failed].any()
     assert torch.equal(result.last[~failed], result.any[~failed])
-    assert wrong(model, result.last, y)[~failed].all()
+    assert misclassified(model, result.last, y)[~failed].all()
     found = measure("sta_tpap", model, x, y, steps=1, searches=1, smoothing=3.0)
-    black = wrong(model, torch.zeros_like(x), y)
+    black = misclassified(model, torch.zeros_like(x), y)
     assert [bit == "1" for bit in found.last] == (black | ~failed).tolist(), "the library's artefact is in the number"
     assert found.flags == {}
 
@@ -708,7 +690,7 @@ def test_published_loss_and_search_are_those_of_the_library(monkeypatch):
     for start, given in zip(handed, (identity, far, near), strict=True):
         torch.testing.assert_close(torch.from_numpy(start), given.flatten().double(), atol=1e-7, rtol=0)
     seen = [F.grid_sample(x, grid, align_corners=False) for grid in (far, near)]
-    won = [wrong(model, images, y) for images in seen]
+    won = [misclassified(model, images, y) for images in seen]
     size = [(grid - identity).square().flatten(1).sum(dim=1) for grid in (far, near)]
     assert (won[0] & won[1] & (size[1] < size[0])).any(), "a later search comes nearer"
     for i in range(6):
@@ -722,8 +704,7 @@ def test_published_loss_and_search_are_those_of_the_library(monkeypatch):
 
 @pytest.fixture(scope="module")
 def mnist(mnist_raw) -> tuple[torch.Tensor, torch.Tensor]:
-    images, labels = mnist_raw("t10k")
-    return torch.from_numpy(images[:50].copy()).float().unsqueeze(1) / 255, torch.from_numpy(labels[:50].copy()).long()
+    return mnist_images(mnist_raw, 50)
 
 
 @pytest.mark.slow

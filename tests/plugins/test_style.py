@@ -12,18 +12,14 @@ from harness.api import NotApplicable, UsageError
 from harness.conformance import toys
 from harness.data.dataset import LoadedPart
 from harness.evaluation.context import AttackContext, Supplies
-from harness.evaluation.evaluate import evaluate
-from harness.evaluation.judge import Judge
-from harness.evaluation.oracle import Oracle
 from harness.networks import Classifier
-from harness.registry import norms
-from harness.types import Cell, Split, Subject, ThreatModel
+from harness.types import Split, ThreatModel
 from harness_style import harness_attacks
 from harness_style.choice import style_images
+from support.attacks import context_on, images_at_the_border
+from support.measure import LINF, measured
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-LINF = next(kind for kind in norms.harness_threat_models() if kind.name == "linf")
-NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
 EPS = Fraction(1, 20)
 CLASSES = 3
 
@@ -52,7 +48,7 @@ COMPARED = {RESNET: (1, 4), DIGITS: (0, 2), ("only",): (0, 0)}
 """Stage names -> which of them must be compared."""
 
 
-def net(names=RESNET, classes=CLASSES, factor=6.0):
+def staged_net(names=RESNET, classes=CLASSES, factor=6.0):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Stages(names, classes)
@@ -72,24 +68,20 @@ def part(counts=(20, 30, 10)):
 TRAIN = part()
 
 
-def images(n=6, classes=CLASSES):
+def images_in_turn(n=6, classes=CLASSES):
     """Images with many pixels at 0 and 1, so that unclamped steps leave the range."""
-    x = (1.6 * torch.rand(n, *toys.SHAPE, generator=torch.Generator().manual_seed(1)) - 0.3).clamp(0, 1)
+    x = images_at_the_border(n, toys.SHAPE, beyond=0.3)
     return x, torch.arange(n) % classes
 
 
-def context(model, x, *, examples=None, seed=0, train=TRAIN):
-    oracle = Oracle(model, "gradient")
-    rows = range(len(x)) if examples is None else examples
-    return oracle, AttackContext(
-        oracle, x, seed=seed, data_sha256=toys.TOY_SHA256, examples=rows, supplies=Supplies(train=train)
-    )
+def context_with_training_images(model, x, *, examples=None, seed=0, train=TRAIN):
+    return context_on(model, x, seed=seed, sha256=toys.TOY_SHA256, examples=examples, train=train)
 
 
 def run(name, model, x, y, *, eps=EPS, examples=None, seed=0, train=TRAIN, **params):
     attack = ATTACKS[name]
     threat = ThreatModel(kind=attack.threats[0], eps=eps if name == "nst_b" else None)
-    oracle, ctx = context(model, x, examples=examples, seed=seed, train=train)
+    oracle, ctx = context_with_training_images(model, x, examples=examples, seed=seed, train=train)
     return attack.run(oracle, x, y, threat, ctx=ctx, **{**attack.params, **params})
 
 
@@ -119,13 +111,13 @@ def by_sgd(model, image, style, steps=10, eps=None):
 
 
 def styles(model, x, y):
-    return style_images(context(model, x)[1], y, CLASSES)
+    return style_images(context_with_training_images(model, x)[1], y, CLASSES)
 
 
 @pytest.mark.parametrize("names", list(COMPARED), ids=["resnet", "digits", "single"])
 def test_nst_ss_is_ten_steps_of_sgd_on_each_image_and_one_clamp(names):
-    model = net(names)
-    x, y = images()
+    model = staged_net(names)
+    x, y = images_in_turn()
     found = run("nst_ss", model, x, y)
     chosen = styles(model, x, y)
     runs = [by_sgd(model, x[row : row + 1], chosen[row : row + 1]) for row in range(len(x))]
@@ -140,8 +132,8 @@ def test_nst_ss_is_ten_steps_of_sgd_on_each_image_and_one_clamp(names):
 
 @pytest.mark.parametrize("names", [RESNET, DIGITS], ids=["resnet", "digits"])
 def test_nst_b_is_projected_after_each_step(names):
-    model = net(names)
-    x, y = images()
+    model = staged_net(names)
+    x, y = images_in_turn()
     result = run("nst_b", model, x, y)
     chosen = styles(model, x, y)
     runs = [by_sgd(model, x[row : row + 1], chosen[row : row + 1], eps=float(EPS)) for row in range(len(x))]
@@ -158,11 +150,11 @@ def test_nst_b_is_projected_after_each_step(names):
 
 def test_any_keeps_what_the_last_step_lost():
     """Class 0 only close to where each image is after five steps, class 1 everywhere else."""
-    model = net(DIGITS, classes=2)
-    x, _ = images()
+    model = staged_net(DIGITS, classes=2)
+    x, _ = images_in_turn()
     y = torch.ones(len(x), dtype=torch.int64)
     train = part((20, 30))
-    chosen = style_images(context(model, x, train=train)[1], y, 2)
+    chosen = style_images(context_with_training_images(model, x, train=train)[1], y, 2)
     passed = torch.cat([by_sgd(model, x[r : r + 1], chosen[r : r + 1], 5, float(EPS))[4] for r in range(len(x))])
 
     class Islands(nn.Module):
@@ -188,7 +180,7 @@ def test_the_style_image_is_of_another_class_and_all_are_equally_likely():
     pixels = np.arange(sum(counts), dtype=np.uint8)[:, None, None, None].repeat(2, axis=3)
     labels = np.repeat(np.arange(3), counts).astype(np.int64)
     train = LoadedPart(Split(pixels=pixels, labels=labels), "cd" * 32)
-    chosen = style_images(context(net(), x, train=train)[1], y, 3)
+    chosen = style_images(context_with_training_images(staged_net(), x, train=train)[1], y, 3)
     place = (chosen[:, 0, 0, 0] * 255).round().long()
     drawn = torch.from_numpy(labels)[place]
     assert not (drawn == y).any()
@@ -206,7 +198,7 @@ def test_the_extreme_draws_take_the_first_and_the_last_image(draw, expected, mon
     monkeypatch.setattr(AttackContext, "noise", lambda self, purpose: torch.full((3, *toys.SHAPE), draw))
     y = torch.arange(3)
     x = torch.zeros(3, *toys.SHAPE)
-    chosen = style_images(context(net(), x)[1], y, CLASSES)
+    chosen = style_images(context_with_training_images(staged_net(), x)[1], y, CLASSES)
     for row in range(3):
         others = [label for label in range(3) if label != row]
         rows = np.flatnonzero(TRAIN.split.labels == others[expected])
@@ -214,20 +206,20 @@ def test_the_extreme_draws_take_the_first_and_the_last_image(draw, expected, mon
 
 
 def test_the_style_image_depends_on_the_seed_and_the_example_only():
-    model = net()
-    x, y = images(6)
+    model = staged_net()
+    x, y = images_in_turn(6)
     whole = styles(model, x, y)
     order = [4, 1, 5]
-    alone = style_images(context(model, x[order], examples=order)[1], y[order], CLASSES)
+    alone = style_images(context_with_training_images(model, x[order], examples=order)[1], y[order], CLASSES)
     assert torch.equal(alone, whole[order])
-    other = style_images(context(model, x, seed=1)[1], y, CLASSES)
+    other = style_images(context_with_training_images(model, x, seed=1)[1], y, CLASSES)
     assert not torch.equal(other, whole)
 
 
 @pytest.mark.parametrize("name", ["nst_ss", "nst_b"])
 def test_an_image_moves_as_if_it_were_alone(name):
-    model = net()
-    x, y = images(6)
+    model = staged_net()
+    x, y = images_in_turn(6)
     whole = run(name, model, x, y)
     whole = whole if name == "nst_ss" else whole.last
     order = [4, 1, 5]
@@ -237,23 +229,23 @@ def test_an_image_moves_as_if_it_were_alone(name):
 
 
 def test_classes_without_training_images_are_passed_over():
-    model = net(classes=4)
-    x, y = images(6, classes=4)
-    chosen = style_images(context(model, x, train=part((5, 0, 7, 0)))[1], y, 4)
+    model = staged_net(classes=4)
+    x, y = images_in_turn(6, classes=4)
+    chosen = style_images(context_with_training_images(model, x, train=part((5, 0, 7, 0)))[1], y, 4)
     assert torch.isfinite(chosen).all()
     with pytest.raises(NotApplicable, match="one class"):
-        style_images(context(model, x, train=part((5, 0, 0, 0)))[1], y, 4)
+        style_images(context_with_training_images(model, x, train=part((5, 0, 0, 0)))[1], y, 4)
 
 
 def test_a_model_without_stages_is_not_applicable():
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES)).eval()
-    x, y = images()
+    x, y = images_in_turn()
     with pytest.raises(NotApplicable, match="stages"):
         run("nst_b", model, x, y)
 
 
 def test_two_classes_and_a_wrapper_and_black_images():
-    model = toys.Shifted(net(DIGITS, classes=2), 5.0)
+    model = toys.Shifted(staged_net(DIGITS, classes=2), 5.0)
     x, y = torch.zeros(2, *toys.SHAPE), torch.tensor([0, 1])
     result = run("nst_b", model, x, y, train=part((5, 7)))
     assert LINF.verify(x, result.last, float(EPS)).all()
@@ -266,10 +258,10 @@ def test_an_image_whose_gradient_is_not_finite_stands_still():
             bright = (x.mean(dim=(1, 2, 3), keepdim=True) > 0.9).float()
             return super().features(x / (1 - bright))
 
-    model = net(DIGITS)
+    model = staged_net(DIGITS)
     blind = Blind(DIGITS)
     blind.load_state_dict(model.state_dict())
-    x, y = images(3)
+    x, y = images_in_turn(3)
     x[1] = 0.999
     result = run("nst_b", blind.eval().requires_grad_(False), x, y)
     assert torch.isfinite(result.last).all()
@@ -279,18 +271,19 @@ def test_an_image_whose_gradient_is_not_finite_stands_still():
 
 
 def test_judged_by_the_harness_nothing_is_refused_and_the_cost_is_counted():
-    model = net()
-    x, y = images(8)
+    model = staged_net()
+    x, y = images_in_turn(8)
     attack = ATTACKS["nst_b"]
-    cell = Cell(subject=NOBODY, attack="nst_b", params=attack.params, threat=ThreatModel(kind="linf", eps=EPS))
-    judge = Judge(model, CLASSES, toys.SHAPE)
-    judged = evaluate(judge, toys.shard(x, y), attack, [cell], LINF, 8, Supplies(train=TRAIN)).results[0]
+    threat = ThreatModel(kind="linf", eps=EPS)
+    judged = measured(
+        attack, model, x, y, threat, attack.params, batch=8, sha256=toys.TOY_SHA256, supplies=Supplies(train=TRAIN)
+    )
     assert judged.flags == {}
     # Every step looks at the features and at the answer; once, the style images, and one image for the classes.
     assert judged.forwards == 8 * 10 * 2 + 8 + 1
 
 
 def test_no_step_is_refused():
-    x, y = images(2)
+    x, y = images_in_turn(2)
     with pytest.raises(UsageError, match="steps=0"):
-        run("nst_ss", net(), x, y, steps=0)
+        run("nst_ss", staged_net(), x, y, steps=0)

@@ -15,17 +15,18 @@ from torch import nn
 from harness.api import NotApplicable, UsageError
 from harness.conformance import attacks, check_attack, toys
 from harness.conformance.report import run_checks
-from harness.conformance.trial import NOBODY, Trial
-from harness.evaluation.evaluate import evaluate
+from harness.conformance.trial import Trial
 from harness.evaluation.isolation import isolated
 from harness.evaluation.judge import Judge
 from harness.evaluation.measurement import Refused
 from harness.evaluation.oracle import fingerprint
 from harness.registry.names import default_value, resolve
-from harness.types import Attack, Cell, ThreatModel
+from harness.types import Attack, ThreatModel
 from harness_torchattacks import harness_attacks
 from harness_torchattacks.adapter import Fenced
 from harness_torchattacks.catalogue import EXCLUDED, KEPT
+from support.attacks import Times, conv_net
+from support.measure import judged
 
 ATTACKS = {attack.name.removeprefix("torchattacks/"): attack for attack in harness_attacks()}
 OFFERED = [name for name, attack in ATTACKS.items() if not attack.defect]
@@ -70,17 +71,6 @@ def broken(model: nn.Module, x_adv, y) -> int:
     return int((model(x_adv).argmax(dim=1) != y).sum())
 
 
-def net(shape: tuple[int, int, int], classes: int, seed: int = 0) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        c, h, w = shape
-        size = 8 * ((h + 1) // 2) * ((w + 1) // 2)
-        return nn.Sequential(
-            nn.Conv2d(c, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Flatten(), nn.Linear(size, classes),
-        ).eval().requires_grad_(False)  # fmt: skip
-
-
 def pictures(model: nn.Module, n: int, shape: tuple[int, int, int], look: Callable = lambda x: x, seed: int = 0):
     x = look(torch.rand(n, *shape, generator=torch.Generator().manual_seed(seed)))
     return x, model(x).argmax(dim=1)
@@ -89,17 +79,6 @@ def pictures(model: nn.Module, n: int, shape: tuple[int, int, int], look: Callab
 def margins(model: nn.Module, x, y) -> torch.Tensor:
     logits = model(x).detach()
     return logits.gather(1, y[:, None])[:, 0] - logits.scatter(1, y[:, None], -math.inf).amax(dim=1)
-
-
-class Times(nn.Module):
-    """A model with its logits multiplied."""
-
-    def __init__(self, model: nn.Module, factor: float) -> None:
-        super().__init__()
-        self.model, self.factor = model, factor
-
-    def forward(self, x):
-        return self.factor * self.model(x)
 
 
 class Blinks(nn.Module):
@@ -179,7 +158,7 @@ LOOKS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "black and white": torch.round,
     "levels": lambda x: (x * 255).round() / 255,
 }
-MODELS = ((Flat(), (1, 8, 8)), (net((3, 8, 8), 10), (3, 8, 8)), (net((1, 8, 8), 4), (1, 8, 8)))
+MODELS = ((Flat(), (1, 8, 8)), (conv_net((3, 8, 8), 10), (3, 8, 8)), (conv_net((1, 8, 8), 4), (1, 8, 8)))
 
 
 @pytest.mark.parametrize("name", MARKED)
@@ -192,10 +171,10 @@ def test_offered_attacks_stand_images_at_the_edge_and_flat_models(name):
         for look in LOOKS.values():
             x, y = pictures(model, 4, shape, look)
             for threat in trial.threats():
-                cell = Cell(subject=NOBODY, attack=name, params=trial.params(threat), threat=threat)
-                seen = evaluate(judge, toys.shard(x, y), ATTACKS[name], [cell], trial.kinds[threat.kind], 4)
-                assert not isinstance(seen.results[0], Refused), seen.results[0]
-                assert (seen.results[0].flags, seen.printed) == ({}, "")
+                params, kind = trial.params(threat), trial.kinds[threat.kind]
+                seen = judged(ATTACKS[name], judge, x, y, threat, params, kind=kind, sha256=toys.TOY_SHA256)
+                assert not isinstance(seen, Refused), seen
+                assert seen.flags == {}
 
 
 @pytest.mark.parametrize("name", [name for name in OFFERED if name not in ("fgsm", "bim", "apgdt", "fab")])
@@ -275,9 +254,9 @@ def test_what_does_not_fit_is_not_applicable():
     x, y = torch.rand(2, 1, 8, 12), torch.zeros(2, dtype=torch.long)
     for name, threat in (("square", linf(0.1)), ("pixle", ThreatModel(kind="unbounded"))):
         with pytest.raises(NotApplicable, match="square images only"):
-            attacked(name, net((1, 8, 12), 4), x, y, threat)
+            attacked(name, conv_net((1, 8, 12), 4), x, y, threat)
     with pytest.raises(NotApplicable, match="5 pixels"):
-        attacked("square", net((1, 4, 4), 4), torch.rand(2, 1, 4, 4), y, l2(1))
+        attacked("square", conv_net((1, 4, 4), 4), torch.rand(2, 1, 4, 4), y, l2(1))
     x, y = toys.images(2, classes=2)
     for name, given, least in (("apgdt", {}, 4), ("jitter", {}, 3), ("apgd", {"loss": "dlr"}, 3)):
         with pytest.raises(NotApplicable, match=f"{least} classes"):
@@ -286,7 +265,7 @@ def test_what_does_not_fit_is_not_applicable():
 
 @pytest.mark.parametrize(("eps", "pixels"), [(2, 0), (7, 2)])
 def test_a_pixel_costs_one_value_for_each_channel(eps, pixels):
-    model = net((3, 8, 8), 4)
+    model = conv_net((3, 8, 8), 4)
     x, y = pictures(model, 4, (3, 8, 8))
     changed = attacked("onepixel", model, x, y, ThreatModel(kind="l0", eps=Fraction(eps)), steps=2) != x
     assert int(changed.any(dim=1).flatten(1).sum(dim=1).max()) == pixels
@@ -315,7 +294,7 @@ def test_autoattacks_stages_are_those_of_the_reference(name, norm, pyautoattack)
     """With its seed and length, pyautoattack's class gives the same images."""
     from pyautoattack import autopgd_base, fab_pt, square
 
-    model = Fenced(Times(net((1, 8, 8), 6), 8.0), torch.device("cpu"))
+    model = Fenced(Times(conv_net((1, 8, 8), 6), 8.0), torch.device("cpu"))
     x, y = pictures(model, 32, (1, 8, 8))
     eps = 0.2 if norm == "Linf" else 1.3
     with isolated("test", 0):

@@ -10,39 +10,37 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.api import Dataset, InnerAttack, NotApplicable, Recipe, UsageError
+from harness.api import Dataset, InnerAttack, NotApplicable, UsageError
 from harness.conformance import toys
-from harness.data.shard import Shard
-from harness.evaluation.context import AttackContext, Supplies
-from harness.evaluation.evaluate import evaluate
+from harness.evaluation.context import Supplies
 from harness.evaluation.isolation import isolated
 from harness.evaluation.judge import Judge
-from harness.evaluation.oracle import Oracle
 from harness.models.analysis import AnalysisContext
 from harness.ops import ascend, cross_entropy, project_linf
-from harness.registry import discovery, norms
+from harness.registry import discovery
 from harness.registry.names import default_value
 from harness.registry.registry import Registry
-from harness.training.context import TrainContext
 from harness.training.peers import Peers
-from harness.types import FROM_DATASET, TRAINING_EPS, Attack, Cell, Subject, ThreatModel
+from harness.types import TRAINING_EPS, Attack, ThreatModel
 from harness_tpap import harness_analyses, harness_attacks, harness_defenses
 from harness_tpap.controls import observed, purification
 from harness_tpap.overfitting import overfitting
 from harness_tpap.purify import Purified, direction, wrap
 from harness_tpap.surface import Surface, climb
+from support.analyses import analysis_context
+from support.attacks import context_on, resolved
+from support.measure import judged
+from support.training import toy_recipe, training_context
 
 (TPAP,) = harness_defenses()
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-LINF = next(kind for kind in norms.harness_threat_models() if kind.name == "linf")
-NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
-SHA = "cd" * 32
+NO_SHA = "cd" * 32
 S = 0.1  # the strength of the purification
 EPS = Fraction(1, 5)
 K = 4
 
 
-class Linear(nn.Module):
+class CentredLinear(nn.Module):
     """Two classes, z = (-u/2, u/2) with u = w . (x - 1/2)."""
 
     def __init__(self, pixels: int = 64, seed: int = 0) -> None:
@@ -55,7 +53,7 @@ class Linear(nn.Module):
         return torch.stack([-u / 2, u / 2], dim=1)
 
 
-def at(linear: Linear, u: torch.Tensor) -> torch.Tensor:
+def at(linear: CentredLinear, u: torch.Tensor) -> torch.Tensor:
     """Images far from the box with the given u."""
     w = linear.weight.detach()
     stream = torch.Generator().manual_seed(1)
@@ -91,7 +89,7 @@ def smooth_net(classes: int = K, seed: int = 0, factor: float = 1.0) -> nn.Modul
 )
 def test_a_linear_network_is_moved_by_its_signs_away_from_its_label(pattern, towards):
     # For two classes the class after the predicted one is the other one: moving away from it is moving back.
-    linear = Linear()
+    linear = CentredLinear()
     w = linear.weight.detach()
     reach = S * float(w.abs().sum())
     u = torch.tensor([2.0, 1.5, 0.5, 0.1, -0.1, -0.5, -1.5, -2.0]) * reach
@@ -212,7 +210,7 @@ def test_a_strength_that_is_none_is_refused(strength):
 
 
 def test_the_derivative_is_the_identity_inside_the_box_and_zero_where_it_cuts():
-    model = purified(Linear())
+    model = purified(CentredLinear())
     x = torch.full((1, *toys.SHAPE), 0.5)
     x[..., :4, :] = 1.0
     jacobian = torch.autograd.functional.jacobian(model.purify, x).view(64, 64)
@@ -308,30 +306,27 @@ BASE_PGD = Attack(
 )  # fmt: skip
 
 
-def measured(
+def judged_purified(
     attack: Attack, network: nn.Module, x, y, *, eps: Fraction = EPS, on: str = "", pattern="predicted", **given
 ):
-    params = {name: default_value(value) for name, value in attack.params.items()}
-    params = {name: eps / 10 if value == FROM_DATASET else value for name, value in params.items()} | given
-    shard = Shard(start=0, stop=len(x), examples=tuple(range(len(x))), x=x, y=y, data_sha256=SHA)
-    cell = Cell(subject=NOBODY, attack=attack.name, params=params, threat=ThreatModel(kind="linf", eps=eps), on=on)
     frozen = copy.deepcopy(network).requires_grad_(False)
-    supplies = Supplies(stand_ins={s.name: built(s.name, frozen, pattern) for s in TPAP.stand_ins})
     with torch.no_grad():
         classes = network(x[:1]).shape[1]
-    judge = Judge(purified(frozen, pattern), classes, toys.SHAPE)
-    (result,) = evaluate(judge, shard, attack, [cell], LINF, len(x), supplies).results
-    return result
+    return judged(
+        attack, Judge(purified(frozen, pattern), classes, toys.SHAPE), x, y, ThreatModel(kind="linf", eps=eps),
+        resolved(attack, given, eps / 10), sha256=NO_SHA, on=on,
+        supplies=Supplies(stand_ins={s.name: built(s.name, frozen, pattern) for s in TPAP.stand_ins}),
+    )  # fmt: skip
 
 
-def trap() -> tuple[Linear, torch.Tensor, torch.Tensor]:
+def trap() -> tuple[CentredLinear, torch.Tensor, torch.Tensor]:
     """Images that whoever attacks the network alone, at twice the strength, moves past the trap.
 
     With R the reach of the purification and |u| = 1.5 R, the network is right, and so is what is deployed. The whole
     budget of 2 R leads to -0.5 R: the network is wrong, and its purification leads back to 0.5 R. Between 0 and R the
     network is right, and purification makes it wrong.
     """
-    linear = Linear()
+    linear = CentredLinear()
     reach = S * float(linear.weight.detach().abs().sum())
     y = torch.arange(12) % 2
     return linear, at(linear, 1.5 * reach * (2.0 * y - 1)), y
@@ -339,7 +334,7 @@ def trap() -> tuple[Linear, torch.Tensor, torch.Tensor]:
 
 def test_the_static_attack_fails_on_the_planted_pipeline_and_is_judged_there():
     linear, x, y = trap()
-    found = measured(BASE_PGD, linear, x, y, on="base")
+    found = judged_purified(BASE_PGD, linear, x, y, on="base")
     assert found.clean == "1" * 12
     assert found.last == "0" * 12
     assert bool(
@@ -353,7 +348,7 @@ def test_the_static_attack_fails_on_the_planted_pipeline_and_is_judged_there():
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attacks_that_know_it_break_the_planted_pipeline(name, loss):
     linear, x, y = trap()
-    found = measured(ATTACKS[name], linear, x, y, loss=loss)
+    found = judged_purified(ATTACKS[name], linear, x, y, loss=loss)
     assert found.any == "1" * 12
     assert found.last == "1" * 12
     assert not found.flags
@@ -368,17 +363,14 @@ def test_attacks_win_within_the_exact_radius_and_nowhere_else(name, pattern, rad
     reach = S * float(linear.weight.detach().abs().sum())
     near = torch.arange(12) % 4 < 2
     x = at(linear, torch.where(near, radius - 0.1, radius + 0.1) * reach * (2.0 * y - 1))
-    found = measured(ATTACKS[name], linear, x, y, pattern=pattern, steps=25)
+    found = judged_purified(ATTACKS[name], linear, x, y, pattern=pattern, steps=25)
     assert found.any == found.last == "110011001100"
     assert not found.flags
 
 
 def test_a_label_that_is_held_is_reached_and_kept():
     linear, x, y = trap()
-    oracle = Oracle(purified(linear), "gradient")
-    ctx = AttackContext(
-        oracle, x, seed=0, data_sha256=SHA, examples=range(len(x)), supplies=Supplies(stand_ins={"base": linear})
-    )
+    oracle, ctx = context_on(purified(linear), x, sha256=NO_SHA, stand_ins={"base": linear})
     surface = Surface(oracle, ctx)
     # From the static image, where the pattern of the true label would already do but the label is another.
     start = BASE_PGD.run(linear, x, y, ThreatModel(kind="linf", eps=EPS), steps=20, step=0.02)
@@ -400,11 +392,8 @@ def test_an_example_is_attacked_alike_beside_others_and_twice(name):
     params = {key: default_value(value) for key, value in attack.params.items()} | {"steps": 10, "step": 0.005}
 
     def run(part: slice):
-        oracle = Oracle(purified(network), "gradient")
-        ctx = AttackContext(
-            oracle, x[part], seed=0, data_sha256=SHA, examples=range(len(x))[part],
-            supplies=Supplies(stand_ins={"base": network}),
-        )  # fmt: skip
+        stand_ins, examples = {"base": network}, range(len(x))[part]
+        oracle, ctx = context_on(purified(network), x[part], sha256=NO_SHA, examples=examples, stand_ins=stand_ins)
         return attack.run(oracle, x[part], y[part], threat, ctx=ctx, **params)
 
     whole, again = run(slice(None)), run(slice(None))
@@ -420,9 +409,8 @@ def test_attacks_say_where_they_do_not_apply(name):
     x, y = toys.images()
     attack = ATTACKS[name]
     params = {key: default_value(value) for key, value in attack.params.items()} | {"step": 0.01}
-    for supplies in (Supplies(), Supplies(stand_ins={"base": toys.tiny_net()})):
-        oracle = Oracle(toys.tiny_net(), "gradient")
-        ctx = AttackContext(oracle, x, seed=0, data_sha256=SHA, examples=range(len(x)), supplies=supplies)
+    for supplies in ({}, {"stand_ins": {"base": toys.tiny_net()}}):
+        oracle, ctx = context_on(toys.tiny_net(), x, sha256=NO_SHA, **supplies)
         with pytest.raises(NotApplicable):
             attack.run(oracle, x, y, ThreatModel(kind="linf", eps=EPS), ctx=ctx, **params)
 
@@ -432,7 +420,8 @@ def test_every_pass_of_an_attack_is_counted():
     # question to what is deployed for each climb.
     linear, _, y = trap()
     reach = S * float(linear.weight.detach().abs().sum())
-    found = measured(ATTACKS["tpap_bpda"], linear, at(linear, 3.1 * reach * (2.0 * y - 1)), y, steps=1, restarts=0)
+    x = at(linear, 3.1 * reach * (2.0 * y - 1))
+    found = judged_purified(ATTACKS["tpap_bpda"], linear, x, y, steps=1, restarts=0)
     assert found.forwards == 12 * (1 + 2 * (2 * 2 + 1))
     assert found.backwards >= 12 * (1 + 2 * 2)
 
@@ -450,11 +439,7 @@ def test_every_pass_of_an_attack_is_counted():
     ],
 )
 def test_the_base_is_trained_with_the_loss_of_another_defense_on_fgsm_examples(base, loss):
-    ctx = TrainContext(
-        recipe=Recipe(name="toy", arch="toy", epochs=1, batch=8, lr=1e-3, inner=InnerAttack(steps=3)), seed=0,
-        train=toys.toy_part(), validation=toys.toy_part(), eps=0.1, step=0.05, device=torch.device("cpu"),
-        peers=peers(),
-    )  # fmt: skip
+    ctx = training_context(toy_recipe(batch=8, inner=InnerAttack(steps=3)), step=0.05, peers=peers())
     x, y = ctx.train.batch(slice(0, 32), ctx.device)
     found, expected = (toys.tiny_net(seed=1).train() for _ in range(2))
     value = TPAP.step(found, x, y, ctx, base=base)
@@ -494,7 +479,7 @@ def installed() -> Registry:
 
 def peers(uses: tuple[str, ...] | None = TPAP.uses) -> Peers:
     return Peers(
-        registry=installed(), dataset=DATASET, data_sha256=SHA, seed=0, uses=uses, network_of=lambda name: None,
+        registry=installed(), dataset=DATASET, data_sha256=NO_SHA, seed=0, uses=uses, network_of=lambda name, eps: None,
         train=toys.toy_part,
     )  # fmt: skip
 
@@ -502,15 +487,11 @@ def peers(uses: tuple[str, ...] | None = TPAP.uses) -> Peers:
 def analysed(network: nn.Module, n: int = 300, eps: float | None = None) -> AnalysisContext:
     training = None
     if eps is not None:
-        training = TrainContext(
-            recipe=Recipe(name="toy", arch="toy", epochs=1, batch=8, lr=1e-3), seed=0, train=toys.toy_part(),
-            validation=toys.toy_part(), eps=eps, step=eps / 4, device=torch.device("cpu"),
-        )  # fmt: skip
-    return AnalysisContext(
-        model=purified(network), network=network.requires_grad_(False), stand_ins={},
-        defense_params={"base": "fgsm_at", "strength": "1/4", "pattern": "predicted"}, test=toys.toy_part(400),
-        examples=np.random.default_rng(0).permutation(400)[:n], device=torch.device("cpu"), peers=peers(None),
-        training=training,
+        training = training_context(toy_recipe(batch=8), eps=eps, step=eps / 4)
+    return analysis_context(
+        purified(network), toys.toy_part(400), network=network.requires_grad_(False), peers=peers(None),
+        defense_params={"base": "fgsm_at", "strength": "1/4", "pattern": "predicted"},
+        examples=np.random.default_rng(0).permutation(400)[:n], training=training,
     )  # fmt: skip
 
 
@@ -547,8 +528,7 @@ def test_overfitting_is_measured_on_the_bare_network_at_the_eps_of_training_and_
         assert found[f"fgsm_accuracy{suffix}"].value == pytest.approx(100 * right / 300)
         assert found[f"fgsm_accuracy{suffix}"].n == 300
         assert 10 < right < 290
-        oracle = Oracle(network, "gradient")
-        noise = AttackContext(oracle, x, seed=0, data_sha256=SHA, examples=ctx.examples.tolist()).noise("start:0")
+        noise = context_on(network, x, sha256=NO_SHA, examples=ctx.examples.tolist())[1].noise("start:0")
         point = (x + eps * noise).clamp(0, 1)
         for _ in range(20):
             point = point.detach().requires_grad_(True)

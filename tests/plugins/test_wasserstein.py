@@ -14,15 +14,8 @@ from scipy.stats import wasserstein_distance
 from torch import nn
 
 from harness.api import UsageError
-from harness.data.shard import Shard
-from harness.evaluation.call import run_attack
-from harness.evaluation.context import AttackContext
-from harness.evaluation.evaluate import evaluate
-from harness.evaluation.judge import Judge
 from harness.evaluation.measurement import Measurement
-from harness.evaluation.oracle import Oracle
-from harness.registry.names import default_value
-from harness.types import Cell, Result, Subject, ThreatModel
+from harness.types import Result, ThreatModel
 from harness_wasserstein import harness_attacks, harness_threat_models
 from harness_wasserstein.capacity import return_to_sender
 from harness_wasserstein.exact import exact_distance
@@ -30,11 +23,11 @@ from harness_wasserstein.linear import BestPlan
 from harness_wasserstein.plan import Plan
 from harness_wasserstein.projected import Projection, simplex
 from harness_wasserstein.window import Window
+from support.attacks import crafted, images_at_the_border, resolved
+from support.measure import measured
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
-KINDS = {kind.name: kind for kind in harness_threat_models()}
-NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, recipe=None)
-SHA = "ab" * 32
+TRANSPORTED = {kind.name: kind for kind in harness_threat_models()}
 WINDOWS = [Window(-2, 2), Window(-2, 1), Window(-1, 1), Window(0, 0)]
 
 
@@ -42,12 +35,12 @@ def stream(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def images(n: int = 6, shape=(1, 8, 8), seed: int = 1, dtype=torch.float32) -> torch.Tensor:
+def empty_and_full(n: int = 6, shape=(1, 8, 8), seed: int = 1, dtype=torch.float32) -> torch.Tensor:
     """Images with empty and with full pixels."""
-    return (1.6 * torch.rand(n, *shape, generator=stream(seed), dtype=dtype) - 0.3).clamp(0, 1)
+    return images_at_the_border(n, shape, seed, beyond=0.3, dtype=dtype)
 
 
-class Net(nn.Module):
+class TanhNet(nn.Module):
     """A small random network for any image."""
 
     def __init__(self, channels: int = 1, classes: int = 4, factor: float = 20.0) -> None:
@@ -65,7 +58,7 @@ class Net(nn.Module):
         return self.factor * self.layers(x)
 
 
-class Linear(nn.Module):
+class OneSided(nn.Module):
     """Two classes; class 0 wins where weight . x is negative, so that everybody labelled 0 is pushed up the weight."""
 
     def __init__(self, shape, seed: int = 5, factor: float = 1.0) -> None:
@@ -80,18 +73,12 @@ class Linear(nn.Module):
 def run(name, model, x, y, eps, **params) -> Result:
     """Call an attack the way the harness does."""
     attack = ATTACKS[name]
-    oracle = Oracle(model, "gradient")
-    ctx = AttackContext(oracle, x, seed=0, data_sha256=SHA, examples=range(len(x)))
-    values = {key: default_value(value) for key, value in attack.params.items()} | params
-    assert params.keys() <= attack.params.keys()
     threat = ThreatModel(kind=attack.threats[0], eps=Fraction(eps))
-    returned, printed = run_attack(attack, oracle, x, y, threat, ctx, values)
-    assert printed == ""
-    return returned if isinstance(returned, Result) else Result(last=returned)
+    return crafted(attack, model, x, y, threat, resolved(attack, params)).result
 
 
 def verify(x, result: Result, eps, kind: str = "wasserstein") -> list[bool]:
-    return KINDS[kind].verify(x, result.last, float(Fraction(eps)), result.evidence).tolist()
+    return TRANSPORTED[kind].verify(x, result.last, float(Fraction(eps)), result.evidence).tolist()
 
 
 # --- by hand: plans as loops -----------------------------------------------------------------------------------------
@@ -174,7 +161,7 @@ def random_plan(x, window, seed=7, sharpness=3.0) -> torch.Tensor:
 
 @pytest.mark.parametrize("window", WINDOWS)
 def test_push_is_the_loop_over_pixels_and_offsets(window):
-    plan = random_plan(images(2, (2, 5, 4), dtype=torch.float64), window)
+    plan = random_plan(empty_and_full(2, (2, 5, 4), dtype=torch.float64), window)
     pushed = window.push(plan)
     for one, image in zip(plan, pushed, strict=True):
         np.testing.assert_allclose(image.numpy(), by_hand(one, window)[1], atol=1e-14)
@@ -211,7 +198,7 @@ def gains(n, c, h, w, window, seed=11) -> torch.Tensor:
 @pytest.mark.parametrize(("window", "eps"), [(Window(-2, 2), 0.3), (Window(-2, 1), 0.1), (Window(-1, 1), 0.6)])
 @pytest.mark.parametrize("gamma", [1e-2, 1e-3])
 def test_the_best_plan_is_that_of_the_linear_programme_up_to_its_entropy(window, eps, gamma):
-    x = images(2, (2, 6, 6), dtype=torch.float64)
+    x = empty_and_full(2, (2, 6, 6), dtype=torch.float64)
     gain = gains(2, 2, 6, 6, window)
     plans = BestPlan(x, eps, window, gamma, 30)(gain)
     for one, plan, image in zip(gain, plans, x, strict=True):
@@ -225,7 +212,7 @@ def test_the_best_plan_is_that_of_the_linear_programme_up_to_its_entropy(window,
 
 def test_the_price_is_the_root_that_scipy_finds():
     window, eps, gamma = Window(-2, 2), 0.3, 1e-2
-    x = images(4, (1, 6, 6), dtype=torch.float64)
+    x = empty_and_full(4, (1, 6, 6), dtype=torch.float64)
     gain = gains(4, 1, 6, 6, window)
     plans = BestPlan(x, eps, window, gamma, 45)(gain)
     d = np.array([math.hypot(*offset) for offset in offsets(window)])[:, None, None]
@@ -245,7 +232,7 @@ def test_the_price_is_the_root_that_scipy_finds():
 
 def test_a_budget_that_does_not_bind_leaves_the_best_plan_alone():
     window = Window(-1, 1)
-    x = images(3, (1, 5, 5), dtype=torch.float64)
+    x = empty_and_full(3, (1, 5, 5), dtype=torch.float64)
     gain = gains(3, 1, 5, 5, window)
     plan = BestPlan(x, 5.0, window, 1e-3, 30)(gain)
     for row in range(3):
@@ -266,7 +253,7 @@ def test_the_highest_price_keeps_every_gain_within_the_budget():
 
 def test_the_inner_problem_of_an_image_does_not_depend_on_the_others():
     window = Window(-2, 2)
-    x = images(5)
+    x = empty_and_full(5)
     x[1] = 0
     gain = gains(5, 1, 8, 8, window).float()
     together = BestPlan(x, 0.25, window, 1e-3, 30)(gain)
@@ -306,7 +293,7 @@ def test_the_simplex_projection_is_the_nearest_point_of_all_faces():
 def test_the_projection_is_the_nearest_plan(window, scale):
     """Nothing in the polytope lies farther along point - projection: what characterises a projection."""
     eps = 0.2
-    x = images(2, (2, 4, 5), dtype=torch.float64)
+    x = empty_and_full(2, (2, 4, 5), dtype=torch.float64)
     noise = scale * torch.randn(2, 2, window.width**2, 4, 5, generator=stream(4), dtype=torch.float64)
     point = window.staying(x) + noise
     nearest = Projection(x, eps, window, halvings=45)(point)
@@ -322,7 +309,7 @@ def test_the_projection_is_the_nearest_plan(window, scale):
 
 def test_the_projection_leaves_plans_within_the_budget_where_they_are():
     window = Window(-2, 2)
-    x = images(3, dtype=torch.float64)
+    x = empty_and_full(3, dtype=torch.float64)
     plan = random_plan(x, window)
     assert (Projection(x, 5.0, window)(plan) - plan).abs().max() < 1e-12
 
@@ -332,7 +319,7 @@ def test_the_projection_leaves_plans_within_the_budget_where_they_are():
 
 def test_what_does_not_fit_returns_to_its_senders():
     window = Window(-2, 2)
-    x = images(8, (2, 8, 8))
+    x = empty_and_full(8, (2, 8, 8))
     plan = random_plan(x, window)
     plan[0] = window.staying(x)[0]
     repaired, fits = return_to_sender(plan, window)
@@ -353,7 +340,7 @@ def test_what_does_not_fit_returns_to_its_senders():
 
 def test_a_repair_that_runs_out_of_rounds_says_so():
     window = Window(-2, 2)
-    plan = random_plan(images(4), window)
+    plan = random_plan(empty_and_full(4), window)
     _, fits = return_to_sender(plan, window, rounds=1)
     assert not fits.any()
 
@@ -363,7 +350,7 @@ def test_a_repair_that_runs_out_of_rounds_says_so():
 
 def proven(eps=0.5, seed=1, shape=(2, 6, 7), window=WINDOWS[0]):
     """Images whose plans cost exactly 0.9 eps, with room below 1; everything in float64 until the end."""
-    x = 0.6 * images(4, shape, seed=seed, dtype=torch.float64)
+    x = 0.6 * empty_and_full(4, shape, seed=seed, dtype=torch.float64)
     plan = random_plan(x, window, sharpness=1.0)
     cost = torch.tensor([by_hand(one, window)[2] for one in plan], dtype=torch.float64)
     share = (0.9 * eps * x.sum(dim=(1, 2, 3)) / cost).view(-1, 1, 1, 1, 1)
@@ -375,16 +362,16 @@ def proven(eps=0.5, seed=1, shape=(2, 6, 7), window=WINDOWS[0]):
 
 
 def check(x, image, plan, eps, kind="wasserstein") -> list[bool]:
-    return KINDS[kind].verify(x, image, eps, plan).tolist()
+    return TRANSPORTED[kind].verify(x, image, eps, plan).tolist()
 
 
 @pytest.mark.parametrize("window", WINDOWS[:3])
 def test_the_verifier_measures_plans_as_the_loops_do(window):
     x, image, plan, eps = proven(window=window)
     expected = [by_hand(one, window)[2] / float(i.double().sum()) for one, i in zip(plan.mass, x, strict=True)]
-    np.testing.assert_allclose(KINDS["wasserstein"].distance(x, image, plan).numpy(), expected, rtol=1e-9)
+    np.testing.assert_allclose(TRANSPORTED["wasserstein"].distance(x, image, plan).numpy(), expected, rtol=1e-9)
     np.testing.assert_allclose(expected, 0.9 * eps, rtol=1e-5)
-    for kind in KINDS:
+    for kind in TRANSPORTED:
         assert check(x, image, plan, eps, kind) == [True] * 4
         assert check(x, image, plan, 0.9 * eps, kind) == [True] * 4
         assert check(x, image, plan, 0.9 * eps / 1.01, kind) == [False] * 4  # 1 % over the budget
@@ -464,7 +451,7 @@ PLANTS = [
 
 
 @pytest.mark.parametrize("plant", PLANTS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TRANSPORTED)
 def test_planted_faults_are_rejected(plant, kind):
     x, image, plan, eps = proven()
     assert (plan.mass[0] >= 0).all()
@@ -499,7 +486,7 @@ def test_evidence_that_is_none_or_malformed_proves_nothing_but_unchanged_images(
         Plan(mass, None, 2), Plan(mass.long(), -2, 2), Plan(mass.to_sparse(), -2, 2), Plan(mass.to("meta"), -2, 2),
         Plan(mass + 1j, -2, 2), Plan(mass * math.nan, -2, 2), Plan(mass * 0, -2, 2), Plan(mass, True, True),
     ]  # fmt: skip
-    for kind, evidence in itertools.product(KINDS.values(), wrong):
+    for kind, evidence in itertools.product(TRANSPORTED.values(), wrong):
         assert kind.verify(x, image, eps, evidence).tolist() == [False, False, False, True]
         assert kind.distance(x, image, evidence).tolist() == [math.inf] * 3 + [0.0]
     assert check(x, image, plan, None)[:3] == [False] * 3
@@ -512,7 +499,7 @@ def test_black_images_cannot_be_changed():
     image[1, 0, 2, 2] = 1e-6
     plan = Window(-2, 2).staying(image)
     assert check(x, image, Plan(plan, -2, 2), 0.5) == [True, False]
-    assert KINDS["wasserstein"].distance(x, image, Plan(plan, -2, 2)).tolist() == [0.0, math.inf]
+    assert TRANSPORTED["wasserstein"].distance(x, image, Plan(plan, -2, 2)).tolist() == [0.0, math.inf]
 
 
 def test_windows_wider_than_the_frame_are_measured():
@@ -520,7 +507,7 @@ def test_windows_wider_than_the_frame_are_measured():
     x[..., 0] = 0.5
     mass = torch.zeros(1, 1, 25, 1, 2)
     mass[0, 0, 13, 0, 0] = 0.5
-    assert KINDS["wasserstein"].distance(x, x.flip(3), Plan(mass, -2, 2)).tolist() == [1.0]
+    assert TRANSPORTED["wasserstein"].distance(x, x.flip(3), Plan(mass, -2, 2)).tolist() == [1.0]
 
 
 # --- the exact distance ----------------------------------------------------------------------------------------------
@@ -553,7 +540,7 @@ def test_the_exact_distance_of_known_moves():
 
 def test_no_plan_costs_less_than_the_exact_distance():
     x, image, plan, _ = proven()
-    costs = KINDS["wasserstein"].distance(x, image, plan).tolist()
+    costs = TRANSPORTED["wasserstein"].distance(x, image, plan).tolist()
     exact = [exact_distance(*pair) for pair in zip(x, image, strict=True)]
     for plans, least in zip(costs, exact, strict=True):
         assert 0 < least <= plans * (1 + 1e-6)
@@ -566,8 +553,8 @@ SHAPES = [(1, 8, 8), (3, 8, 8), (2, 5, 9), (1, 1, 3)]
 
 
 def labelled(shape=(1, 8, 8), classes=4, n=6):
-    x = images(n, shape)
-    model = Net(shape[0], classes)
+    x = empty_and_full(n, shape)
+    model = TanhNet(shape[0], classes)
     return model, x, model(x).argmax(dim=1)
 
 
@@ -580,7 +567,7 @@ def test_every_returned_image_is_proven_inside(name, shape):
         result = run(name, model, x, y, eps, **REDUCED[name])
         assert verify(x, result, eps, kind) == [True] * len(x)
         # The budget holds nearly exactly, without the verifier's tolerance.
-        assert KINDS[kind].distance(x, result.last, result.evidence).max() <= float(Fraction(eps)) * (1 + 1e-5)
+        assert TRANSPORTED[kind].distance(x, result.last, result.evidence).max() <= float(Fraction(eps)) * (1 + 1e-5)
         exact = [exact_distance(*pair) for pair in zip(x, result.last, strict=True)]
         assert 0 < max(exact) <= float(Fraction(eps)) * (1 + 1e-5)
 
@@ -632,8 +619,8 @@ def test_without_a_gradient_the_image_stays(name):
 
 
 def test_saturated_cross_entropy_stalls_and_the_margin_does_not():
-    x, y = images(4), torch.zeros(4, dtype=torch.int64)
-    model = Linear((1, 8, 8), factor=1000.0)
+    x, y = empty_and_full(4), torch.zeros(4, dtype=torch.int64)
+    model = OneSided((1, 8, 8), factor=1000.0)
     model.weight -= 2000.0
     assert torch.equal(run("fwa", model, x, y, "1/4", steps=3).last, x)
     assert not torch.equal(run("fwa", model, x, y, "1/4", steps=3, loss="margin").last, x)
@@ -641,8 +628,8 @@ def test_saturated_cross_entropy_stalls_and_the_margin_does_not():
 
 @pytest.mark.parametrize("shape", [(1, 6, 6), (2, 5, 6)])
 def test_on_a_linear_model_one_published_step_reaches_the_optimum_of_the_linear_programme(shape):
-    x, y = images(4, shape), torch.zeros(4, dtype=torch.int64)
-    model = Linear(shape, factor=0.05)
+    x, y = empty_and_full(4, shape), torch.zeros(4, dtype=torch.int64)
+    model = OneSided(shape, factor=0.05)
     gain = Window(-2, 2).pull(model.weight[None].double())[0]
     found = run("fwa_paper", model, x, y, "3/10", steps=1)
     for row in range(4):
@@ -654,8 +641,8 @@ def test_on_a_linear_model_one_published_step_reaches_the_optimum_of_the_linear_
 @pytest.mark.parametrize("name", ["fwa", "wpgd"])
 def test_on_a_linear_model_a_price_on_room_brings_the_optimum_over_images_of_at_most_1(name):
     """The linear programme in which pixels can be full bounds everybody; without the price the repair falls short."""
-    x, y = images(4, (1, 6, 6)), torch.zeros(4, dtype=torch.int64)
-    model = Linear((1, 6, 6), factor=0.05)
+    x, y = empty_and_full(4, (1, 6, 6)), torch.zeros(4, dtype=torch.int64)
+    model = OneSided((1, 6, 6), factor=0.05)
     gain = Window(-2, 2).pull(model.weight[None].double())[0]
     score = (x * model.weight).flatten(1).sum(dim=1)
     shares = {}
@@ -671,9 +658,9 @@ def test_on_a_linear_model_a_price_on_room_brings_the_optimum_over_images_of_at_
 
 
 def test_projected_ascent_reaches_the_optimum_on_a_linear_model():
-    x, y = images(3, (1, 6, 6)), torch.zeros(3, dtype=torch.int64)
+    x, y = empty_and_full(3, (1, 6, 6)), torch.zeros(3, dtype=torch.int64)
     x *= 0.1  # nine of these cannot pile up to 1
-    model = Linear((1, 6, 6), factor=0.05)
+    model = OneSided((1, 6, 6), factor=0.05)
     gain = Window(-1, 1).pull(model.weight[None].double())[0]
     found = run("wpgd", model, x, y, "3/10", steps=100, window=3, momentum=0.0, price=0.0)
     for row in range(3):
@@ -684,7 +671,7 @@ def test_projected_ascent_reaches_the_optimum_on_a_linear_model():
 
 def test_the_budget_is_shared_by_the_channels_and_mass_keeps_to_its_own():
     x = 0.5 * torch.ones(1, 2, 6, 6)
-    model = Linear((2, 6, 6))
+    model = OneSided((2, 6, 6))
     model.weight[1] *= 1e-6
     result = run("fwa_paper", model, x, torch.zeros(1, dtype=torch.int64), "1/8", steps=3)
     spent = [by_hand(result.evidence.mass[0, c : c + 1], Window(-2, 2))[2] for c in range(2)]
@@ -699,7 +686,7 @@ def test_the_lopsided_window_moves_nothing_two_pixels_down_or_right():
     assert (evidence.low, evidence.high) == (-2, 1)
     x = torch.zeros(1, 1, 5, 5)
     x[0, 0, 2, 2] = 0.5
-    reached = run("fwa_tpap", Linear((1, 5, 5)), x, torch.zeros(1, dtype=torch.int64), "9/4").last > 1e-6
+    reached = run("fwa_tpap", OneSided((1, 5, 5)), x, torch.zeros(1, dtype=torch.int64), "9/4").last > 1e-6
     assert not reached[..., 4].any()
     assert not reached[:, :, 4].any()
 
@@ -723,14 +710,8 @@ def test_the_readings_are_those_of_the_same_ascent():
 
 def measure(name, model, x, y, eps, batch, **params) -> Measurement:
     attack = ATTACKS[name]
-    values = {key: default_value(value) for key, value in attack.params.items()} | params
     threat = ThreatModel(kind=attack.threats[0], eps=Fraction(eps))
-    cell = Cell(subject=NOBODY, attack=name, params=values, threat=threat)
-    shard = Shard(start=0, stop=len(x), examples=tuple(range(len(x))), x=x, y=y, data_sha256=SHA)
-    judge = Judge(model, model(x[:1]).shape[1], x.shape[1:])
-    (found,) = evaluate(judge, shard, attack, [cell], KINDS[threat.kind], batch).results
-    assert isinstance(found, Measurement), found
-    return found
+    return measured(attack, model, x, y, threat, resolved(attack, params), batch=batch, kind=TRANSPORTED[threat.kind])
 
 
 @pytest.mark.parametrize("name", REDUCED)

@@ -4,7 +4,18 @@ from fractions import Fraction
 
 import torch
 
-from harness.api import Architecture, Attack, Dataset, Defense, InnerAttack, Recipe, Result, hookimpl
+from harness.api import (
+    Analysis,
+    Architecture,
+    Attack,
+    Dataset,
+    Defense,
+    InnerAttack,
+    Recipe,
+    Result,
+    ThreatKind,
+    hookimpl,
+)
 from harness.conformance import toys
 from harness.registry import norms
 from harness.registry.discovery import load
@@ -174,10 +185,44 @@ def harness_attacks():
     yield Attack(name="one_step", run=one_step, threats=("linf",), groups=("all",))
     yield Attack(name="random_signs", run=random_signs, threats=("linf",), access="decision", groups=("all",))
     yield Attack(name="needs_many", run=unchanged, threats=("none",), min_classes=50, groups=("all",))
-    yield Attack(name="every_second", run=every_second, threats=("linf",), passes=10)
+    yield Attack(name="every_second", run=every_second, threats=("linf",), cost=10)
     for cheat in [*CHEATS, "claims_success", *FAILURES]:
         access = "score" if cheat == "takes_a_gradient" else "gradient"
         yield Attack(name=cheat, run=globals()[cheat], threats=("linf",), access=access)
+
+
+class Offers:
+    """A plugin of whatever it is given, each under its own hook."""
+
+    def __init__(self, *specs: object) -> None:
+        self.specs = specs
+
+    def of(self, kind: type) -> list[object]:
+        return [spec for spec in self.specs if type(spec) is kind]
+
+    @hookimpl
+    def harness_attacks(self):
+        return self.of(Attack)
+
+    @hookimpl
+    def harness_defenses(self):
+        return self.of(Defense)
+
+    @hookimpl
+    def harness_datasets(self):
+        return self.of(Dataset)
+
+    @hookimpl
+    def harness_architectures(self):
+        return self.of(Architecture)
+
+    @hookimpl
+    def harness_threat_models(self):
+        return self.of(ThreatKind)
+
+    @hookimpl
+    def harness_analyses(self):
+        return self.of(Analysis)
 
 
 def toy_registry(*others: object) -> Registry:

@@ -4,14 +4,15 @@ installed package has (one popular package installs a top-level `tests`)."""
 import sys
 from pathlib import Path
 
-from harness.storage import atomic, records
+from harness.storage import atomic
+from harness.storage.records import cell_record
 from harness.storage.runs import RunStore
 
 DOCUMENT = {"attacks": ["pgd-10"], "expected": ["k1", "k2"], "seed": 0}
 
 
 def make(i, bits="1010"):
-    return records.record(
+    return cell_record(
         {"schema": 3, "kind": "cell", "start": 0, "stop": 4, "i": i},
         {"n": 4, "clean": "1111", "raw": bits, "last": "0101", "any": "0101"},
     )

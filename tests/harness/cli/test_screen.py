@@ -32,7 +32,7 @@ def report(clean):
     return EpochReport(epoch=0, loss=1.0, clean=clean, robust=0.25)
 
 
-def cell(attack):
+def cell_named(attack):
     return SimpleNamespace(subject=SimpleNamespace(defense="ours"), attack=attack)
 
 
@@ -51,9 +51,9 @@ def test_a_training_within_a_training_ends_under_its_own_name(screen):
 
 def test_a_training_that_failed_is_not_taken_for_an_attack(screen):
     screen.train_start(subject("broken"), 0)
-    screen.attack_start((cell("fgsm"), cell("pgd-10")), 2)
-    screen.shard_done((cell("fgsm"),), 1, 2, 250)
-    screen.attack_end((cell("fgsm"),))
+    screen.attack_start((cell_named("fgsm"), cell_named("pgd-10")), 2)
+    screen.shard_done((cell_named("fgsm"),), 1, 2, 250)
+    screen.attack_end((cell_named("fgsm"),))
     (line,) = screen.lines
     assert line.startswith("ours <- fgsm, pgd-10: done in ")
     assert screen.running == []

@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.api import FROM_DATASET, Analysis, Architecture, Attack, Dataset, Defense, Quantity, Result, Split
+from harness.api import FROM_DATASET, Analysis, Architecture, Dataset, Defense, Quantity, Result, Split
 from harness.conformance import check_analysis, check_architecture, check_attack, check_dataset, check_defense, toys
 from harness.conformance.trial import BUILT_IN
 from harness.ops import ascend, cross_entropy, project_linf
+from support.measure import planted
 
 
-def states(results):
+def states_by_name(results):
     return {result.name: result.state for result in results}
 
 
@@ -32,13 +33,9 @@ def climb(model, x, y, threat, *, ctx, steps=7, step=0.01):
     return Result(last=last, snapshots=snapshots)
 
 
-def attack(run, **kwargs):
-    return Attack(**{"name": "planted", "run": run, "threats": ("linf",), **kwargs})
-
-
 def test_an_honest_attack_passes_everything_that_applies():
-    honest = attack(climb, prefix="steps", params={"steps": 7, "step": FROM_DATASET})
-    assert set(states(check_attack(honest)).values()) == {"passed"}
+    honest = planted(climb, prefix="steps", params={"steps": 7, "step": FROM_DATASET})
+    assert set(states_by_name(check_attack(honest)).values()) == {"passed"}
 
 
 def twice_the_budget(model, x, y, threat):
@@ -95,12 +92,12 @@ def step_depends_on_length(model, x, y, threat, *, ctx, steps, step):
     ],
 )
 def test_each_planted_attack_fails_its_contract(run, contract):
-    assert states(check_attack(attack(run)))[contract] == "failed"
+    assert states_by_name(check_attack(planted(run)))[contract] == "failed"
 
 
 def test_a_step_that_depends_on_the_length_is_no_prefix():
-    planted = attack(step_depends_on_length, prefix="steps", params={"steps": 7, "step": FROM_DATASET})
-    assert states(check_attack(planted))["snapshots equal separate runs"] == "failed"
+    shortened = planted(step_depends_on_length, prefix="steps", params={"steps": 7, "step": FROM_DATASET})
+    assert states_by_name(check_attack(shortened))["snapshots equal separate runs"] == "failed"
 
 
 def test_a_lax_verifier_is_found_by_the_attack_that_wins_inside_the_radius():
@@ -112,7 +109,7 @@ def test_a_lax_verifier_is_found_by_the_attack_that_wins_inside_the_radius():
         wide = type(threat)(kind="linf", eps=threat.eps * 2)
         return climb(model, x, y, wide, ctx=ctx, step=float(threat.eps)).last
 
-    assert states(check_attack(attack(far), [lax]))["loses inside the exact radius"] == "failed"
+    assert states_by_name(check_attack(planted(far), [lax]))["loses inside the exact radius"] == "failed"
 
 
 def test_the_exact_radius_is_exact():
@@ -164,7 +161,7 @@ class AcrossTheBatch(nn.Module):
 
 
 def test_an_honest_defense_passes_all_that_applies():
-    found = states(check_defense(Defense(name="honest", step=honest_step)))
+    found = states_by_name(check_defense(Defense(name="honest", step=honest_step)))
     assert {name for name, state in found.items() if state != "passed"} == {
         "parameters of deployment", "stand-ins answer", "adaptive attacks are named"
     }  # fmt: skip
@@ -190,7 +187,7 @@ def test_an_honest_defense_passes_all_that_applies():
     ],
 )
 def test_each_planted_defense_fails_its_contract(planted, contract):
-    assert states(check_defense(planted))[contract] == "failed"
+    assert states_by_name(check_defense(planted))[contract] == "failed"
 
 
 def dataset(load):
@@ -216,13 +213,13 @@ def test_datasets_that_repeat_overlap_or_change():
         found = split(part)
         return Split(pixels=found.pixels[:, :, :4], labels=found.labels)
 
-    assert set(states(check_dataset(dataset(honest))).values()) == {"passed"}
-    assert states(check_dataset(dataset(one_part)))["loads what it declares"] == "failed"
-    assert states(check_dataset(dataset(wrong_shape)))["loads what it declares"] == "failed"
-    assert states(check_dataset(dataset(changing)))["same twice"] == "failed"
+    assert set(states_by_name(check_dataset(dataset(honest))).values()) == {"passed"}
+    assert states_by_name(check_dataset(dataset(one_part)))["loads what it declares"] == "failed"
+    assert states_by_name(check_dataset(dataset(wrong_shape)))["loads what it declares"] == "failed"
+    assert states_by_name(check_dataset(dataset(changing)))["same twice"] == "failed"
 
 
-def net(**changes):
+def planted_network(**changes):
     made = type("Planted", (toys.TinyNet,), changes)
     return Architecture(name="planted", build=lambda shape, classes: made(classes))
 
@@ -240,11 +237,11 @@ def net(**changes):
     ],
 )
 def test_each_planted_architecture_fails_its_contract(changes, contract):
-    assert set(states(check_architecture(net())).values()) == {"passed"}
-    assert states(check_architecture(net(**changes)))[contract] == "failed"
+    assert set(states_by_name(check_architecture(planted_network())).values()) == {"passed"}
+    assert states_by_name(check_architecture(planted_network(**changes)))[contract] == "failed"
 
 
-def measured(ctx):
+def counts_right(ctx):
     x, y = ctx.images()
     with torch.no_grad():
         return {"right": Quantity(float((ctx.model(x).argmax(dim=1) == y).sum()), len(x)), "none": Quantity(None, 0)}
@@ -256,18 +253,18 @@ def counts_calls(ctx):
 
 def trains_what_it_is_given(ctx):
     ctx.network.train()
-    return measured(ctx)
+    return counts_right(ctx)
 
 
 def rewrites(ctx):
     with torch.no_grad():
         ctx.network.head.bias.add_(1)
-    return measured(ctx)
+    return counts_right(ctx)
 
 
 def hooks(ctx):
     ctx.model.register_forward_hook(lambda module, inputs, output: None)
-    return measured(ctx)
+    return counts_right(ctx)
 
 
 @pytest.mark.parametrize(
@@ -286,23 +283,23 @@ def hooks(ctx):
     ],
 )
 def test_each_planted_analysis_fails_its_contract(run, contract):
-    assert states(check_analysis(Analysis(name="planted", run=run)))[contract] == "failed"
+    assert states_by_name(check_analysis(Analysis(name="planted", run=run)))[contract] == "failed"
 
 
 def test_an_honest_analysis_passes_and_may_draw():
     def draws(ctx):
         return {"drawn": Quantity(float(torch.rand(())), 1)}
 
-    for run in (measured, draws):
-        assert set(states(check_analysis(Analysis(name="honest", run=run))).values()) == {"passed"}
+    for run in (counts_right, draws):
+        assert set(states_by_name(check_analysis(Analysis(name="honest", run=run))).values()) == {"passed"}
 
 
 def test_an_analysis_is_tried_on_the_defenses_that_it_is_about():
     def wrapped(ctx):
         assert "raw" not in ctx.stand_ins
-        return {"eps": Quantity(ctx.training.eps, 1), **measured(ctx)}
+        return {"eps": Quantity(ctx.training.eps, 1), **counts_right(ctx)}
 
-    installed = states(check_analysis(Analysis(name="planted", run=wrapped, only_of=("raw", "nobody"))))
+    installed = states_by_name(check_analysis(Analysis(name="planted", run=wrapped, only_of=("raw", "nobody"))))
     assert set(installed.values()) == {"passed"}
-    absent = states(check_analysis(Analysis(name="planted", run=wrapped, only_of=("nobody",))))
+    absent = states_by_name(check_analysis(Analysis(name="planted", run=wrapped, only_of=("nobody",))))
     assert set(absent.values()) == {"not applicable"}

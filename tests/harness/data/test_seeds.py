@@ -11,7 +11,7 @@ import scipy.stats
 
 from harness.data.seeds import derive, generator, noise, permutation
 
-SHA = hashlib.sha256(b"a data set").hexdigest()
+DATA_SHA = hashlib.sha256(b"a data set").hexdigest()
 M = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 W = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 LOW = 2**64 - 1
@@ -46,7 +46,7 @@ def uniform_by_hand(n, *parts):
     return [2 * ((half >> 8) / 2**24) - 1 for half in itertools.islice(halves, n)]
 
 
-def draw(n=64, *, seed=0, sha=SHA, examples=(0,), purpose="start", distribution="uniform"):
+def draw(n=64, *, seed=0, sha=DATA_SHA, examples=(0,), purpose="start", distribution="uniform"):
     return noise((n,), seed=seed, data_sha256=sha, examples=examples, purpose=purpose, distribution=distribution)
 
 
@@ -61,14 +61,14 @@ def test_philox_by_hand_is_numpys():
 def test_uniform_noise_is_the_recipe_by_hand(seed, example, purpose):
     found = draw(20, seed=seed, examples=[example], purpose=purpose)
     assert found.dtype == np.float32
-    assert found.tolist() == [uniform_by_hand(20, 1, seed, SHA, example, purpose)]
+    assert found.tolist() == [uniform_by_hand(20, 1, seed, DATA_SHA, example, purpose)]
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "normal"])
 def test_noise_is_the_recipe_with_numpy(distribution):
-    found = noise((3, 4, 4), seed=5, data_sha256=SHA, examples=[7, 0], purpose="start", distribution=distribution)
+    found = noise((3, 4, 4), seed=5, data_sha256=DATA_SHA, examples=[7, 0], purpose="start", distribution=distribution)
     for row, example in zip(found, [7, 0], strict=True):
-        key = int.from_bytes(key_of(1, 5, SHA, example, "start")[:16], "big")
+        key = int.from_bytes(key_of(1, 5, DATA_SHA, example, "start")[:16], "big")
         stream = np.random.Generator(np.random.Philox(key=key))
         wanted = (
             2 * stream.random((3, 4, 4), dtype=np.float32) - 1
@@ -109,7 +109,7 @@ def test_seeds_data_examples_and_purposes_differ():
     streams = [
         draw(seed=seed, sha=sha, examples=[example], purpose=purpose)[0].tobytes()
         for seed in (0, 1, 2)
-        for sha in (SHA, SHA[::-1])
+        for sha in (DATA_SHA, DATA_SHA[::-1])
         for example in (0, 1, 2)
         for purpose in ("start", "start2", "")
     ]
@@ -117,7 +117,7 @@ def test_seeds_data_examples_and_purposes_differ():
 
 
 def test_no_draws_at_all():
-    assert noise((3, 2), seed=0, data_sha256=SHA, examples=[], purpose="start").shape == (0, 3, 2)
+    assert noise((3, 2), seed=0, data_sha256=DATA_SHA, examples=[], purpose="start").shape == (0, 3, 2)
 
 
 def test_uniform_noise_is_uniform():
@@ -175,16 +175,16 @@ def test_streams_do_not_touch_the_global_state():
     random.seed(3)
     draw()
     permutation(10, "x")
-    generator(0, SHA, 0, "start").random()
+    generator(0, DATA_SHA, 0, "start").random()
     assert (np.random.random(), random.random()) == wanted
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 10, 1797])
 def test_a_permutation_is_one_and_stays(n):
-    found = permutation(n, "digits", SHA)
+    found = permutation(n, "digits", DATA_SHA)
     assert found.dtype == np.int64
     assert sorted(found.tolist()) == list(range(n))
-    assert np.array_equal(found, permutation(n, "digits", SHA))
+    assert np.array_equal(found, permutation(n, "digits", DATA_SHA))
 
 
 def test_permutations_depend_on_every_part_of_the_key():

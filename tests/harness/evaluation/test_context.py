@@ -7,21 +7,17 @@ import torch
 from harness.conformance import toys
 from harness.data.dataset import LoadedPart, split_sha256
 from harness.errors import HarnessError, NotApplicable
-from harness.evaluation.context import AttackContext, Supplies
-from harness.evaluation.evaluate import evaluate
-from harness.evaluation.judge import Judge
+from harness.evaluation.context import Supplies
 from harness.evaluation.measurement import Measurement
-from harness.evaluation.oracle import Oracle
 from harness.networks import Classifier, stage_outputs
-from harness.types import Attack, Cell, Split, ThreatKind, ThreatModel
-from support.measure import NOBODY, REGISTRY, measure
+from harness.types import Attack, Split, ThreatModel
+from support.attacks import context_on
+from support.measure import measure, measured
 
 
-def context(model=None, access="gradient", n=16, **supplies):
-    oracle = Oracle(model or toys.tiny_net(), access)
+def context_and_images(model=None, access="gradient", n=16, **supplies):
     x, y = toys.images(n=n)
-    made = Supplies(**supplies)
-    return oracle, AttackContext(oracle, x, seed=0, data_sha256="0" * 64, examples=range(n), supplies=made), x, y
+    return *context_on(model or toys.tiny_net(), x, access=access, sha256=toys.TOY_SHA256, **supplies), x, y
 
 
 # surrogate
@@ -29,7 +25,7 @@ def context(model=None, access="gradient", n=16, **supplies):
 
 def test_a_surrogate_answers_with_gradients_and_costs_the_target_nothing():
     other = toys.tiny_net(seed=9)
-    oracle, ctx, x, _ = context(access="decision", surrogate=other)
+    oracle, ctx, x, _ = context_and_images(access="decision", surrogate=other)
     surrogate = ctx.surrogate()
     point = x.clone().requires_grad_(True)
     logits = surrogate(point)
@@ -45,7 +41,7 @@ def test_a_surrogate_answers_with_gradients_and_costs_the_target_nothing():
 
 def test_nothing_that_is_done_to_a_surrogate_reaches_the_next_one():
     other = toys.tiny_net(seed=9)
-    _, ctx, x, _ = context(surrogate=other)
+    _, ctx, x, _ = context_and_images(surrogate=other)
     before = other(x)
     broken = ctx.surrogate()
     for parameter in broken.parameters():
@@ -57,7 +53,7 @@ def test_nothing_that_is_done_to_a_surrogate_reaches_the_next_one():
 
 
 def test_a_surrogate_that_was_not_declared_is_refused_with_what_to_do():
-    _, ctx, _, _ = context()
+    _, ctx, _, _ = context_and_images()
     with pytest.raises(HarnessError, match=r"declare needs=\('surrogate',\)"):
         ctx.surrogate()
     with pytest.raises(HarnessError, match="declare needs"):
@@ -73,11 +69,10 @@ def test_an_attack_on_a_surrogate_is_measured_at_no_cost():
         return (x + 0.05 * gradient.sign()).clamp(0, 1)
 
     spec = Attack(name="craft", run=craft, threats=("linf",), access="decision", needs=("surrogate",))
-    cell = Cell(subject=NOBODY, attack="craft", params={}, threat=ThreatModel.parse("linf:1/20"))
-    judge, kind = Judge(toys.tiny_net(), 4, toys.SHAPE), REGISTRY.get(ThreatKind, "linf").spec
     supplies = Supplies(surrogate=toys.tiny_net(seed=9))
-    (found,) = evaluate(judge, toys.shard(*toys.images(n=32)), spec, [cell], kind, 10, supplies).results
-    assert isinstance(found, Measurement)
+    x, y = toys.images(n=32)
+    threat = ThreatModel.parse("linf:1/20")
+    found = measured(spec, toys.tiny_net(), x, y, threat, {}, batch=10, supplies=supplies)
     assert (found.forwards, found.backwards) == (0, 0)
     assert "1" in found.last
 
@@ -96,7 +91,7 @@ def split(labels, levels=255):
 def test_training_images_of_a_label_are_all_of_them_in_the_order_of_the_split(levels):
     labels = [2, 0, 2, 1, 2, 0, 3, 2]
     train = split(labels, levels)
-    _, ctx, _, _ = context(train=train)
+    _, ctx, _, _ = context_and_images(train=train)
     for label in range(5):
         wanted = [train.split.pixels[i] / levels for i, found in enumerate(labels) if found == label]
         found = ctx.train_images(label)
@@ -109,7 +104,7 @@ def test_training_images_of_a_label_are_all_of_them_in_the_order_of_the_split(le
 def test_what_an_attack_does_to_training_images_stays_with_it():
     train = split([1, 1, 0])
     pixels = train.split.pixels.copy()
-    _, ctx, _, _ = context(train=train)
+    _, ctx, _, _ = context_and_images(train=train)
     before = ctx.train_images(1).clone()
     ctx.train_images(1).zero_()
     assert torch.equal(ctx.train_images(1), before)
@@ -118,7 +113,7 @@ def test_what_an_attack_does_to_training_images_stays_with_it():
 
 def test_training_images_that_were_not_declared_are_refused_with_what_to_do():
     with pytest.raises(HarnessError, match=r"declare needs=\('train_images',\)"):
-        context()[1].train_images(0)
+        context_and_images()[1].train_images(0)
 
 
 # features
@@ -148,7 +143,7 @@ def hooks(model):
 def test_features_are_the_stages_of_the_network_for_one_forward_each(wrapped):
     net = toys.tiny_net()
     model = Wrapper(net) if wrapped else net
-    oracle, ctx, x, _ = context(model)
+    oracle, ctx, x, _ = context_and_images(model)
     before, prints = hooks(oracle), oracle.fingerprint()
     found = ctx.features(x[:5])
     wanted = net.stages((1 - x if wrapped else x)[:5])
@@ -163,7 +158,7 @@ def test_features_are_the_stages_of_the_network_for_one_forward_each(wrapped):
 
 def test_stages_are_what_a_plain_loop_over_the_layers_gives():
     net = toys.tiny_net()
-    _, ctx, x, _ = context(net)
+    _, ctx, x, _ = context_and_images(net)
     first = net.layer1(x)
     found = ctx.features(x)
     assert torch.equal(found["layer1"], first)
@@ -173,7 +168,7 @@ def test_stages_are_what_a_plain_loop_over_the_layers_gives():
 
 def test_features_have_a_graph_back_to_the_images_and_none_to_the_weights():
     net = toys.tiny_net()
-    oracle, ctx, x, _ = context(net)
+    oracle, ctx, x, _ = context_and_images(net)
     point = x.clone().requires_grad_(True)
     (found,) = torch.autograd.grad(ctx.features(point)["layer1"].square().sum(), point)
     wanted = x.clone().requires_grad_(True)
@@ -193,7 +188,7 @@ class Fragile(toys.TinyNet):
 def test_no_hook_stays_behind_when_a_forward_fails():
     torch.manual_seed(0)
     model = Fragile().eval()
-    oracle, ctx, x, _ = context(model)
+    oracle, ctx, x, _ = context_and_images(model)
     before = hooks(oracle)
     with pytest.raises(ValueError, match="too bright"):
         ctx.features(x + 9)
@@ -208,7 +203,7 @@ def test_no_hook_stays_behind_when_a_forward_fails():
 
 def test_a_network_without_named_stages_is_not_applicable_and_is_not_asked():
     plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
-    oracle, ctx, x, _ = context(plain)
+    oracle, ctx, x, _ = context_and_images(plain)
     with pytest.raises(NotApplicable, match="stages"):
         ctx.features(x)
     assert oracle.forwards == 0
@@ -217,7 +212,7 @@ def test_a_network_without_named_stages_is_not_applicable_and_is_not_asked():
 @pytest.mark.parametrize("access", ["score", "decision"])
 @pytest.mark.parametrize("model", [toys.tiny_net, lambda: torch.nn.Flatten()])
 def test_features_need_gradient_access(access, model):
-    oracle, ctx, x, _ = context(model(), access)
+    oracle, ctx, x, _ = context_and_images(model(), access)
     with pytest.raises(HarnessError, match="access='gradient'") as caught:
         ctx.features(x)
     assert not isinstance(caught.value, NotApplicable), "the plugin's mistake, not the model's"
@@ -241,7 +236,7 @@ class Buried(Classifier):
 def test_stages_may_lie_deep_and_are_told_as_they_are_named():
     torch.manual_seed(0)
     net = Buried().eval()
-    _, ctx, x, _ = context(net)
+    _, ctx, x, _ = context_and_images(net)
     found = ctx.features(x)
     assert torch.equal(found["body.0"], x.flatten(1))
     assert torch.equal(found["body.1"], net.features(x))

@@ -9,11 +9,10 @@ import torch
 
 from harness.conformance import toys
 from harness.errors import HarnessError
-from harness.evaluation.evaluate import evaluate
-from harness.evaluation.judge import BrokenModel, Judge
+from harness.evaluation.judge import InvalidModel, Judge
 from harness.evaluation.measurement import Measurement, Refused
-from harness.types import Attack, Cell, Result, ThreatKind, ThreatModel
-from support.measure import NOBODY, REGISTRY, measure
+from harness.types import Attack, Result, ThreatKind, ThreatModel
+from support.measure import REGISTRY, cell_of, evaluated, measure
 from support.plugins import CHEATS, FAILURES
 
 
@@ -134,7 +133,7 @@ class Constant(torch.nn.Module):
     ],
 )
 def test_a_model_that_answers_nonsense_gives_no_number(answer, message):
-    with pytest.raises(BrokenModel, match=message):
+    with pytest.raises(InvalidModel, match=message):
         measure("unchanged", Constant(answer), kind="none", eps=None)
 
 
@@ -180,16 +179,9 @@ def test_a_prefix_attack_without_its_snapshot_is_an_error():
     )  # fmt: skip
     x, y = toys.images()
     threat = ThreatModel(kind="linf", eps=Fraction(1, 20))
-    cells = [Cell(subject=NOBODY, attack="short", params={"steps": s}, threat=threat) for s in (2, 5)]
+    cells = [cell_of(attack, threat, {"steps": s}) for s in (2, 5)]
     with pytest.raises(HarnessError, match="no snapshot for 2"):
-        evaluate(
-            Judge(toys.tiny_net(), 4, toys.SHAPE),
-            toys.shard(x, y),
-            attack,
-            cells,
-            REGISTRY.get(ThreatKind, "linf").spec,
-            250,
-        )
+        evaluated(Judge(toys.tiny_net(), 4, toys.SHAPE), toys.shard(x, y), attack, cells)
 
 
 def test_refusals_of_one_shard_name_how_many_images():

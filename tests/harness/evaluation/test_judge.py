@@ -10,16 +10,10 @@ import torch
 from harness.api import Attack, Result
 from harness.conformance import toys
 from harness.errors import HarnessError
-from harness.evaluation.evaluate import evaluate
-from harness.evaluation.judge import BrokenModel, Judge
+from harness.evaluation.judge import InvalidModel, Judge
 from harness.evaluation.measurement import Measurement, Refused
-from harness.types import Cell, ThreatKind, ThreatModel
-from support.measure import NOBODY, REGISTRY, measure
-
-
-def attack(run, **kwargs):
-    return Attack(**{"name": "planted", "run": run, "threats": ("linf",), **kwargs})
-
+from harness.types import ThreatKind
+from support.measure import REGISTRY, cell_of, evaluated, measure, planted
 
 HONEST = measure("one_step")[0]
 
@@ -33,7 +27,7 @@ def returns_a_subclass(model, x, y, threat):
 
 
 def test_tensor_subclasses_are_refused():
-    result, _ = measure(attack(returns_a_subclass))
+    result, _ = measure(planted(returns_a_subclass))
     assert isinstance(result, Refused)
     assert "TwoFaced" in str(result)
 
@@ -47,10 +41,10 @@ def test_what_changes_after_returning_changes_nothing():
 
     x, y = toys.images(n=32)
     before = x.clone()
-    result, _ = measure(attack(alias), x=x, y=y)
+    result, _ = measure(planted(alias), x=x, y=y)
     kept[0].fill_(0)
     assert torch.equal(x, before)
-    assert result == measure(attack(alias), x=x, y=y)[0]
+    assert result == measure(planted(alias), x=x, y=y)[0]
 
 
 def test_the_context_holds_nothing_that_verdicts_rest_on():
@@ -59,20 +53,18 @@ def test_the_context_holds_nothing_that_verdicts_rest_on():
         assert not held
         return x
 
-    assert isinstance(measure(attack(reaches))[0], Measurement)
+    assert isinstance(measure(planted(reaches))[0], Measurement)
 
 
 def run_then_honest(run):
     """Run a cheat, then an honest attack, on one judge: what each gave, an exception being its message."""
     x, y = toys.images(n=32)
     judge = Judge(toys.tiny_net(), 4, toys.SHAPE)
-    kind, found = REGISTRY.get(ThreatKind, "linf").spec, []
-    threat = ThreatModel.parse("linf:1/20")
-    for spec in (attack(run), REGISTRY.get(Attack, "one_step").spec):
-        cell = Cell(subject=NOBODY, attack=spec.name, params={}, threat=threat)
+    found = []
+    for spec in (planted(run), REGISTRY.get(Attack, "one_step").spec):
         try:
-            found.append(evaluate(judge, toys.shard(x, y), spec, [cell], kind, 250).results[0])
-        except BrokenModel as error:
+            found.append(evaluated(judge, toys.shard(x, y), spec, [cell_of(spec)]).results[0])
+        except InvalidModel as error:
             found.append(str(error))
     return found
 
@@ -128,8 +120,8 @@ def test_a_network_that_a_copy_shares_cannot_be_changed_unseen():
             parameter.data.neg_()
         return x
 
-    with pytest.raises(BrokenModel, match="has changed"):
-        measure(attack(negates), InAClosure(toys.tiny_net()))
+    with pytest.raises(InvalidModel, match="has changed"):
+        measure(planted(negates), InAClosure(toys.tiny_net()))
 
 
 class Counting(torch.nn.Module):
@@ -152,7 +144,7 @@ class Counting(torch.nn.Module):
 
 @pytest.mark.parametrize("as_buffer", [False, True])
 def test_a_model_that_keeps_state_gives_no_number(as_buffer):
-    with pytest.raises(BrokenModel, match="keeps state"):
+    with pytest.raises(InvalidModel, match="keeps state"):
         measure("one_step", Counting(as_buffer))
 
 
@@ -168,7 +160,7 @@ class Watchful(torch.nn.Module):
 
 
 def test_a_model_that_watches_the_gradient_mode_is_refused():
-    with pytest.raises(BrokenModel, match="gradients are switched on"):
+    with pytest.raises(InvalidModel, match="gradients are switched on"):
         measure("one_step", Watchful())
 
 
@@ -197,7 +189,7 @@ def test_global_switches_are_put_back_and_verdicts_stay_float32():
         return x
 
     benchmark, state = torch.backends.cudnn.benchmark, np.random.get_state()[1].copy()
-    still, careful = measure(attack(careless))[0], measure(attack(lambda model, x, y, threat: x))[0]
+    still, careful = measure(planted(careless))[0], measure(planted(lambda model, x, y, threat: x))[0]
     assert still == careful
     assert not torch.is_autocast_enabled("cpu")
     assert torch.get_default_device().type == "cpu"
@@ -212,7 +204,7 @@ def test_passes_that_go_round_the_oracle_are_counted_too():
         model.model(x)
         return x
 
-    assert measure(attack(inside))[0].forwards == 32
+    assert measure(planted(inside))[0].forwards == 32
 
 
 def test_an_attack_cannot_lower_the_cost_of_a_plain_cell():
@@ -222,20 +214,19 @@ def test_an_attack_cannot_lower_the_cost_of_a_plain_cell():
         ctx.costs[0] = (1, 0)
         return x
 
-    assert measure(attack(claims_nothing))[0].forwards == 5 * 32
+    assert measure(planted(claims_nothing))[0].forwards == 5 * 32
 
 
 def test_shared_runs_need_to_say_what_each_snapshot_cost():
     def silent(model, x, y, threat, *, ctx, steps):
         return Result(last=x, snapshots={done: Result(last=x) for done in ctx.steps_wanted})
 
-    spec = attack(silent, prefix="steps", params={"steps": 3})
+    spec = planted(silent, prefix="steps", params={"steps": 3})
     x, y = toys.images()
-    threat = ThreatModel.parse("linf:1/20")
-    cells = [Cell(subject=NOBODY, attack="planted", params={"steps": s}, threat=threat) for s in (1, 3)]
+    cells = [cell_of(spec, params={"steps": s}) for s in (1, 3)]
     judge = Judge(toys.tiny_net(), 4, toys.SHAPE)
     with pytest.raises(HarnessError, match=r"does not call ctx\.reached"):
-        evaluate(judge, toys.shard(x, y), spec, cells, REGISTRY.get(ThreatKind, "linf").spec, 250)
+        evaluated(judge, toys.shard(x, y), spec, cells)
 
 
 @pytest.mark.parametrize("batch", [5, 32, 250])
@@ -249,9 +240,9 @@ def test_a_distance_that_is_not_finite_is_a_reason():
         verify=lambda x, x_adv, eps, evidence: torch.zeros(len(x), dtype=torch.bool),
     )  # fmt: skip
     x, y = toys.images()
-    spec = attack(lambda model, x, y, threat: x, minimal=True)
-    cell = Cell(subject=NOBODY, attack="planted", params={}, threat=ThreatModel.parse("linf:1/20"))
-    (result,) = evaluate(Judge(toys.tiny_net(), 4, toys.SHAPE), toys.shard(x, y), spec, [cell], endless, 250).results
+    spec = planted(lambda model, x, y, threat: x, minimal=True)
+    judge = Judge(toys.tiny_net(), 4, toys.SHAPE)
+    (result,) = evaluated(judge, toys.shard(x, y), spec, [cell_of(spec)], endless).results
     assert isinstance(result, Refused)
     assert result.reasons == {"distance not finite": 16}
 
@@ -262,5 +253,5 @@ def test_snapshots_may_be_plain_images():
             ctx.reached(done)
         return Result(last=x, snapshots=dict.fromkeys(ctx.steps_wanted, x))
 
-    result, _ = measure(attack(plain, prefix="steps", params={"steps": 2}))
+    result, _ = measure(planted(plain, prefix="steps", params={"steps": 2}))
     assert isinstance(result, Measurement)

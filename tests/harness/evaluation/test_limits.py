@@ -9,33 +9,30 @@ import torch
 from harness.conformance import toys
 from harness.errors import OutOfTime
 from harness.evaluation.context import AttackContext, Supplies
-from harness.evaluation.evaluate import Evaluated, estimate, evaluate
+from harness.evaluation.evaluate import Evaluated
 from harness.evaluation.judge import Judge
 from harness.evaluation.measurement import Refused
 from harness.evaluation.oracle import Oracle
-from harness.types import Attack, Cell, Result, ThreatKind, ThreatModel
+from harness.types import Result, ThreatModel
 from support.clock import Clock
-from support.measure import NOBODY, REGISTRY
+from support.measure import cell_of, estimated, evaluated, planted
 
-LINF = REGISTRY.get(ThreatKind, "linf").spec
 THREAT = ThreatModel(kind="linf", eps=Fraction(1, 20))
-CPU = "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
-OUT_OF_MEMORY = [torch.OutOfMemoryError("HIP out of memory"), MemoryError(), RuntimeError(f"{CPU} 9 bytes")]
-
-
-def attack(run, **kwargs):
-    return Attack(**{"name": "planted", "run": run, "threats": ("linf",), **kwargs})
+NO_RAM = (
+    "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+)
+OUT_OF_MEMORY = [torch.OutOfMemoryError("HIP out of memory"), MemoryError(), RuntimeError(f"{NO_RAM} 9 bytes")]
 
 
 def cells(*steps):
     params = [{"steps": n} for n in steps] or [{}]
-    return [Cell(subject=NOBODY, attack="planted", params=given, threat=THREAT) for given in params]
+    return [cell_of("planted", THREAT, given) for given in params]
 
 
-def evaluated(spec, model=None, batch=32, n=32, steps=(), supplies=None) -> Evaluated:
+def evaluated_toys(spec, model=None, batch=32, n=32, steps=(), supplies=None) -> Evaluated:
     x, y = toys.images(n=n)
     judge = Judge(model or toys.tiny_net(), 4, toys.SHAPE)
-    return evaluate(judge, toys.shard(x, y), spec, cells(*steps), LINF, batch, supplies)
+    return evaluated(judge, toys.shard(x, y), spec, cells(*steps), batch=batch, supplies=supplies)
 
 
 def noisy_step(model, x, y, threat, *, ctx):
@@ -75,10 +72,10 @@ def limited(room, error=OUT_OF_MEMORY[0], run=noisy_step):
 )
 def test_a_batch_that_does_not_fit_is_halved_and_gives_the_same_measurement(batch, room, sizes, error):
     run, seen = limited(room, error)
-    found = evaluated(attack(run), batch=batch)
+    found = evaluated_toys(planted(run), batch=batch)
     assert seen == sizes
     assert found.batch == max(size for size in sizes if size <= room)
-    roomy = evaluated(attack(limited(1000)[0]), batch=batch)
+    roomy = evaluated_toys(planted(limited(1000)[0]), batch=batch)
     assert roomy.batch == batch
     assert found.results == roomy.results
     assert found.results[0].forwards == 2 * 32, "tries that came to nothing cost nothing"
@@ -94,10 +91,10 @@ def test_a_batch_in_the_middle_of_a_shard_may_be_the_first_that_does_not_fit():
         print(f"{ctx.examples[0]};", end="")
         return noisy_step(model, x, y, threat, ctx=ctx)
 
-    found = evaluated(attack(run), batch=8)
+    found = evaluated_toys(planted(run), batch=8)
     spans = [(s[0], len(s)) for s in seen]
     assert spans == [(0, 8), (8, 8), (16, 8), (16, 4), (20, 4), (20, 2), *((i, 2) for i in range(22, 32, 2))]
-    whole = evaluated(attack(noisy_step), batch=8)
+    whole = evaluated_toys(planted(noisy_step), batch=8)
     assert found.results == whole.results
     assert found.printed == "0;8;16;20;22;24;26;28;30;"
 
@@ -114,8 +111,8 @@ def test_snapshots_of_halved_batches_cost_what_they_would_have():
         return Result(last=x, snapshots=snapshots)
 
     spec = {"prefix": "steps", "params": {"steps": 5}}
-    roomy = evaluated(attack(limited(1000, run=walk)[0], **spec), steps=(2, 5))
-    tight = evaluated(attack(limited(9, run=walk)[0], **spec), steps=(2, 5))
+    roomy = evaluated_toys(planted(limited(1000, run=walk)[0], **spec), steps=(2, 5))
+    tight = evaluated_toys(planted(limited(9, run=walk)[0], **spec), steps=(2, 5))
     assert tight.results == roomy.results
     assert [result.forwards for result in tight.results] == [3 * 32, 6 * 32]
 
@@ -138,15 +135,15 @@ class Hungry(torch.nn.Module):
     [False, True],
 )
 def test_a_model_that_runs_out_is_halved_too(always):
-    found = evaluated(attack(noisy_step), Hungry(always))
+    found = evaluated_toys(planted(noisy_step), Hungry(always))
     assert found.batch == 8
-    assert found.results == evaluated(attack(noisy_step)).results
+    assert found.results == evaluated_toys(planted(noisy_step)).results
 
 
 def test_one_image_that_does_not_fit_is_an_error():
     run, seen = limited(0)
     with pytest.raises(torch.OutOfMemoryError):
-        evaluated(attack(run), batch=4)
+        evaluated_toys(planted(run), batch=4)
     assert seen == [4, 2, 1]
 
 
@@ -156,7 +153,7 @@ def test_one_image_that_does_not_fit_is_an_error():
 def test_other_errors_pass_at_once(error):
     run, seen = limited(8, error)
     with pytest.raises(type(error)) as caught:
-        evaluated(attack(run))
+        evaluated_toys(planted(run))
     assert caught.value is error
     assert seen == [32]
 
@@ -169,9 +166,9 @@ def without_ctx(tight):
 @pytest.mark.parametrize("coupled", [True, False])
 def test_attacks_that_need_the_whole_shard_get_it_or_end(coupled, error):
     run, seen = limited(31, error)
-    spec = attack(run, batch_coupled=True) if coupled else attack(without_ctx(run))
+    spec = planted(run, batch_coupled=True) if coupled else planted(without_ctx(run))
     with pytest.raises(type(error)):
-        evaluated(spec)
+        evaluated_toys(spec)
     assert seen == [32]
 
 
@@ -179,14 +176,14 @@ def test_attacks_that_need_the_whole_shard_get_it_or_end(coupled, error):
 @pytest.mark.parametrize("coupled", [True, False])
 def test_a_smaller_batch_never_splits_attacks_that_need_the_whole_shard(coupled, batch):
     run, seen = limited(1000, run=lambda model, x, y, threat, *, ctx: x)
-    found = evaluated(attack(run, batch_coupled=True) if coupled else attack(without_ctx(run)), batch=batch)
+    found = evaluated_toys(planted(run, batch_coupled=True) if coupled else planted(without_ctx(run)), batch=batch)
     assert seen == [32]
     assert found.batch == 32
 
 
 def test_a_refusal_counts_each_image_once_however_often_its_batch_was_tried():
     run, _ = limited(8, run=lambda model, x, y, threat, *, ctx: torch.zeros_like(x))
-    (result,) = evaluated(attack(run)).results
+    (result,) = evaluated_toys(planted(run)).results
     assert isinstance(result, Refused)
     assert result.reasons == {"outside linf:1/20": 32}
 
@@ -206,10 +203,10 @@ def priced(clock, each, fixed):
     return run, seen
 
 
-def estimated(spec, batch, sizes, n=32, supplies=None):
+def estimated_toys(spec, batch, sizes, n=32, supplies=None):
     x, y = toys.images(n=n)
     judge = Judge(toys.tiny_net(), 4, toys.SHAPE)
-    return estimate(judge, toys.shard(x, y), spec, cells(), LINF, batch, supplies or Supplies(), sizes)
+    return estimated(judge, toys.shard(x, y), spec, cells(), sizes, batch=batch, supplies=supplies)
 
 
 @pytest.fixture
@@ -223,7 +220,7 @@ def clock(monkeypatch):
 )
 def test_the_estimate_is_exact_where_the_cost_is_linear(clock, each, fixed, batch, batches):
     run, seen = priced(clock, each, fixed)
-    found = estimated(attack(run), batch, [250, 250, 100])
+    found = estimated_toys(planted(run), batch, [250, 250, 100])
     assert found == pytest.approx(each * 600 + fixed * batches)
     assert seen == [tuple(range(4)), tuple(range(16))], "the first images of the shard"
 
@@ -232,15 +229,15 @@ def test_the_estimate_is_exact_where_the_cost_is_linear(clock, each, fixed, batc
 def test_attacks_that_need_the_whole_shard_pay_once_for_each(clock, coupled):
     run, _ = priced(clock, 0.25, 8.0)
     spec = (
-        attack(run, batch_coupled=True) if coupled else attack(lambda m, x, y, t: (clock.spend(8 + len(x) / 4), x)[1])
+        planted(run, batch_coupled=True) if coupled else planted(lambda m, x, y, t: (clock.spend(8 + len(x) / 4), x)[1])
     )
-    assert estimated(spec, 50, [250, 250, 100]) == pytest.approx(600 / 4 + 3 * 8)
+    assert estimated_toys(spec, 50, [250, 250, 100]) == pytest.approx(600 / 4 + 3 * 8)
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 10])
 def test_a_shard_with_few_images_is_estimated_from_those(clock, n):
     run, seen = priced(clock, 0.25, 8.0)
-    assert estimated(attack(run), 250, [n], n=n) == pytest.approx(8 + n / 4)
+    assert estimated_toys(planted(run), 250, [n], n=n) == pytest.approx(8 + n / 4)
     assert [len(examples) for examples in seen] == [min(n, 4), n]
 
 
@@ -252,16 +249,16 @@ def test_a_slow_first_call_makes_no_negative_time(clock):
         warm.append(len(x))
         return x
 
-    assert estimated(attack(run), 250, [250]) >= 16
+    assert estimated_toys(planted(run), 250, [250]) >= 16
 
 
 def test_probing_changes_nothing_that_follows():
     run, _ = limited(1000)
     x, y = toys.images(n=32)
     judge = Judge(toys.tiny_net(), 4, toys.SHAPE)
-    estimate(judge, toys.shard(x, y), attack(run), cells(), LINF, 32, Supplies(), [32])
-    after = evaluate(judge, toys.shard(x, y), attack(run), cells(), LINF, 32)
-    assert after.results == evaluated(attack(run)).results
+    estimated(judge, toys.shard(x, y), planted(run), cells(), [32], batch=32)
+    after = evaluated(judge, toys.shard(x, y), planted(run), cells(), batch=32)
+    assert after.results == evaluated_toys(planted(run)).results
 
 
 @pytest.mark.parametrize("access", ["gradient", "score", "decision"])
@@ -318,9 +315,9 @@ def test_no_attack_gets_an_answer_after_its_time(clock, way):
         return Supplies(surrogate=toys.tiny_net(seed=1), deadline=clock.now + seconds)
 
     with pytest.raises(OutOfTime):
-        evaluated(attack(run), supplies=within(25))
+        evaluated_toys(planted(run), supplies=within(25))
     assert late == [1030], "where it asked, not when the harness looked afterwards"
-    assert evaluated(attack(run), supplies=within(30)).results[0].n == 32
+    assert evaluated_toys(planted(run), supplies=within(30)).results[0].n == 32
 
 
 def test_running_out_of_time_is_no_exception_that_a_batch_could_be_halved_for():
@@ -334,7 +331,7 @@ def test_an_attack_may_look_at_its_deadline_and_stop_by_itself(clock):
             clock.spend(10)
         return x
 
-    found = evaluated(attack(patient), supplies=Supplies(deadline=clock.now + 45))
+    found = evaluated_toys(planted(patient), supplies=Supplies(deadline=clock.now + 45))
     assert found.results[0].forwards == 4 * 32
 
 

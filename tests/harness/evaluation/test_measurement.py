@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from harness.conformance import toys
-from harness.evaluation.evaluate import evaluate
 from harness.evaluation.judge import Judge
 from harness.evaluation.measurement import Measurement, Refused
-from harness.types import Attack, Cell, Result, ThreatKind, ThreatModel
-from support.measure import NOBODY, REGISTRY
+from harness.types import Result, ThreatKind, ThreatModel
+from support.measure import REGISTRY, judged, planted
 
 
 def linf(x, x_adv, evidence=None):
@@ -35,12 +34,11 @@ def within(x, x_adv, eps, evidence):
 PROVEN = ThreatKind(name="proven", distance=linf, verify=proven)
 
 
-def measured(run, kind=PROVEN, eps=Fraction(1, 20), batch=32, judge=None, **kwargs):
-    spec = Attack(**{"name": "planted", "run": run, "threats": (kind.name,), **kwargs})
-    cell = Cell(subject=NOBODY, attack="planted", params={}, threat=ThreatModel(kind=kind.name, eps=eps))
+def planted_result(run, kind=PROVEN, eps=Fraction(1, 20), batch=32, judge=None, **kwargs):
+    spec, threat = planted(run, **{"threats": (kind.name,), **kwargs}), ThreatModel(kind=kind.name, eps=eps)
     judge = judge or Judge(toys.tiny_net(), 4, toys.SHAPE)
-    (result,) = evaluate(judge, toys.shard(*toys.images(n=32)), spec, [cell], kind, batch).results
-    return result
+    x, y = toys.images(n=32)
+    return judged(spec, judge, x, y, threat, {}, batch=batch, kind=kind, sha256=toys.TOY_SHA256)
 
 
 def wrong_answers(moved):
@@ -69,7 +67,7 @@ def give(last, point=None, evidence=None, any_evidence=None):
 
 
 def test_both_readings_are_proven_by_their_own_evidence():
-    found = measured(give(turned, negative, evidence=turned, any_evidence=negative))
+    found = planted_result(give(turned, negative, evidence=turned, any_evidence=negative))
     in_turned, in_negative = wrong_answers(turned), wrong_answers(negative)
     assert found.last == in_turned
     assert found.any == "".join(max(pair) for pair in zip(in_turned, in_negative, strict=True))
@@ -77,7 +75,7 @@ def test_both_readings_are_proven_by_their_own_evidence():
 
 
 def test_evidence_of_the_last_image_serves_for_both_where_there_is_no_other():
-    found = measured(give(turned, turned, evidence=turned))
+    found = planted_result(give(turned, turned, evidence=turned))
     assert found.last == found.any == wrong_answers(turned)
 
 
@@ -94,13 +92,13 @@ def test_evidence_of_the_last_image_serves_for_both_where_there_is_no_other():
     ids=["none", "of another image", "one for two", "for any only", "of last twice", "of last is better"],
 )
 def test_an_image_without_its_own_evidence_is_refused(run):
-    found = measured(run)
+    found = planted_result(run)
     assert isinstance(found, Refused)
     assert found.reasons == {"outside proven:1/20": 32}
 
 
 def test_evidence_that_was_mixed_up_refuses_every_image_once():
-    found = measured(give(turned, negative, evidence=negative, any_evidence=turned))
+    found = planted_result(give(turned, negative, evidence=negative, any_evidence=turned))
     assert found.reasons == {"outside proven:1/20": 32}
 
 
@@ -111,7 +109,7 @@ def test_evidence_is_judged_image_by_image_and_batch_by_batch():
         return copy
 
     for batch in (32, 8, 5):
-        found = measured(give(turned, evidence=half), batch=batch)
+        found = planted_result(give(turned, evidence=half), batch=batch)
         assert isinstance(found, Refused)
         # Odd positions of each batch: of five images two.
         assert found.reasons == {"outside proven:1/20": {32: 16, 8: 16, 5: 6 * 2 + 1}[batch]}
@@ -123,7 +121,7 @@ def test_a_minimal_attack_wins_only_where_its_evidence_proves_it():
         copy[:10] += 0.001
         return copy
 
-    found = measured(give(turned, evidence=some), minimal=True)
+    found = planted_result(give(turned, evidence=some), minimal=True)
     assert isinstance(found, Measurement)
     assert found.last == "0" * 10 + wrong_answers(turned)[10:]
     assert found.raw == "".join("1" if bit == "0" else "0" for bit in wrong_answers(turned)), "wherever the image lies"
@@ -135,7 +133,7 @@ def test_evidence_of_images_that_are_not_finite_proves_nothing():
         moved[3] = float("nan")
         return moved
 
-    found = measured(give(broken, evidence=broken))
+    found = planted_result(give(broken, evidence=broken))
     assert found.reasons == {"not finite": 1}
 
 
@@ -160,37 +158,37 @@ def above(x):
 
 @pytest.mark.parametrize(("moved", "count"), [(below, 5), (above, 9)])
 def test_images_beyond_the_box_are_judged_and_counted_without_one_and_refused_with_one(moved, count):
-    free = measured(give(moved), boxed(False))
+    free = planted_result(give(moved), boxed(False))
     assert free.flags == {"out_of_range": count}
     assert free.last == wrong_answers(moved), "judged where they lie, not clamped"
-    refused = measured(give(moved), boxed(True))
+    refused = planted_result(give(moved), boxed(True))
     assert isinstance(refused, Refused)
     assert refused.reasons == {"outside [0, 1]": count}
 
 
 def test_images_inside_the_box_are_not_counted():
-    assert measured(give(lambda x: x), boxed(False)).flags == {}
-    edges = measured(give(lambda x: (x > 0.5).float()), boxed(False))
+    assert planted_result(give(lambda x: x), boxed(False)).flags == {}
+    edges = planted_result(give(lambda x: (x > 0.5).float()), boxed(False))
     assert edges.flags == {}, "0 and 1 are inside"
 
 
 def test_a_kind_without_a_box_still_has_its_budget():
     bound = ThreatKind(name="raw", distance=linf, verify=within, box=False)
-    assert measured(give(lambda x: x + 0.04), bound).n == 32
-    assert measured(give(lambda x: x + 0.06), bound).reasons == {"outside raw:1/20": 32}
+    assert planted_result(give(lambda x: x + 0.04), bound).n == 32
+    assert planted_result(give(lambda x: x + 0.06), bound).reasons == {"outside raw:1/20": 32}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("box", [True, False])
 def test_what_is_not_finite_is_refused_by_any_kind(box, value):
-    found = measured(give(lambda x: torch.full_like(x, value)), boxed(box))
+    found = planted_result(give(lambda x: torch.full_like(x, value)), boxed(box))
     assert isinstance(found, Refused)
     assert found.reasons["not finite"] == 32
 
 
 def test_a_minimal_attack_may_leave_its_budget_but_not_the_box():
     bound = ThreatKind(name="raw", distance=linf, verify=within, box=True)
-    refused = measured(give(above), bound, minimal=True)
+    refused = planted_result(give(above), bound, minimal=True)
     assert refused.reasons == {"outside [0, 1]": 9}
 
 
@@ -219,7 +217,7 @@ def test_distances_are_stored_where_they_are_the_result(minimal, bounded, kept, 
         seen.append((x, by_example(x)))
         return by_example(x)
 
-    found = measured(run, kind, eps=Fraction(1, 20) if bounded else None, batch=batch, minimal=minimal)
+    found = planted_result(run, kind, eps=Fraction(1, 20) if bounded else None, batch=batch, minimal=minimal)
     expected = [d for x, moved in seen for d in stored(x, lambda _, moved=moved: moved)]
     assert found.distances == (pytest.approx(expected, abs=1e-12) if kept else None)
     assert len(expected) == 32
@@ -228,7 +226,7 @@ def test_distances_are_stored_where_they_are_the_result(minimal, bounded, kept, 
 @pytest.mark.parametrize("name", ["unbounded", "linf", "l2"])
 def test_distances_of_the_built_in_kinds_are_in_the_unit_of_their_budget(name):
     kind = REGISTRY.get(ThreatKind, name).spec
-    found = measured(give(by_example), kind, eps=Fraction(2) if kind.bounded else None, minimal=kind.bounded)
+    found = planted_result(give(by_example), kind, eps=Fraction(2) if kind.bounded else None, minimal=kind.bounded)
     x, _ = toys.images(n=32)
     order = 2 if name == "l2" else float("inf")
     change = (by_example(x).double() - x.double()).flatten(1)
@@ -241,7 +239,7 @@ def test_the_distance_is_told_by_the_evidence_where_the_kind_says_so():
     def run(model, x, y, threat, *, ctx):
         return Result(last=x, evidence=torch.tensor([float(i) for i in ctx.examples]))
 
-    assert measured(run, priced, minimal=True, batch=7).distances == [float(i) for i in range(32)]
+    assert planted_result(run, priced, minimal=True, batch=7).distances == [float(i) for i in range(32)]
 
 
 # Details
@@ -268,7 +266,7 @@ BAD_DETAILS = {
 
 @pytest.mark.parametrize("make", BAD_DETAILS.values(), ids=BAD_DETAILS)
 def test_malformed_details_refuse_the_shard_by_name(make):
-    found = measured(tell(good=lambda x: torch.zeros(len(x)), broken=make), boxed(True))
+    found = planted_result(tell(good=lambda x: torch.zeros(len(x)), broken=make), boxed(True))
     assert isinstance(found, Refused)
     assert found.reasons == {"detail 'broken' is no finite number for each image": 32}
 
@@ -283,7 +281,7 @@ def test_details_are_recorded_as_they_are_told(batch):
         "listed": lambda x: x[:, 0, 0, 0].tolist(),
         "graded": lambda x: (x.clone().requires_grad_(True) * 2)[:, 0, 0, 1],
     }
-    found = measured(tell(**told), boxed(True), batch=batch)
+    found = planted_result(tell(**told), boxed(True), batch=batch)
     x, _ = toys.images(n=32)
     one_by_one = {
         name: [float(torch.as_tensor(make(x[i : i + 1])).detach()[0]) for i in range(32)] for name, make in told.items()
@@ -295,8 +293,8 @@ def test_details_are_recorded_as_they_are_told(batch):
 
 
 def test_details_change_no_verdict():
-    told = measured(tell(broken=lambda x: torch.ones(len(x))), boxed(True))
-    untold = measured(tell(), boxed(True))
+    told = planted_result(tell(broken=lambda x: torch.ones(len(x))), boxed(True))
+    untold = planted_result(tell(), boxed(True))
     assert (told.last, told.any, told.raw) == (untold.last, untold.any, untold.raw)
     assert untold.details == {}
 
@@ -307,4 +305,4 @@ def test_batches_that_tell_different_things_refuse_the_shard(first):
         told = first if 0 in ctx.examples else {"b": 2.0}
         return Result(last=x, details={name: torch.full((len(x),), value) for name, value in told.items()})
 
-    assert isinstance(measured(run, boxed(True), batch=16), Refused)
+    assert isinstance(planted_result(run, boxed(True), batch=16), Refused)

@@ -86,14 +86,14 @@ class Uneven(Quantised):
         return 20 * logits / logits.abs().amax()
 
 
-def measured(model):
+def probed(model):
     x, y = toys.images(n=40)
     return probe(Judge(model, 4, toys.SHAPE), x, y)
 
 
-def flags(model):
+def probe_flags(model):
     made = record()
-    made["outcome"]["probes"] = measured(model)
+    made["outcome"]["probes"] = probed(model)
     (row,) = rows([made])
     return set(audit.flags(row))
 
@@ -107,16 +107,16 @@ def flags(model):
     ],
 )  # fmt: skip
 def test_a_masked_model_raises_the_right_flags(model, raised):
-    assert flags(model()) == raised
+    assert probe_flags(model()) == raised
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_plain_model_raises_none(seed):
-    assert flags(toys.tiny_net(seed=seed)) == set()
+    assert probe_flags(toys.tiny_net(seed=seed)) == set()
 
 
 def test_a_confident_model_raises_none():
-    assert flags(Uneven()) == set()
+    assert probe_flags(Uneven()) == set()
 
 
 def test_a_softmax_is_seen_as_what_it_is_and_logits_that_sum_to_one_are_not():
@@ -129,8 +129,8 @@ def test_a_softmax_is_seen_as_what_it_is_and_logits_that_sum_to_one_are_not():
         def forward(self, x):
             return self.inner(x).softmax(dim=1)
 
-    assert measured(Softmax())["probabilities"] == 1
-    assert measured(Centred())["probabilities"] == 0
+    assert probed(Softmax())["probabilities"] == 1
+    assert probed(Centred())["probabilities"] == 0
 
 
 def test_shares_are_counted_image_by_image():
@@ -143,7 +143,7 @@ def test_shares_are_counted_image_by_image():
 
     x, _ = toys.images(n=40)
     share = float((x[:, 0, 0, 0] > 0.5).float().mean())
-    seen = measured(Half())
+    seen = probed(Half())
     assert 0 < share < 1
     assert seen["zero_gradient_ce"] == pytest.approx(share)
     assert seen["zero_gradient_margin"] == pytest.approx(share)
@@ -156,9 +156,9 @@ def test_pixels_without_a_gradient_are_counted_one_by_one():
         def forward(self, x):
             return self.inner(torch.cat([x[..., :3].detach(), x[..., 3:]], dim=3))
 
-    assert measured(toys.tiny_net())["zero_gradient_pixels"] == 0
-    assert measured(LeftBlind())["zero_gradient_pixels"] == 3 / 8
-    steep = measured(Steep())
+    assert probed(toys.tiny_net())["zero_gradient_pixels"] == 0
+    assert probed(LeftBlind())["zero_gradient_pixels"] == 3 / 8
+    steep = probed(Steep())
     assert steep["zero_gradient_pixels"] >= steep["zero_gradient_ce"] > steep["zero_gradient_margin"] == 0
 
 
@@ -190,7 +190,7 @@ def test_the_walk_ends_where_each_image_falls_and_those_that_were_wrong_do_not_s
             (gradient,) = torch.autograd.grad(logits[0, label] - wrong, point)
             point = (point - 0.1 * gradient.sign()).clamp(0, 1)
         standing += stands
-    assert measured(model)["standing_at_eps_1"] == pytest.approx(standing / 40)
+    assert probed(model)["standing_at_eps_1"] == pytest.approx(standing / 40)
 
 
 def test_a_majority_decides_what_stands_in_a_random_network():
@@ -204,7 +204,7 @@ def test_a_majority_decides_what_stands_in_a_random_network():
     x, _ = toys.images(n=100)
     with torch.no_grad():
         y = toys.tiny_net()(x).argmax(dim=1)
-    once, often = (probe(Judge(Coin(), 4, toys.SHAPE, passes=n), x, y)["standing_at_eps_1"] for n in (1, 101))
+    once, often = (probe(Judge(Coin(), 4, toys.SHAPE, votes=n), x, y)["standing_at_eps_1"] for n in (1, 101))
     assert once < 0.1
     assert often > 0.9
 
@@ -212,7 +212,7 @@ def test_a_majority_decides_what_stands_in_a_random_network():
 def test_a_default_device_does_not_double_the_count():
     torch.set_default_device("cpu")
     try:
-        assert measured(Purifier())["gradient_calls"] == 1
+        assert probed(Purifier())["gradient_calls"] == 1
     finally:
         torch.set_default_device(None)
 
@@ -221,8 +221,8 @@ def test_one_probe_leaves_no_trace_for_the_next():
     """AutoAttack's own counters stay raised for every later model of a process."""
     grad, backward = torch.autograd.grad, torch.autograd.backward
     state = torch.get_rng_state()
-    before = measured(toys.tiny_net())
-    assert measured(Purifier())["gradient_calls"] == 1
-    assert measured(toys.tiny_net()) == before
+    before = probed(toys.tiny_net())
+    assert probed(Purifier())["gradient_calls"] == 1
+    assert probed(toys.tiny_net()) == before
     assert (torch.autograd.grad, torch.autograd.backward) == (grad, backward)
     assert torch.equal(torch.get_rng_state(), state)

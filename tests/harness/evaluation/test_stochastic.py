@@ -3,30 +3,22 @@
 import csv
 import io
 import math
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 import harness_gradient
-from harness.api import Attack, Defense, Result, hookimpl
+from harness.api import Defense, Result
 from harness.conformance import check_defense, toys
-from harness.evaluation.evaluate import evaluate
 from harness.evaluation.judge import Judge
-from harness.evaluation.measurement import Measurement
-from harness.leaderboard.tables import tidy, wide
-from harness.planning.plan import plan
-from harness.planning.request import Request
-from harness.reporter import Reporter
+from harness.leaderboard.tables import wide
+from harness.leaderboard.tidy import tidy
 from harness.results.rows import rows
-from harness.running.outcome import Settings
-from harness.running.run import bench
-from harness.types import Cell, ThreatKind, ThreatModel
-from support.measure import NOBODY, REGISTRY
-from support.plugins import plain_step, toy_registry
-
-LINF = REGISTRY.get(ThreatKind, "linf").spec
+from harness.types import ThreatModel
+from support.bench import bench_toy
+from support.measure import measured, planted
+from support.plugins import Offers, plain_step, toy_registry
 
 
 class Scripted(nn.Module):
@@ -47,9 +39,9 @@ def test_more_than_half_of_the_passes_decide(wrong):
     x, _ = toys.images()
     y = toys.tiny_net()(x).argmax(dim=1)
     model = Scripted()
-    judge = Judge(model, 4, toys.SHAPE, passes=11)
+    judge = Judge(model, 4, toys.SHAPE, votes=11)
     model.wrong, model.calls = wrong, 0
-    assert judge.broken(x, y, len(x)).tolist() == [wrong >= 6] * len(x)
+    assert judge.misclassified(x, y, len(x)).tolist() == [wrong >= 6] * len(x)
     assert model.calls == 11
 
 
@@ -68,7 +60,7 @@ def test_passes_are_fresh_and_each_image_has_its_own_majority():
     x = toys.images(n=16)[0].repeat(125, 1, 1, 1)
     y = toys.tiny_net()(x).argmax(dim=1)
     torch.manual_seed(0)
-    shares = [float(Judge(Coin(), 4, toys.SHAPE, passes=n).broken(x, y, 500).float().mean()) for n in (1, 11)]
+    shares = [float(Judge(Coin(), 4, toys.SHAPE, votes=n).misclassified(x, y, 500).float().mean()) for n in (1, 11)]
     majority = sum(math.comb(11, k) * 0.3**k * 0.7 ** (11 - k) for k in range(6, 12))
     for share, expected in zip(shares, (0.3, majority), strict=True):
         assert share == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / 2000))
@@ -94,19 +86,15 @@ def lucky(model, x, y, threat, *, ctx):
     return Result(last=point, any=torch.where(fell.view(-1, 1, 1, 1), point, x))
 
 
-def judged(run, passes, model):
+def voted(run, passes, model):
     x, _ = toys.images(n=48)
     y = model.network(x).argmax(dim=1)
-    spec = Attack(name="planted", run=run, threats=("linf",))
-    cell = Cell(subject=NOBODY, attack="planted", params={}, threat=ThreatModel.parse("linf:1/20"))
-    judge = Judge(model, 4, toys.SHAPE, passes=passes)
-    (result,) = evaluate(judge, toys.shard(x, y), spec, [cell], LINF, 48).results
-    assert isinstance(result, Measurement)
-    return result
+    judge = Judge(model, 4, toys.SHAPE, votes=passes)
+    return measured(planted(run), judge, x, y, ThreatModel.parse("linf:1/20"), {}, sha256=toys.TOY_SHA256)
 
 
 def test_a_lucky_pass_breaks_nothing():
-    once, often = (judged(lucky, passes, Jittered(toys.tiny_net(), 0.2)) for passes in (1, 101))
+    once, often = (voted(lucky, passes, Jittered(toys.tiny_net(), 0.2)) for passes in (1, 101))
     assert once.any.count("1") > 5, "one pass may be wrong when the judge looks, too"
     assert often.any.count("1") < once.any.count("1") / 2
     assert often.flags["false_claims"] > 24
@@ -115,30 +103,22 @@ def test_a_lucky_pass_breaks_nothing():
 # From plan to table.
 
 
-class Plugin:
-    @hookimpl
-    def harness_defenses(self):
-        return [
-            Defense(
-                name="jittered", step=plain_step, wrap=Jittered, stochastic=True, adaptive=("pgd_eot-40[steps=10]",)
-            ),
-            Defense(name="twice", step=plain_step, wrap=Jittered, stochastic=True, passes=3),
-        ]
-
-
-PLANNED = toy_registry(harness_gradient, Plugin())
+JITTERED = Offers(
+    Defense(name="jittered", step=plain_step, wrap=Jittered, stochastic=True, adaptive=("pgd_eot-40[steps=10]",)),
+    Defense(name="twice", step=plain_step, wrap=Jittered, stochastic=True, votes=3),
+)
+PLANNED = toy_registry(harness_gradient, JITTERED)
 ATTACKS = ["unchanged", "pgd-40[steps=10]", "random_signs", "adaptive"]
 
 
-def run(folder, attacks=ATTACKS, defenses=("jittered",), limit=120):
-    request = Request(defenses=list(defenses), attacks=list(attacks), dataset="toy", threats=["linf:1/5"], limit=limit)
-    settings = Settings(output=Path(folder), device="cpu")
-    return bench(plan(request, PLANNED), PLANNED, settings, Reporter())
+def bench(folder, attacks=ATTACKS, defenses=("jittered",), limit=120):
+    asked = {"attacks": list(attacks), "defenses": list(defenses), "threats": ["linf:1/5"], "limit": limit}
+    return bench_toy(folder, PLANNED, **asked)
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("run"))
+    return bench(tmp_path_factory.mktemp("run"))
 
 
 def robust(found, attack):
@@ -168,7 +148,7 @@ def test_the_protocol_stands_in_the_identity_and_in_every_table(outcome):
 
 
 def test_another_number_of_passes_is_another_record_and_both_are_told(tmp_path):
-    found = run(tmp_path, ["random_signs"], ["jittered", "twice"])
+    found = bench(tmp_path, ["random_signs"], ["jittered", "twice"])
     assert sorted({r["identity"]["passes"] for r in found.records}) == [3, 11]
 
 
@@ -176,11 +156,11 @@ def test_records_repeat_whatever_ran_before(tmp_path, outcome):
     by_key = {r["key"]: r for r in outcome.records}
     torch.manual_seed(99)
     torch.rand(1000)
-    alone = run(tmp_path, ["pgd-40[steps=10]"])
+    alone = bench(tmp_path, ["pgd-40[steps=10]"])
     assert len(alone.records) == 1
     assert all(by_key[r["key"]] == r for r in alone.records), "alone as in company"
     torch.rand(7)
-    rest = run(tmp_path, list(reversed(ATTACKS)))
+    rest = bench(tmp_path, list(reversed(ATTACKS)))
     assert (rest.computed, rest.reused) == (3, 1)
     assert all(by_key[r["key"]] == r for r in rest.records)
 
@@ -188,7 +168,7 @@ def test_records_repeat_whatever_ran_before(tmp_path, outcome):
 # Contracts.
 
 
-def states(defense):
+def contract_states(defense):
     return {result.name: (result.state, result.detail) for result in check_defense(defense)}
 
 
@@ -198,16 +178,16 @@ RANDOM = {"name": "planted", "step": plain_step, "wrap": Jittered}
 @pytest.mark.parametrize(("planted", "contract", "words"), [
     (Defense(**RANDOM), "random as declared", "declare stochastic=True"),
     (Defense(**RANDOM | {"wrap": None}, stochastic=True, adaptive=("x",)), "random as declared", "passes are equal"),
-    (Defense(**RANDOM, stochastic=True, adaptive=("x",), passes=10), "random as declared", "make them odd"),
+    (Defense(**RANDOM, stochastic=True, adaptive=("x",), votes=10), "random as declared", "make them odd"),
     (Defense(**RANDOM, stochastic=True), "adaptive attacks are named", "average over its draws"),
 ])  # fmt: skip
 def test_what_is_random_must_say_so_and_be_attacked_so(planted, contract, words):
-    state, detail = states(planted)[contract]
+    state, detail = contract_states(planted)[contract]
     assert state == "failed"
     assert words in detail
 
 
 def test_an_honest_random_defense_passes():
-    found = states(Defense(**RANDOM, stochastic=True, adaptive=("aa_rand",)))
+    found = contract_states(Defense(**RANDOM, stochastic=True, adaptive=("aa_rand",)))
     assert found["random as declared"][0] == found["adaptive attacks are named"][0] == "passed"
     assert "failed" not in {state for state, _ in found.values()}

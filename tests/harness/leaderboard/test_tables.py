@@ -9,11 +9,13 @@ import pytest
 
 from harness.errors import BoardMismatch, StoreError
 from harness.leaderboard import board
-from harness.leaderboard.tables import COLUMNS, flag_notes, percent, tidy, wide
+from harness.leaderboard.tables import flag_notes, percent, wide
+from harness.leaderboard.tidy import COLUMNS, tidy
 from harness.results.ranking import ranks
 from harness.results.rows import rows
 from harness.storage import records
-from support.records import record
+from harness.types import CellState
+from support.records import record, record_of
 
 
 def random_board(seed=0, n=40):
@@ -138,7 +140,7 @@ def test_rows_with_the_same_evidence_share_the_line_of_a_flag():
 
 
 def test_cells_without_a_number_are_words_with_reasons():
-    states = {("aalp", "sta", "linf:1/5"): ("failed", "ValueError: no")}
+    states = {("aalp", "sta", "linf:1/5"): (CellState.FAILED, "ValueError: no")}
     table = wide(rows([record(), record(defense="raw")]), states)
     assert "| failed |" in table
     assert "| not run |" in table
@@ -180,7 +182,7 @@ def test_an_incomplete_run_is_refused_and_so_is_a_contradiction(tmp_path):
     with pytest.raises(StoreError, match="2 of 24 records are missing"):
         board.build(tmp_path / "board", [write_run(tmp_path / "short", found, missing=2)])
     board.build(tmp_path / "board", [write_run(tmp_path / "run", found)])
-    other = [records.record(found[0]["identity"], {**found[0]["outcome"], "any": "0" * 20}), *found[1:]]
+    other = [record_of(found[0]["identity"], {**found[0]["outcome"], "any": "0" * 20}), *found[1:]]
     with pytest.raises(StoreError, match="both cannot be right"):
         board.build(tmp_path / "board", [write_run(tmp_path / "other", other)])
     with pytest.raises(StoreError, match="no records yet"):

@@ -6,17 +6,15 @@ from fractions import Fraction
 
 import pytest
 
-from harness.api import Architecture, Attack, Dataset, Defense, InnerAttack, Recipe, ThreatKind, hookimpl
+from harness.api import Architecture, Attack, Dataset, Defense, InnerAttack, Recipe, ThreatKind
 from harness.conformance import toys
 from harness.errors import NothingSelected, UnknownName, UsageError
 from harness.planning.plan import plan
 from harness.planning.request import Request
 from harness.planning.selection import groups, select_attacks
 from harness.planning.subjects import DEFENSE_OWN_NETWORK
-from harness.reporter import Reporter
-from harness.running.outcome import Settings
-from harness.running.run import bench
-from support.plugins import RECIPE, load_toy, one_step, plain_step, toy_registry
+from support.bench import bench_toy, plan_toy
+from support.plugins import RECIPE, Offers, load_toy, one_step, plain_step, toy_registry
 
 
 def nothing(model, x, y, threat, **params):
@@ -27,38 +25,8 @@ def attack(name, **kwargs):
     return Attack(**{"name": name, "run": nothing, "threats": ("linf",), **kwargs})
 
 
-class Plugin:
-    """Offers whatever it is given, each under its own hook."""
-
-    def __init__(self, *specs):
-        self.specs = specs
-
-    def of(self, kind):
-        return [spec for spec in self.specs if type(spec) is kind]
-
-    @hookimpl
-    def harness_attacks(self):
-        return self.of(Attack)
-
-    @hookimpl
-    def harness_defenses(self):
-        return self.of(Defense)
-
-    @hookimpl
-    def harness_datasets(self):
-        return self.of(Dataset)
-
-    @hookimpl
-    def harness_architectures(self):
-        return self.of(Architecture)
-
-    @hookimpl
-    def harness_threat_models(self):
-        return self.of(ThreatKind)
-
-
 def registry(*specs):
-    return toy_registry(Plugin(*specs))
+    return toy_registry(Offers(*specs))
 
 
 def selected(texts, *specs):
@@ -70,7 +38,7 @@ def names(texts, *specs):
 
 
 def planned(*specs, **kwargs):
-    return plan(Request(**{"defenses": ["plain"], "dataset": "toy", **kwargs}), registry(*specs))
+    return plan_toy(registry(*specs), **kwargs)
 
 
 # Groups
@@ -132,13 +100,13 @@ def test_a_group_that_cannot_be_read_harms_its_own_plugin_only():
 
 @pytest.mark.parametrize("order", list(itertools.permutations(("cheap", "middle", "dear"))))
 def test_the_cheapest_attack_comes_first_however_it_was_asked_for(order):
-    specs = [attack("dear", passes=500), attack("middle", passes=20), attack("cheap", passes=1)]
+    specs = [attack("dear", cost=500), attack("middle", cost=20), attack("cheap", cost=1)]
     assert names(list(order), *specs) == ["cheap", "middle", "dear"]
     assert [cell.attack for cell in planned(*specs, attacks=list(order)).cells] == ["cheap", "middle", "dear"]
 
 
 def test_attacks_of_one_price_keep_the_order_in_which_they_were_named():
-    specs = [attack(name, passes=7) for name in "abc"]
+    specs = [attack(name, cost=7) for name in "abc"]
     assert names(["c", "a", "b"], *specs) == ["c", "a", "b"]
 
 
@@ -156,13 +124,9 @@ def test_an_alias_resolves_to_the_name_with_parameters_and_without_doubles():
 
 def test_records_say_the_real_name(tmp_path):
     found = registry(Attack(name="aa_real", run=one_step, threats=("linf",), params={}, aliases=("auto",)))
-    request = Request(defenses=["plain"], attacks=["auto", "aa_real"], dataset="toy", limit=20)
-    outcome = bench(plan(request, found), found, Settings(output=tmp_path, device="cpu"), Reporter())
+    outcome = bench_toy(tmp_path, found, attacks=["auto", "aa_real"], limit=20)
     assert [record["identity"]["attack"] for record in outcome.records] == ["aa_real"]
-    asked = bench(
-        plan(dataclasses.replace(request, attacks=["aa_real"]), found), found,
-        Settings(output=tmp_path, device="cpu"), Reporter(),
-    )  # fmt: skip
+    asked = bench_toy(tmp_path, found, attacks=["aa_real"], limit=20)
     assert (asked.computed, asked.reused) == (0, 1)
 
 
@@ -172,7 +136,7 @@ def test_a_name_comes_before_an_alias_of_the_same_letters():
 
 
 def test_an_alias_of_a_name_that_is_offered_twice_is_as_unusable_as_the_name():
-    twice = toy_registry(*(Plugin(attack("same", aliases=("nick",))) for _ in range(2)))
+    twice = toy_registry(*(Offers(attack("same", aliases=("nick",))) for _ in range(2)))
     with pytest.raises(UsageError, match="provided twice"):
         select_attacks(["nick"], twice)
 
@@ -405,6 +369,6 @@ def test_without_a_recipe_a_transfer_attack_is_left_out():
 
 
 def test_where_raw_is_claimed_twice_a_transfer_attack_is_left_out():
-    twice = toy_registry(Plugin(RAW, TRANSFER), Plugin(RAW))
+    twice = toy_registry(Offers(RAW, TRANSFER), Offers(RAW))
     request = Request(defenses=["plain"], dataset="toy", attacks=["transfer", "one_step"])
     assert [skip.attack for skip in plan(request, twice).skips] == ["transfer"]

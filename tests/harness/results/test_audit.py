@@ -4,8 +4,7 @@ import pytest
 
 from harness.results import audit
 from harness.results.rows import rows
-from harness.storage import records
-from support.records import record
+from support.records import record, record_of
 
 
 def flags(*found):
@@ -20,7 +19,14 @@ def cell(attack, any_="0000", last=None, steps=10, cost=10, **kwargs):
 
 
 def test_an_honest_row_raises_nothing():
-    assert flags(cell("fgsm", "0001", cost=1), cell("pgd-10", "0011"), cell("pgd-20", "0011", steps=20)) == {}
+    assert (
+        flags(
+            cell("fgsm", "0001", cost=1),
+            cell("pgd-10", "0011"),
+            cell("pgd-20", "0011", steps=20),
+        )
+        == {}
+    )
 
 
 def test_limited():
@@ -98,17 +104,17 @@ def test_an_attack_that_knows_less_may_not_break_more(knowledge, flag):
 
 
 def test_two_losses_that_disagree():
-    def run(loss, any_, steps=10, **more):
+    def pgd(loss, any_, steps=10, **more):
         return cell(f"{loss}-{steps}", any_, params={"loss": loss, "steps": steps, **more})
 
-    assert "losses_disagree" not in flags(run("ce", "0001"), run("margin", "0001"))
-    assert "ce-10 75.0" in flags(run("ce", "0001"), run("margin", "0111"))["losses_disagree"]
-    longest = run("ce", "0111", 20), run("margin", "0111", 20)
-    assert "losses_disagree" not in flags(run("ce", "0001"), run("margin", "0111"), *longest), "the longest runs count"
-    assert "losses_disagree" not in flags(run("ce", "0001", start="none"), run("margin", "0111", start="uniform"))
+    assert "losses_disagree" not in flags(pgd("ce", "0001"), pgd("margin", "0001"))
+    assert "ce-10 75.0" in flags(pgd("ce", "0001"), pgd("margin", "0111"))["losses_disagree"]
+    longest = pgd("ce", "0111", 20), pgd("margin", "0111", 20)
+    assert "losses_disagree" not in flags(pgd("ce", "0001"), pgd("margin", "0111"), *longest), "the longest runs count"
+    assert "losses_disagree" not in flags(pgd("ce", "0001", start="none"), pgd("margin", "0111", start="uniform"))
 
 
-def run(steps=10, any_="0000", restarts=1, **kwargs):
+def pgd(steps=10, any_="0000", restarts=1, **kwargs):
     name = f"pgd-{steps}" + (f"[restarts={restarts}]" if restarts > 1 else "")
     return cell(name, any_, params={"steps": steps, "restarts": restarts, "step": "1/50"}, **kwargs)
 
@@ -128,7 +134,7 @@ def test_what_was_given_more_may_win_one_point(flag, less, more):
     base = {"steps": 100, "restarts": 1}
 
     def pair(bits, **changed):
-        return flags(hundred(run, HUNDRED[0], **base | less), hundred(run, bits, **base | more, **changed))
+        return flags(hundred(pgd, HUNDRED[0], **base | less), hundred(pgd, bits, **base | more, **changed))
 
     assert "70.0" in pair(HUNDRED[1])[flag]
     assert "68.0" in pair(HUNDRED[1])[flag]
@@ -138,11 +144,14 @@ def test_what_was_given_more_may_win_one_point(flag, less, more):
 
 
 def test_runs_that_are_known_to_be_short_may_gain_from_steps():
-    assert "steps_matter" not in flags(hundred(run, HUNDRED[0], steps=10), hundred(run, HUNDRED[1], steps=100))
+    assert "steps_matter" not in flags(hundred(pgd, HUNDRED[0], steps=10), hundred(pgd, HUNDRED[1], steps=100))
 
 
 def test_a_larger_budget_leaves_no_more_standing():
-    smaller, larger = cell("pgd-10", "0111", threat="linf:1/10"), cell("pgd-10", "0001", threat="linf:1/5")
+    smaller, larger = (
+        cell("pgd-10", "0111", threat="linf:1/10"),
+        cell("pgd-10", "0001", threat="linf:1/5"),
+    )
     assert "pgd-10 25.0 at linf:1/10, 75.0 at linf:1/5" in flags(smaller, larger)["eps_floor"]
     assert flags(cell("pgd-10", "0001", threat="linf:1/10"), cell("pgd-10", "0111", threat="linf:1/5")) == {}
     assert flags(smaller, cell("pgd-10", "0011", threat="linf:1/5")) == {}, "one image may be luck"
@@ -226,7 +235,7 @@ def overfitting(single, several):
     head |= {"kind": "analysis", "analysis": "overfitting", "analysis_revision": 1, "n": 4}
     numbers = {"fgsm_accuracy": single, "pgd20_accuracy": several}
     quantities = {name: {"value": value, "n": 4, "unit": "%"} for name, value in numbers.items()}
-    return records.record(head, {"quantities": quantities})
+    return record_of(head, {"quantities": quantities})
 
 
 @pytest.mark.parametrize(("single", "several", "flag"), [
@@ -242,7 +251,10 @@ def test_overfitting_is_seen_from_cells_where_nothing_is_put_around_the_network(
     single, several = cell("fgsm", "0000", cost=1), cell("pgd-20", "0011", steps=20)
     assert flags(single, several)["co_detected"] == "fgsm 100.0, pgd-20 50.0"
     assert flags(single, cell("pgd-10", "0011")) == {}, "only twenty steps are the definition"
-    on_base = [cell("fgsm@base", "0000", on="base", cost=1), cell("pgd-20@base", "0011", steps=20, on="base")]
+    on_base = [
+        cell("fgsm@base", "0000", on="base", cost=1),
+        cell("pgd-20@base", "0011", steps=20, on="base"),
+    ]
     assert "co_detected" not in flags(*on_base), "judged on what is deployed, it tells nothing of the base"
     for pair in ((on_base[0], several), (single, on_base[1])):
         assert "co_detected" not in flags(*pair), "two networks"
@@ -255,7 +267,10 @@ def test_runs_on_stand_ins_are_compared_among_themselves():
     base = {"on": "base", "knowledge": "static"}
     broken = cell("pgd-20", "1111", steps=20)
     assert "not_monotone_steps" not in flags(broken, cell("pgd-40@base", "0011", steps=40, **base))
-    rising = cell("pgd-20@base", "0111", steps=20, **base), cell("pgd-40@base", "0001", steps=40, **base)
+    rising = (
+        cell("pgd-20@base", "0111", steps=20, **base),
+        cell("pgd-40@base", "0001", steps=40, **base),
+    )
     assert "pgd-40@base leaves 2 of 4" in flags(*rising)["not_monotone_steps"]
     one_step = cell("fgsm@base", "0111", cost=1, **base)
     assert "single_step_wins" not in flags(one_step, cell("pgd-10", "0001")), "one on the base, one on what is deployed"

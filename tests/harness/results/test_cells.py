@@ -9,9 +9,11 @@ import random
 import pytest
 
 from harness.errors import StoreError
-from harness.leaderboard.tables import has_worst_case, tidy, wide
+from harness.leaderboard.tables import has_worst_case, wide
+from harness.leaderboard.tidy import tidy
 from harness.results import audit
 from harness.results.rows import rows
+from harness.types import CellState
 from support.records import record
 
 
@@ -155,14 +157,14 @@ def test_unranked_kinds_show_their_numbers_and_no_worst_case():
 
 
 def test_an_unranked_kind_of_which_every_cell_failed_shows_no_worst_case_either():
-    table = wide(rows([record(defense="good")]), {("good", "sta", "unbounded"): ("failed", "ValueError: no")})
+    table = wide(rows([record(defense="good")]), {("good", "sta", "unbounded"): (CellState.FAILED, "ValueError: no")})
     assert "Worst case (unbounded)" not in table
 
 
 def test_what_does_not_apply_makes_no_worst_case_partial_and_what_failed_does():
     found = rows([record(defense="good")])
     for state, words in (("not applicable", False), ("failed", True), ("timeout", True), ("refused", True)):
-        states = {("good", "x", "linf:1/5"): (state, "because")}
+        states = {("good", "x", "linf:1/5"): (CellState(state), "because")}
         assert ("partial" in wide(found, states)) == words
         assert (",partial," in tidy(found, states)) == words
         assert f"| {state} |" in wide(found, states)

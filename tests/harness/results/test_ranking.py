@@ -8,7 +8,8 @@ from fractions import Fraction
 import pytest
 
 from harness.errors import NothingSelected
-from harness.leaderboard.tables import tidy, wide
+from harness.leaderboard.tables import wide
+from harness.leaderboard.tidy import tidy
 from harness.results.pairs import pairs
 from harness.results.ranking import discordant, paired_tests, ranks
 from harness.results.rows import rows

@@ -18,18 +18,19 @@ from harness.api import TRAINING_EPS, Attack, Dataset, Defense, InnerAttack, Res
 from harness.conformance import toys
 from harness.data.dataset import LoadedDataset
 from harness.errors import NothingSelected, PluginError, UsageError
-from harness.leaderboard.tables import reading_text, tidy, wide, worst_text
+from harness.leaderboard.tables import reading_text, wide, worst_text
+from harness.leaderboard.tidy import tidy
 from harness.models.deployment import Deployer
 from harness.planning.plan import plan
 from harness.planning.request import Request
 from harness.reporter import Reporter
 from harness.results.rows import rows
-from harness.running.outcome import Settings
-from harness.running.run import bench
 from harness.training import checkpoints
 from harness.training.trainer import Trainer
-from support.plugins import RECIPE, plain_step, robust_step, toy_registry
+from support.bench import bench_toy, plan_toy, report_of_run
+from support.plugins import RECIPE, Offers, plain_step, robust_step, toy_registry
 from support.records import record
+from support.training import trainer
 
 EPS, THREAT = 1 / 5, "linf:1/5"
 """Enough to break about half of the toy images."""
@@ -100,57 +101,28 @@ GATED = Defense(
 UNPUBLISHED = dataclasses.replace(GATED, name="unpublished", stand_ins=(), adaptive=())
 
 
-class Offers:
-    """A plugin of whatever it is given."""
-
-    def __init__(self, *specs):
-        self.specs = specs
-
-    def of(self, kind):
-        return [spec for spec in self.specs if isinstance(spec, kind)]
-
-    @hookimpl
-    def harness_defenses(self):
-        return self.of(Defense)
-
-    @hookimpl
-    def harness_attacks(self):
-        return self.of(Attack)
-
-    @hookimpl
-    def harness_datasets(self):
-        return self.of(Dataset)
+def plugin(*more):
+    """The defenses above, and who attacks them."""
+    linf = ("linf",)
+    return Offers(
+        GATED, UNPUBLISHED, *more,
+        Attack(name="climb", run=climb, threats=linf, cost=10),
+        Attack(name="knows", run=knows, threats=linf, only_against=("gated",), cost=2),
+        Attack(name="spoils", run=spoils, threats=linf),
+        Attack(name="spoils_inside", run=spoils_inside, threats=linf, only_against=("gated",)),
+    )  # fmt: skip
 
 
-class Plugin:
-    def __init__(self, *more):
-        self.more = more
-
-    @hookimpl
-    def harness_defenses(self):
-        return [GATED, UNPUBLISHED, *self.more]
-
-    @hookimpl
-    def harness_attacks(self):
-        linf = ("linf",)
-        return [
-            Attack(name="climb", run=climb, threats=linf, passes=10),
-            Attack(name="knows", run=knows, threats=linf, only_against=("gated",), passes=2),
-            Attack(name="spoils", run=spoils, threats=linf),
-            Attack(name="spoils_inside", run=spoils_inside, threats=linf, only_against=("gated",)),
-        ]
-
-
-REGISTRY = toy_registry(Plugin())
+REGISTRY = toy_registry(plugin())
 
 
 def planned(defenses=("gated",), attacks=("all",), registry=REGISTRY, **kwargs):
-    return plan(Request(defenses=list(defenses), attacks=list(attacks), dataset="toy", **kwargs), registry)
+    return plan_toy(registry, defenses=list(defenses), attacks=list(attacks), **kwargs)
 
 
-def run(folder, defenses=("gated",), attacks=("all",), registry=REGISTRY, limit=100):
-    settings = Settings(output=Path(folder), device="cpu")
-    return bench(planned(defenses, attacks, registry, limit=limit, threats=[THREAT]), registry, settings, Reporter())
+def bench(folder, defenses=("gated",), attacks=("all",), registry=REGISTRY, limit=100):
+    asked = {"defenses": list(defenses), "attacks": list(attacks), "limit": limit, "threats": [THREAT]}
+    return bench_toy(folder, registry, **asked)
 
 
 def known(plan_):
@@ -195,9 +167,9 @@ def test_an_attack_that_looks_at_training_images_runs_on_bases_and_one_from_a_su
     looks = Attack(name="looks", run=climb, threats=("linf",), needs=("train_images", "features"))
     transfers = Attack(name="transfers", run=climb, threats=("linf",), needs=("surrogate",))
     raw = dataclasses.replace(UNPUBLISHED, name="raw", gated=False)
-    plugin = Plugin(raw)
-    plugin.harness_attacks = hookimpl(lambda: [looks, transfers])
-    assert known(planned(attacks=["looks", "transfers"], registry=toy_registry(plugin))) == {
+    offered = plugin(raw)
+    offered.harness_attacks = hookimpl(lambda: [looks, transfers])
+    assert known(planned(attacks=["looks", "transfers"], registry=toy_registry(offered))) == {
         "looks": ("", "adaptive"), "looks@base": ("base", "static"), "transfers": ("", "transfer"),
     }  # fmt: skip
 
@@ -218,15 +190,15 @@ def test_a_parameter_follows_the_eps_of_the_training():
     assert strength() == Fraction(1, 20), "the dataset's budget"
     other = dataclasses.replace(RECIPE, name="other", inner=InnerAttack(steps=2, eps=Fraction(1, 10)))
     own = dataclasses.replace(GATED, name="own", recipes={"toy": (other,)})
-    assert strength(toy_registry(Plugin(own)), "own") == Fraction(1, 10), "the recipe's"
-    assert strength(toy_registry(Plugin(own)), "own", recipe="toy") == Fraction(1, 20)
+    assert strength(toy_registry(plugin(own)), "own") == Fraction(1, 10), "the recipe's"
+    assert strength(toy_registry(plugin(own)), "own", recipe="toy") == Fraction(1, 20)
     assert strength(name="gated[strength=1/4]") == Fraction(1, 4), "the user's"
     assert planned(["gated"], ["unchanged"]).subjects[0].defense == "gated", "a default is no other defense"
     loose = Dataset(
         name="loose", load=None, classes=4, shape=toys.SHAPE, budgets={"l2": Fraction(1)}, recipes=(RECIPE,)
     )
     with pytest.raises(UsageError, match="give strength a number"):
-        plan(Request(defenses=["gated"], attacks=["unchanged"], dataset="loose"), toy_registry(Plugin(), Offers(loose)))
+        plan(Request(defenses=["gated"], attacks=["unchanged"], dataset="loose"), toy_registry(plugin(), Offers(loose)))
 
 
 # Running.
@@ -234,7 +206,7 @@ def test_a_parameter_follows_the_eps_of_the_training():
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("run"), ["gated", "plain", "unpublished"])
+    return bench(tmp_path_factory.mktemp("run"), ["gated", "plain", "unpublished"])
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +219,7 @@ def deployed(outcome):
     """The networks of that run, and its images."""
     data = LoadedDataset(planned().dataset, "toy", Path("data"))
     folder = outcome.run.parent / "checkpoints"
-    ready = Deployer(REGISTRY, data, folder, torch.device("cpu"), Reporter()).deploy(planned().subjects[0])
+    ready = Deployer(trainer(REGISTRY, data, folder)).deploy(planned().subjects[0])
     x, y = data.part("test").batch(data.order()[:100], torch.device("cpu"))
     return ready.checkpoint, x, y
 
@@ -256,7 +228,7 @@ def bits(flags):
     return "".join("1" if flag else "0" for flag in flags.tolist())
 
 
-def cell(row, attack):
+def cell_of_row(row, attack):
     return next(cell for cell in row.cells.values() if cell.attack == attack)
 
 
@@ -269,11 +241,11 @@ def test_images_crafted_on_the_base_are_judged_on_what_is_deployed(by_name, depl
         judged = bits(checkpoint.network(torch.round(5 * moved) / 5).argmax(dim=1) != y)
         on_base = bits(checkpoint.network(moved).argmax(dim=1) != y)
     assert judged != on_base, "so that a mix-up shows"
-    assert cell(by_name["gated"], "one_step@base").last == judged
+    assert cell_of_row(by_name["gated"], "one_step@base").last == judged
 
 
 def test_no_gradient_comes_through_what_is_deployed_and_one_comes_through_its_stand_in(by_name):
-    blind, seeing = (cell(by_name["gated"], name).robust.count("1") for name in ("one_step", "climb@bpda"))
+    blind, seeing = (cell_of_row(by_name["gated"], name).robust.count("1") for name in ("one_step", "climb@bpda"))
     assert blind == by_name["gated"].clean.count("1")
     assert seeing < blind - 5
 
@@ -377,19 +349,19 @@ def test_what_a_stand_in_is_asked_counts(outcome):
 
 
 def test_tampering_with_a_stand_in_refuses_the_shard(tmp_path):
-    found = run(tmp_path, attacks=["spoils@bpda", "climb@bpda"])
+    found = bench(tmp_path, attacks=["spoils@bpda", "climb@bpda"])
     assert [(f.attack, f.state) for f in found.failures] == [("spoils@bpda", "refused")]
     assert "modified the model (weights)" in found.failures[0].reason
     from harness.results import audit
 
     (row,) = rows(found.records)
-    states = {(f.defense, f.attack, f.threat): (f.state, f.reason) for f in found.failures}
+    states = report_of_run(found).states
     assert "attack_fallback (spoils@bpda: refused)" in wide([row], states)
     assert "attack_fallback" not in audit.flags(row), "no record holds it"
 
 
 def test_what_an_attack_does_to_its_own_copy_of_a_stand_in_reaches_nobody(tmp_path, outcome):
-    found = run(tmp_path, attacks=["spoils_inside", "climb@bpda", "knows"])
+    found = bench(tmp_path, attacks=["spoils_inside", "climb@bpda", "knows"])
     assert not found.failures
     before = {r["key"]: r for r in outcome.records}
     after = [r for r in found.records if r["identity"]["attack"] != "spoils_inside"]
@@ -402,7 +374,7 @@ def test_a_stand_in_that_is_not_there_makes_the_attack_inapplicable(tmp_path):
         return Result(last=ctx.stand_in("nobody")(x))
 
     planted = Attack(name="asks", run=asks, threats=("linf",))
-    found = run(tmp_path, ["gated"], ["asks", "unchanged"], toy_registry(Plugin(), Offers(planted)))
+    found = bench(tmp_path, ["gated"], ["asks", "unchanged"], toy_registry(plugin(), Offers(planted)))
     assert {(f.attack, f.state) for f in found.failures} == {
         ("asks", "not applicable"), ("asks@base", "not applicable")
     }  # fmt: skip
@@ -428,10 +400,10 @@ class Doubled(nn.Module):
 
 def test_what_extends_a_network_is_trained_saved_and_deployed(tmp_path):
     extended = Defense(name="doubled", step=plain_step, extend=Doubled)
-    registry = toy_registry(Plugin(extended))
-    first = run(tmp_path / "a", ["doubled"], ["one_step"], registry)
+    registry = toy_registry(plugin(extended))
+    first = bench(tmp_path / "a", ["doubled"], ["one_step"], registry)
     torch.rand(7)
-    assert run(tmp_path / "b", ["doubled"], ["one_step"], registry).records == first.records, "its weights are seeded"
+    assert bench(tmp_path / "b", ["doubled"], ["one_step"], registry).records == first.records, "its weights are seeded"
     data = LoadedDataset(planned().dataset, "toy", Path("data"))
     subject = planned(["doubled"], ["one_step"], registry).subjects[0]
     trainer = Trainer(
@@ -472,7 +444,7 @@ def test_what_a_training_does_not_declare_it_does_not_get(tmp_path):
 
     for uses, failed in (((), True), (("plain",), False)):
         planted = Defense(name="borrows", step=borrows, uses=uses)
-        found = run(tmp_path / str(failed), ["borrows"], ["one_step"], toy_registry(Offers(planted)))
+        found = bench(tmp_path / str(failed), ["borrows"], ["one_step"], toy_registry(Offers(planted)))
         assert bool(found.failures) == failed
         if failed:
             assert "add it to uses=" in found.failures[0].reason

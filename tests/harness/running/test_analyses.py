@@ -2,7 +2,6 @@
 
 import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,14 +12,10 @@ from harness.errors import BoardMismatch, NothingSelected, StoreError, UsageErro
 from harness.leaderboard import board
 from harness.leaderboard.analyses import analyses_csv
 from harness.leaderboard.tables import wide
-from harness.planning.plan import plan
-from harness.planning.request import Request
-from harness.reporter import Reporter
 from harness.results.rows import rows
-from harness.running.outcome import Settings
-from harness.running.run import bench
 from harness.storage import records
 from harness.storage.runs import RunStore
+from support.bench import bench_toy, plan_toy
 from support.plugins import plain_step, toy_registry
 
 
@@ -61,7 +56,7 @@ def changes(ctx):
     return {"value": Quantity(1.0, 1)}
 
 
-class Plugin:
+class Analyses:
     def __init__(self, revision=1):
         self.revision = revision
 
@@ -89,19 +84,17 @@ class Plugin:
         ]  # fmt: skip
 
 
-REGISTRY = toy_registry(Plugin())
+REGISTRY = toy_registry(Analyses())
 
 
 def planned(analyses, defenses=("plain",), attacks=("unchanged",), registry=REGISTRY, limit=40):
-    request = Request(
-        defenses=list(defenses), attacks=list(attacks), dataset="toy", analyses=list(analyses), limit=limit
+    return plan_toy(
+        registry, defenses=list(defenses), attacks=list(attacks), analyses=list(analyses), limit=limit
     )  # fmt: skip
-    return plan(request, registry)
 
 
-def run(folder, analyses, registry=REGISTRY, **kwargs):
-    settings = Settings(output=Path(folder), device="cpu")
-    return bench(planned(analyses, registry=registry, **kwargs), registry, settings, Reporter())
+def bench(folder, analyses, registry=REGISTRY, **asked):
+    return bench_toy(folder, registry, analyses=list(analyses), **{"attacks": ["unchanged"], "limit": 40, **asked})
 
 
 def names(plan_):
@@ -124,7 +117,7 @@ def test_names_groups_globs_and_parameters_as_everywhere():
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("run"), ["all", "seen[scale=3]"], defenses=("plain", "gained"))
+    return bench(tmp_path_factory.mktemp("run"), ["all", "seen[scale=3]"], defenses=("plain", "gained"))
 
 
 def quantities(found, defense, analysis):
@@ -162,18 +155,18 @@ def test_a_record_of_an_analysis_has_its_provenance_and_no_seconds(outcome):
 def test_random_numbers_of_an_analysis_are_its_own(tmp_path, outcome):
     torch.manual_seed(5)
     torch.rand(9), np.random.rand(9)
-    alone = run(tmp_path, ["seen"])
+    alone = bench(tmp_path, ["seen"])
     assert quantities(alone, "plain", "seen") == quantities(outcome, "plain", "seen")
 
 
 def test_the_same_command_again_computes_nothing_and_another_revision_or_number_of_images_does(tmp_path):
-    first = run(tmp_path, ["seen"])
-    again = run(tmp_path, ["seen"])
+    first = bench(tmp_path, ["seen"])
+    again = bench(tmp_path, ["seen"])
     assert (first.computed, again.computed, again.reused) == (2, 0, 2)
     assert again.records == first.records
-    assert run(tmp_path, ["seen"], toy_registry(Plugin(revision=2))).computed == 1
-    assert run(tmp_path, ["seen"], limit=20).computed == 2
-    assert run(tmp_path, ["seen", "apart"]).computed == 1
+    assert bench(tmp_path, ["seen"], toy_registry(Analyses(revision=2))).computed == 1
+    assert bench(tmp_path, ["seen"], limit=20).computed == 2
+    assert bench(tmp_path, ["seen", "apart"]).computed == 1
 
 
 @pytest.mark.parametrize(("analysis", "state", "reason"), [
@@ -181,7 +174,7 @@ def test_the_same_command_again_computes_nothing_and_another_revision_or_number_
     ("inapplicable", "not applicable", "no weights of its own"), ("changes", "failed", "has changed (weights)"),
 ])  # fmt: skip
 def test_what_goes_wrong_is_said_and_leaves_no_record(tmp_path, analysis, state, reason):
-    found = run(tmp_path, [analysis])
+    found = bench(tmp_path, [analysis])
     (failure,) = found.failures
     assert (failure.attack, failure.state) == (f"analysis {analysis}", state)
     assert reason in failure.reason
@@ -201,8 +194,8 @@ def test_tables_show_every_quantity_with_its_n(outcome):
 
 
 def test_the_highest_revision_then_the_most_images_count(tmp_path):
-    few, many = run(tmp_path / "a", ["seen"], limit=20), run(tmp_path / "a", ["seen"], limit=40)
-    newer = run(tmp_path / "a", ["seen"], toy_registry(Plugin(revision=2)), limit=20)
+    few, many = bench(tmp_path / "a", ["seen"], limit=20), bench(tmp_path / "a", ["seen"], limit=40)
+    newer = bench(tmp_path / "a", ["seen"], toy_registry(Analyses(revision=2)), limit=20)
     for order in ((few, many), (many, few)):
         (row,) = rows([r for found in order for r in found.records])
         assert row.analyses["seen"]["right"].n == 40
@@ -234,13 +227,13 @@ def test_a_board_holds_analyses_and_checks_until_a_quantity_changes(tmp_path, ou
 
 
 def test_an_edited_quantity_in_a_run_is_put_aside_and_measured_again(tmp_path):
-    first = run(tmp_path, ["seen"], attacks=())
+    first = bench(tmp_path, ["seen"], attacks=())
     (path,) = (first.run / "records").rglob("*.json")
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b'"n":40', b'"n":41', 1))
     with pytest.raises(StoreError, match="checksum"):
         records.unseal(path.read_bytes(), str(path))
-    again = run(tmp_path, ["seen"], attacks=())
+    again = bench(tmp_path, ["seen"], attacks=())
     assert (again.computed, path.read_bytes()) == (1, whole)
 
 

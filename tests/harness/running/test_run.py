@@ -5,24 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.leaderboard.tables import tidy, wide
-from harness.planning.plan import plan
-from harness.planning.request import Request
+from harness.leaderboard.tables import wide
+from harness.leaderboard.tidy import tidy
 from harness.reporter import Reporter
 from harness.results.rows import rows
-from harness.running.outcome import Interrupted, Settings
-from harness.running.run import bench
+from harness.running.outcome import Interrupted
+from support.bench import bench_toy, report_of_run
 from support.plugins import CHEATS, FAILURES, toy_registry
 
 
-def run(folder: Path, reporter=None, registry=None, batch_size=250, **kwargs):
-    registry = registry or toy_registry()
-    request = Request(**{"defenses": ["plain"], "attacks": ["all"], "dataset": "toy", **kwargs})
-    settings = Settings(output=folder, device="cpu", batch_size=batch_size)
-    return bench(plan(request, registry), registry, settings, reporter or Reporter())
-
-
-def files(folder: Path) -> dict[str, bytes]:
+def files_of_results(folder: Path) -> dict[str, bytes]:
     kept = [p for p in folder.rglob("*") if p.is_file() and not {"attempts", "tmp"} & set(p.parts)]
     return {str(p.relative_to(folder)): p.read_bytes() for p in kept if p.name != "environment.json"}
 
@@ -41,7 +33,7 @@ class StopAfter(Reporter):
 
 
 def test_a_run_leaves_one_record_for_each_shard_of_each_cell(tmp_path):
-    outcome = run(tmp_path)
+    outcome = bench_toy(tmp_path)
     assert outcome.computed == len(outcome.records) == 3 * 3
     spans = sorted({(r["identity"]["start"], r["identity"]["stop"]) for r in outcome.records})
     assert spans == [(0, 250), (250, 500), (500, 600)]
@@ -49,7 +41,7 @@ def test_a_run_leaves_one_record_for_each_shard_of_each_cell(tmp_path):
 
 
 def test_the_same_command_again_computes_nothing(tmp_path):
-    first, second = run(tmp_path), run(tmp_path)
+    first, second = bench_toy(tmp_path), bench_toy(tmp_path)
     assert (second.computed, second.reused) == (0, first.computed)
     assert first.records == second.records
 
@@ -59,34 +51,34 @@ def test_the_same_command_again_computes_nothing(tmp_path):
 )
 def test_an_interrupted_run_goes_on_to_the_same_bytes(tmp_path, method, calls):
     whole = tmp_path / "whole"
-    run(whole)
+    bench_toy(whole)
     broken = tmp_path / "broken"
-    stopped = run(broken, StopAfter(method, calls))
+    stopped = bench_toy(broken, reporter=StopAfter(method, calls))
     assert stopped.interrupted
-    finished = run(broken)
+    finished = bench_toy(broken)
     assert not finished.interrupted
-    assert files(broken) == files(whole)
+    assert files_of_results(broken) == files_of_results(whole)
 
 
 def test_added_attacks_and_limited_runs_reuse_what_is_there(tmp_path):
-    assert run(tmp_path, attacks=["one_step"]).computed == 3
-    more = run(tmp_path, attacks=["one_step", "random_signs"])
+    assert bench_toy(tmp_path, attacks=["one_step"]).computed == 3
+    more = bench_toy(tmp_path, attacks=["one_step", "random_signs"])
     assert (more.computed, more.reused) == (3, 3)
-    limited = run(tmp_path, attacks=["one_step"], limit=300)
+    limited = bench_toy(tmp_path, attacks=["one_step"], limit=300)
     assert (limited.computed, limited.reused) == (1, 1)
 
 
 def test_another_seed_or_batch_size_gives_other_or_the_same_records(tmp_path):
-    first = run(tmp_path / "a", attacks=["one_step"])
-    split = run(tmp_path / "b", attacks=["one_step"], batch_size=64)
+    first = bench_toy(tmp_path / "a", attacks=["one_step"])
+    split = bench_toy(tmp_path / "b", attacks=["one_step"], batch_size=64)
     assert first.records == split.records
-    other = run(tmp_path / "a", attacks=["one_step"], seed=1)
+    other = bench_toy(tmp_path / "a", attacks=["one_step"], seed=1)
     assert other.computed == 3
 
 
 def test_every_cheat_and_failure_is_a_state_and_the_rest_goes_on(tmp_path):
     names = [*CHEATS, *FAILURES, "claims_success", "one_step"]
-    outcome = run(tmp_path, attacks=names, limit=100)
+    outcome = bench_toy(tmp_path, attacks=names, limit=100)
     states = {failure.attack: failure for failure in outcome.failures}
     assert set(states) == {*CHEATS, *FAILURES}
     for cheat, reason in CHEATS.items():
@@ -111,31 +103,32 @@ def test_every_cheat_and_failure_is_a_state_and_the_rest_goes_on(tmp_path):
 
 
 def test_failures_are_tried_again_by_the_same_command(tmp_path):
-    first = run(tmp_path, attacks=["raises", "one_step"])
-    second = run(tmp_path, attacks=["raises", "one_step"])
+    first = bench_toy(tmp_path, attacks=["raises", "one_step"])
+    second = bench_toy(tmp_path, attacks=["raises", "one_step"])
     assert len(first.failures) == len(second.failures) == 1
     assert second.computed == 0
 
 
 def test_a_defense_that_cannot_be_trained_fails_its_own_cells_only(tmp_path):
-    outcome = run(tmp_path, defenses=["untrainable", "plain"])
+    outcome = bench_toy(tmp_path, defenses=["untrainable", "plain"])
     assert {failure.defense for failure in outcome.failures} == {"untrainable"}
     assert "this defense cannot be trained" in outcome.failures[0].reason
     assert {record["identity"]["defense"] for record in outcome.records} == {"plain"}
 
 
 def test_a_damaged_record_is_put_aside_and_computed_again(tmp_path):
-    first = run(tmp_path, attacks=["one_step"])
+    first = bench_toy(tmp_path, attacks=["one_step"])
     path = next((first.run / "records").rglob("*.json"))
     body = path.read_bytes()
     path.write_bytes(body.replace(b'"n":', b'"m":'))
-    second = run(tmp_path, attacks=["one_step"])
+    second = bench_toy(tmp_path, attacks=["one_step"])
     assert (second.computed, second.reused) == (1, 2)
     assert path.read_bytes() == body
 
 
 def test_a_run_is_cut_to_the_first_images_of_one_fixed_order(tmp_path):
-    full, limited = run(tmp_path / "a", attacks=["one_step"]), run(tmp_path / "b", attacks=["one_step"], limit=0.5)
+    full = bench_toy(tmp_path / "a", attacks=["one_step"])
+    limited = bench_toy(tmp_path / "b", attacks=["one_step"], limit=0.5)
     (row,), (short,) = rows(full.records), rows(limited.records)
     assert len(short.clean) == 300
     assert row.clean.startswith(short.clean)
@@ -160,7 +153,7 @@ def test_a_defense_meets_the_attack_that_its_wrap_deploys(tmp_path):
         def harness_defenses(self):
             return [Defense(name="wrapped", step=plain_step, wrap=Constant)]
 
-    outcome = run(tmp_path, defenses=["wrapped"], attacks=["unchanged"], registry=toy_registry(Plugin()))
+    outcome = bench_toy(tmp_path, defenses=["wrapped"], attacks=["unchanged"], registry=toy_registry(Plugin()))
     (row,) = rows(outcome.records)
     assert row.clean.count("1") == 150, "a constant answer is right for one class of four"
 
@@ -169,7 +162,6 @@ def test_a_refused_snapshot_leaves_its_siblings_whole_and_the_worst_case_partial
     import torch
 
     from harness.api import Attack, Result, hookimpl
-    from harness.cli.result import present
 
     def uneven(model, x, y, threat, *, ctx, steps):
         snapshots = {}
@@ -185,23 +177,22 @@ def test_a_refused_snapshot_leaves_its_siblings_whole_and_the_worst_case_partial
             return [Attack(name=f"uneven-{steps}", params={"steps": steps}, **common) for steps in (2, 3)]
 
     names = ["uneven-2", "uneven-3", "one_step"]
-    outcome = run(tmp_path, attacks=names, registry=toy_registry(Plugin()))
+    outcome = bench_toy(tmp_path, attacks=names, registry=toy_registry(Plugin()))
     assert [(f.attack, f.state) for f in outcome.failures] == [("uneven-2", "refused")]
-    states = {(f.defense, f.attack, f.threat): (f.state, f.reason) for f in outcome.failures}
-    (row,) = present(outcome, states)
+    report = report_of_run(outcome)
+    (row,), states = report.rows, report.states
     assert {cell.attack: cell.n for cell in row.cells.values()} == {"uneven-3": 600, "one_step": 600}
     assert "n=600 partial" in wide([row], states)
     assert ",partial," in tidy([row], states)
 
 
 def test_a_defense_without_a_network_keeps_its_row_and_makes_the_run_incomplete(tmp_path):
-    from harness.cli.result import present
     from harness.errors import StoreError
     from harness.leaderboard import board
 
-    outcome = run(tmp_path, defenses=["plain", "untrainable"], attacks=["one_step"])
-    states = {(f.defense, f.attack, f.threat): (f.state, f.reason) for f in outcome.failures}
-    found = present(outcome, states)
+    outcome = bench_toy(tmp_path, defenses=["plain", "untrainable"], attacks=["one_step"])
+    report = report_of_run(outcome)
+    found, states = report.rows, report.states
     assert {row.defense for row in found} == {"plain", "untrainable"}
     assert "| untrainable | tiny | toy | no number | **failed** | failed |" in wide(found, states)
     with pytest.raises(StoreError, match="no network for untrainable"):
@@ -221,8 +212,8 @@ def test_another_default_of_the_network_is_another_checkpoint_and_other_records(
 
         return toy_registry(Plugin())
 
-    first = run(tmp_path, arch="gained", attacks=["one_step"], registry=registry(1.0))
-    second = run(tmp_path, arch="gained", attacks=["one_step"], registry=registry(4.0))
+    first = bench_toy(tmp_path, arch="gained", attacks=["one_step"], registry=registry(1.0))
+    second = bench_toy(tmp_path, arch="gained", attacks=["one_step"], registry=registry(4.0))
     assert (second.computed, second.reused) == (first.computed, 0)
 
 
@@ -255,7 +246,7 @@ def test_random_numbers_around_training_come_from_its_seed(tmp_path):
     for place in ("a", "b"):
         torch.rand(3), np.random.rand(3), random.random()
         outcomes.append(
-            run(tmp_path / place, defenses=["noisy"], attacks=["one_step"], registry=toy_registry(Plugin()))
+            bench_toy(tmp_path / place, defenses=["noisy"], attacks=["one_step"], registry=toy_registry(Plugin()))
         )
     assert outcomes[0].records == outcomes[1].records
     head = outcomes[0].records[0]["identity"]
@@ -267,4 +258,4 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_training(tmp_pa
 
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot write into"):
-        run(tmp_path / "file" / "results", StopAfter("train_batch", 1))
+        bench_toy(tmp_path / "file" / "results", reporter=StopAfter("train_batch", 1))

@@ -11,41 +11,23 @@ import pytest
 import torch
 import typer
 
-from harness.api import Architecture, Attack, Defense, Result, hookimpl
+from harness.api import Architecture, Attack, Defense, Result
 from harness.cli import bench as bench_command
-from harness.cli import options
 from harness.conformance import toys
 from harness.errors import NotApplicable, StoreError
 from harness.leaderboard import board
-from harness.leaderboard.tables import tidy, wide
-from harness.planning.plan import plan
-from harness.planning.request import Request
+from harness.leaderboard.tables import wide
+from harness.leaderboard.tidy import tidy
 from harness.reporter import Reporter
 from harness.results import audit
 from harness.results.rows import rows
-from harness.running.outcome import Settings
-from harness.running.run import bench
+from harness.running import entry
 from harness.storage.records import read_compacted
-from harness.storage.runs import expected
+from harness.storage.run_folder import RunFolder
+from harness.types import CellState
+from support.bench import bench_toy, report_of_run
 from support.clock import Clock
-from support.plugins import RECIPE, broken_step, plain_step, toy_registry
-
-
-class Plugin:
-    def __init__(self, *attacks, defenses=(), architectures=()):
-        self.attacks, self.defenses, self.architectures = attacks, defenses, architectures
-
-    @hookimpl
-    def harness_attacks(self):
-        return self.attacks
-
-    @hookimpl
-    def harness_defenses(self):
-        return self.defenses
-
-    @hookimpl
-    def harness_architectures(self):
-        return self.architectures
+from support.plugins import RECIPE, Offers, broken_step, plain_step, toy_registry
 
 
 class Told(Reporter):
@@ -64,17 +46,8 @@ class Told(Reporter):
         self.shards.append((cells[0].attack, images))
 
 
-def run(folder: Path, plugin: Plugin, reporter=None, time_limit=None, fail_fast=False, batch_size=250, **kwargs):
-    registry = toy_registry(plugin)
-    request = Request(**{"defenses": ["plain"], "dataset": "toy", **kwargs})
-    settings = Settings(
-        output=folder, device="cpu", time_limit=time_limit, fail_fast=fail_fast, batch_size=batch_size
-    )  # fmt: skip
-    return bench(plan(request, registry), registry, settings, reporter or Reporter())
-
-
-def states(outcome):
-    return {(f.defense, f.attack, f.threat): (f.state, f.reason) for f in outcome.failures}
+def bench(folder: Path, plugin: Offers, reporter=None, **asked):
+    return bench_toy(folder, toy_registry(plugin), reporter, **asked)
 
 
 def ended(outcome):
@@ -118,35 +91,35 @@ def sleeper(clock, name="sleeper", probed=0.0, each=1.0, **kwargs):
 
 
 def test_a_cell_over_its_time_keeps_its_shards_and_the_rest_goes_on(tmp_path, clock):
-    slow, _ = sleeper(clock, passes=1)
-    cut = run(tmp_path / "cut", Plugin(slow), time_limit=499)
+    slow, _ = sleeper(clock, cost=1)
+    cut = bench(tmp_path / "cut", Offers(slow), time_limit=499)
     assert ended(cut) == {"sleeper": "timeout"}
     assert spans(cut, "sleeper") == ALL_SPANS[:1], "the second shard was asked for after 500 seconds"
     assert {attack: spans(cut, attack) for attack in ("one_step", "random_signs", "unchanged")} == dict.fromkeys(
         ("one_step", "random_signs", "unchanged"), ALL_SPANS
     )
     assert "OutOfTime" in json.dumps(logs(cut, "attempts"))
-    finished = run(tmp_path / "cut", Plugin(slow))
+    finished = bench(tmp_path / "cut", Offers(slow))
     assert (finished.computed, finished.reused, finished.failures) == (2, 3 * 3 + 1, [])
     assert finished.run == cut.run
-    assert finished.records == run(tmp_path / "whole", Plugin(slow)).records
+    assert finished.records == bench(tmp_path / "whole", Offers(slow)).records
 
 
 def test_a_run_with_a_cell_out_of_time_goes_on_no_board(tmp_path, clock):
     slow, _ = sleeper(clock)
-    cut = run(tmp_path, Plugin(slow), time_limit=499, attacks=["sleeper", "one_step"])
+    cut = bench(tmp_path, Offers(slow), time_limit=499, attacks=["sleeper", "one_step"])
     with pytest.raises(StoreError, match="2 of 6 records are missing"):
         board.build(tmp_path / "board", [cut.run])
     (row,) = rows(record for record in cut.records if record["identity"]["attack"] == "one_step")
-    assert "n=600 partial" in wide([row], states(cut))
-    assert "timeout" in wide([row], states(cut))
+    assert "n=600 partial" in wide([row], report_of_run(cut).states)
+    assert "timeout" in wide([row], report_of_run(cut).states)
 
 
 def test_every_run_of_an_attack_on_a_defense_has_the_whole_time(tmp_path, clock):
     slow, _ = sleeper(clock)
     again, _ = sleeper(clock, "again")
-    found = run(
-        tmp_path, Plugin(slow, again), time_limit=251, attacks=["sleeper", "again"], limit=250,
+    found = bench(
+        tmp_path, Offers(slow, again), time_limit=251, attacks=["sleeper", "again"], limit=250,
         defenses=["plain", "robust"],
     )  # fmt: skip
     assert found.failures == []
@@ -156,38 +129,38 @@ def test_every_run_of_an_attack_on_a_defense_has_the_whole_time(tmp_path, clock)
 def test_what_would_take_longer_than_its_time_is_not_started(tmp_path, clock):
     slow, seen = sleeper(clock, probed=1.0)
     told = Told()
-    found = run(tmp_path, Plugin(slow), told, time_limit=599, attacks=["sleeper", "one_step"])
+    found = bench(tmp_path, Offers(slow), told, time_limit=599, attacks=["sleeper", "one_step"])
     assert seen == [4, 16]
     assert ended(found) == {"sleeper": "timeout"}
     assert found.failures[0].reason == "about 600 s, more than the limit of 599 s: not started"
     assert [log["outcome"] for log in logs(found, "attempts") if "not started" in log["outcome"]]
     assert spans(found, "one_step") == ALL_SPANS
-    enough = run(tmp_path, Plugin(slow), told, time_limit=621, attacks=["sleeper", "one_step"])
+    enough = bench(tmp_path, Offers(slow), told, time_limit=621, attacks=["sleeper", "one_step"])
     assert enough.failures == [], "probing took the other 20 seconds"
     assert "plain <- sleeper: about 600 s, limit 621 s" in told.notes
 
 
 def test_only_what_is_missing_is_estimated(tmp_path, clock):
     slow, seen = sleeper(clock, probed=1.0)
-    run(tmp_path, Plugin(slow), attacks=["sleeper"], limit=500)
+    bench(tmp_path, Offers(slow), attacks=["sleeper"], limit=500)
     seen.clear()
-    rest = run(tmp_path, Plugin(slow), attacks=["sleeper"], time_limit=130)
+    rest = bench(tmp_path, Offers(slow), attacks=["sleeper"], time_limit=130)
     assert seen == [4, 16, 100]
     assert rest.failures == []
     seen.clear()
-    run(tmp_path, Plugin(slow), attacks=["sleeper"], time_limit=1)
+    bench(tmp_path, Offers(slow), attacks=["sleeper"], time_limit=1)
     assert seen == [], "nothing is missing"
 
 
 def test_without_a_limit_nothing_is_probed(tmp_path, clock):
     slow, seen = sleeper(clock)
-    run(tmp_path, Plugin(slow), attacks=["sleeper"])
+    bench(tmp_path, Offers(slow), attacks=["sleeper"])
     assert seen == [250, 250, 100]
 
 
 def test_the_limit_is_no_part_of_a_run_or_a_record(tmp_path, clock):
     free, limited = (
-        run(tmp_path / place, Plugin(sleeper(clock)[0]), attacks=["sleeper"], time_limit=limit)
+        bench(tmp_path / place, Offers(sleeper(clock)[0]), attacks=["sleeper"], time_limit=limit)
         for place, limit in (("a", None), ("b", 1e6))
     )
     assert free.run.name == limited.run.name
@@ -196,7 +169,7 @@ def test_the_limit_is_no_part_of_a_run_or_a_record(tmp_path, clock):
 
 def test_an_attack_that_fails_while_it_is_probed_fails_as_it_would_have(tmp_path, clock):
     told = Told()
-    found = run(tmp_path, Plugin(), told, time_limit=10, attacks=["raises", "one_step"])
+    found = bench(tmp_path, Offers(), told, time_limit=10, attacks=["raises", "one_step"])
     assert ended(found) == {"raises": "failed"}
     assert "ValueError: this attack cannot run" in found.failures[0].reason
     assert "plain <- raises: cannot be estimated, limit 10 s" in told.notes
@@ -205,7 +178,7 @@ def test_an_attack_that_fails_while_it_is_probed_fails_as_it_would_have(tmp_path
 
 def test_what_is_out_of_time_while_it_is_probed_is_out_of_time(tmp_path, clock):
     slow, _ = sleeper(clock, probed=100.0)
-    found = run(tmp_path, Plugin(slow), time_limit=10, attacks=["sleeper", "one_step"])
+    found = bench(tmp_path, Offers(slow), time_limit=10, attacks=["sleeper", "one_step"])
     assert ended(found) == {"sleeper": "timeout"}
     assert not spans(found, "sleeper")
     assert spans(found, "one_step") == ALL_SPANS
@@ -218,10 +191,10 @@ def test_a_halved_batch_is_logged_and_changes_no_record(tmp_path):
                 raise torch.OutOfMemoryError("out of memory")
             return (x + float(threat.eps) * ctx.noise("start:0").sign()).clamp(0, 1)
 
-        return Plugin(Attack(name="noisy", run=noisy, threats=("linf",)))
+        return Offers(Attack(name="noisy", run=noisy, threats=("linf",)))
 
-    roomy = run(tmp_path / "a", hungry(1000), attacks=["noisy"])
-    tight = run(tmp_path / "b", hungry(40), attacks=["noisy"])
+    roomy = bench(tmp_path / "a", hungry(1000), attacks=["noisy"])
+    tight = bench(tmp_path / "b", hungry(40), attacks=["noisy"])
     assert tight.records == roomy.records
     assert {log["batch_size"] for log in logs(roomy, "attempts")} == {250, 100}
     assert {log["batch_size"] for log in logs(tight, "attempts")} == {32, 25}
@@ -245,7 +218,7 @@ def half(model, x, y, threat, *, ctx):
     return x
 
 
-NONE = Attack(name="inapplicable", run=inapplicable, threats=("linf",), groups=("all",), passes=1)
+NONE = Attack(name="inapplicable", run=inapplicable, threats=("linf",), groups=("all",), cost=1)
 SHARING = [
     Attack(name=f"odd-{steps}", run=odd, threats=("linf",), prefix="steps", params={"steps": steps}) for steps in (1, 3)
 ]
@@ -253,7 +226,7 @@ SHARING = [
 
 def test_what_does_not_apply_is_a_state_with_its_reason_and_the_rest_goes_on(tmp_path):
     told = Told()
-    found = run(tmp_path, Plugin(NONE), told)
+    found = bench(tmp_path, Offers(NONE), told)
     assert "inapplicable" not in {attack for attack, _ in told.shards}
     assert ("one_step", 600) in told.shards
     assert [(f.attack, f.state, f.reason) for f in found.failures] == [
@@ -261,19 +234,19 @@ def test_what_does_not_apply_is_a_state_with_its_reason_and_the_rest_goes_on(tmp
     ]
     assert spans(found, "one_step") == ALL_SPANS
     (row,) = rows(found.records)
-    table = wide([row], states(found))
+    table = wide([row], report_of_run(found).states)
     assert "| not applicable |" in table
     assert "- inapplicable on plain: not applicable, the model names no stages" in table
-    assert "partial" not in table + tidy([row], states(found))
-    lost = {**states(found), ("plain", "other", "linf:1/20"): ("failed", "x")}
+    assert "partial" not in table + tidy([row], report_of_run(found).states)
+    lost = {**report_of_run(found).states, ("plain", "other", "linf:1/20"): (CellState.FAILED, "x")}
     assert "n=600 partial" in wide([row], lost), "what failed is still missed"
-    lines = list(csv.DictReader(io.StringIO(tidy([row], states(found)))))
+    lines = list(csv.DictReader(io.StringIO(tidy([row], report_of_run(found).states))))
     assert [(line["state"], line["robust"]) for line in lines if line["attack"] == "inapplicable"] == [
         ("not applicable", "")
     ]
 
 
-def kept(outcome):
+def inapplicable_keys(outcome):
     return sorted(path.stem for path in (outcome.run / "inapplicable").glob("*.json"))
 
 
@@ -284,23 +257,23 @@ def kept(outcome):
 @pytest.mark.parametrize("attacks", [[NONE], SHARING], ids=["one cell", "cells that share a run"])
 def test_a_run_with_it_can_go_on_a_board(tmp_path, limit, attacks):
     names = [attack.name for attack in attacks]
-    found = run(tmp_path, Plugin(*attacks), attacks=[*names, "one_step"], limit=limit)
+    found = bench(tmp_path, Offers(*attacks), attacks=[*names, "one_step"], limit=limit)
     assert set(ended(found).values()) == {"not applicable"}
-    document, keys = expected(found.run)
-    assert set(document["expected"]) - set(keys) == set(kept(found))
+    document, keys = RunFolder(found.run).promised()
+    assert set(document["expected"]) - set(keys) == set(inapplicable_keys(found))
     assert set(keys) == {record["key"] for record in found.records}
     board.build(tmp_path / "board", [found.run])
     assert board.check(tmp_path / "board") == len(found.records)
     assert "partial" not in (tmp_path / "board" / "table.md").read_text()
     log = json.loads(next((found.run / "inapplicable").iterdir()).read_bytes())
     assert log["outcome"] == found.failures[0].reason
-    again = run(tmp_path, Plugin(*attacks), attacks=[*names, "one_step"], limit=limit)
-    assert (again.computed, ended(again), kept(again)) == (0, ended(found), kept(found))
+    again = bench(tmp_path, Offers(*attacks), attacks=[*names, "one_step"], limit=limit)
+    assert (again.computed, ended(again), inapplicable_keys(again)) == (0, ended(found), inapplicable_keys(found))
 
 
 def test_a_shard_to_which_it_does_not_apply_takes_the_whole_cell_off_the_board(tmp_path):
-    plugin = Plugin(Attack(name="half", run=half, threats=("linf",)))
-    found = run(tmp_path, plugin, attacks=["half", "one_step"])
+    plugin = Offers(Attack(name="half", run=half, threats=("linf",)))
+    found = bench(tmp_path, plugin, attacks=["half", "one_step"])
     assert ended(found) == {"half": "not applicable"}
     board.build(tmp_path / "board", [found.run])
     (row,) = rows(read_compacted(tmp_path / "board" / "records.jsonl"))
@@ -308,13 +281,13 @@ def test_a_shard_to_which_it_does_not_apply_takes_the_whole_cell_off_the_board(t
 
 
 def test_a_run_with_a_failure_as_well_still_goes_on_no_board(tmp_path):
-    found = run(tmp_path, Plugin(NONE), attacks=["inapplicable", "raises", "one_step"], limit=250)
+    found = bench(tmp_path, Offers(NONE), attacks=["inapplicable", "raises", "one_step"], limit=250)
     with pytest.raises(StoreError, match="1 of 2 records are missing"):
         board.build(tmp_path / "board", [found.run])
 
 
 def test_it_is_no_failure_to_stop_at(tmp_path):
-    found = run(tmp_path, Plugin(NONE), attacks=["inapplicable", "one_step"], limit=250, fail_fast=True)
+    found = bench(tmp_path, Offers(NONE), attacks=["inapplicable", "one_step"], limit=250, fail_fast=True)
     assert spans(found, "one_step") == [(0, 250)]
 
 
@@ -327,9 +300,9 @@ def test_features_of_a_network_without_named_stages_do_not_apply(tmp_path):
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))
 
     attack = Attack(name="inside", run=looks_inside, threats=("linf",), needs=("features",))
-    plugin = Plugin(attack, architectures=[Architecture(name="bare", build=bare)])
-    assert run(tmp_path, plugin, attacks=["inside"], limit=20).failures == []
-    assert ended(run(tmp_path, plugin, attacks=["inside"], limit=20, arch="bare")) == {"inside": "not applicable"}
+    plugin = Offers(attack, Architecture(name="bare", build=bare))
+    assert bench(tmp_path, plugin, attacks=["inside"], limit=20).failures == []
+    assert ended(bench(tmp_path, plugin, attacks=["inside"], limit=20, arch="bare")) == {"inside": "not applicable"}
 
 
 @pytest.mark.parametrize(
@@ -345,8 +318,8 @@ def test_features_of_a_network_without_named_stages_do_not_apply(tmp_path):
     ],
 )
 def test_only_what_fails_gives_the_exit_code_of_failure(tmp_path, monkeypatch, capsys, clock, attacks, code):
-    plugin = Plugin(NONE, sleeper(clock, probed=1.0)[0])
-    monkeypatch.setattr(options, "registry", lambda *_: toy_registry(plugin))
+    plugin = Offers(NONE, sleeper(clock, probed=1.0)[0])
+    monkeypatch.setattr(entry, "find_plugins", lambda *_: toy_registry(plugin))
     with pytest.raises(typer.Exit) as left:
         bench_command.command(
             SimpleNamespace(params={}), ["plain"], [attacks], dataset="toy", limit=40, output=tmp_path, device="cpu",
@@ -379,11 +352,11 @@ RAW = Defense(name="raw", step=plain_step)
 
 
 def test_a_transfer_attack_is_recorded_with_the_network_it_was_crafted_on(tmp_path):
-    told, plugin = Told(), Plugin(transfer("first"), transfer("second"), defenses=[RAW])
-    found = run(tmp_path, plugin, told, attacks=["first", "second", "one_step"])
+    told, plugin = Told(), Offers(transfer("first"), transfer("second"), RAW)
+    found = bench(tmp_path, plugin, told, attacks=["first", "second", "one_step"])
     heads = {record["identity"]["attack"]: record["identity"] for record in found.records}
-    (other,) = {r["identity"]["deployed_sha256"] for r in run(
-        tmp_path / "other", Plugin(defenses=[RAW]), defenses=["raw"], attacks=["one_step"], train_seed=1
+    (other,) = {r["identity"]["deployed_sha256"] for r in bench(
+        tmp_path / "other", Offers(RAW), defenses=["raw"], attacks=["one_step"], train_seed=1
     ).records}  # fmt: skip
     assert {name: (head["knowledge"], head["supplies"]) for name, head in heads.items()} == {
         "first": ("transfer", {"surrogate": other}),
@@ -396,17 +369,17 @@ def test_a_transfer_attack_is_recorded_with_the_network_it_was_crafted_on(tmp_pa
     assert [record["outcome"]["forwards"] for record in found.records if record["identity"]["attack"] == "first"] == [
         0, 0, 0,
     ]  # fmt: skip
-    again = run(tmp_path, plugin, told, attacks=["first", "second", "one_step"])
+    again = bench(tmp_path, plugin, told, attacks=["first", "second", "one_step"])
     assert (again.computed, len(told.trained)) == (0, 2)
-    elsewhere = run(tmp_path, plugin, told, attacks=["first"], train_seed=5)
+    elsewhere = bench(tmp_path, plugin, told, attacks=["first"], train_seed=5)
     assert told.trained[2:] == [("plain", 5), ("raw", 6)]
     assert elsewhere.records[0]["identity"]["supplies"] != {"surrogate": other}
 
 
 def test_defenses_with_one_network_and_recipe_share_a_surrogate_and_it_is_the_one_handed_out(tmp_path):
     told, seen = Told(), []
-    plugin = Plugin(transfer("first", seen), defenses=[RAW])
-    found = run(tmp_path, plugin, told, attacks=["first"], defenses=["plain", "robust", "raw"], limit=250)
+    plugin = Offers(transfer("first", seen), RAW)
+    found = bench(tmp_path, plugin, told, attacks=["first"], defenses=["plain", "robust", "raw"], limit=250)
     assert found.failures == []
     assert sorted(told.trained) == [("plain", 0), ("raw", 0), ("raw", 1), ("robust", 0)]
     assert len(seen) == 3
@@ -418,7 +391,7 @@ def test_defenses_with_other_recipes_have_surrogates_of_their_own(tmp_path):
     short = dataclasses.replace(RECIPE, name="short", epochs=1)
     own = Defense(name="own", step=plain_step, recipes={"toy": (short,)})
     told, seen = Told(), []
-    run(tmp_path, Plugin(transfer("first", seen), defenses=[RAW, own]), told, attacks=["first"],
+    bench(tmp_path, Offers(transfer("first", seen), RAW, own), told, attacks=["first"],
         defenses=["plain", "own"], limit=50)  # fmt: skip
     assert told.trained.count(("raw", 1)) == 2
     assert not all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
@@ -430,7 +403,7 @@ def test_training_images_are_recorded_by_their_hash(tmp_path):
         return x
 
     attack = Attack(name="trains", run=trains, threats=("linf",), needs=("train_images",))
-    (record,) = run(tmp_path, Plugin(attack), attacks=["trains"], limit=50).records
+    (record,) = bench(tmp_path, Offers(attack), attacks=["trains"], limit=50).records
     assert record["identity"]["supplies"] == {"train_images": toys.toy_part(n=160, seed=3).sha256}
     assert record["identity"]["knowledge"] == "static"
 
@@ -439,15 +412,15 @@ UNTRAINABLE = Defense(name="raw", step=broken_step)
 
 
 def test_a_surrogate_that_cannot_be_trained_fails_its_own_cells_only(tmp_path):
-    plugin = Plugin(transfer("first"), defenses=[UNTRAINABLE])
-    found = run(tmp_path, plugin, attacks=["first", "one_step"])
+    plugin = Offers(transfer("first"), UNTRAINABLE)
+    found = bench(tmp_path, plugin, attacks=["first", "one_step"])
     assert [(f.attack, f.state) for f in found.failures] == [("first", "failed")]
     assert "this defense cannot be trained" in found.failures[0].reason
     assert spans(found, "one_step") == ALL_SPANS
 
 
 def test_a_run_without_its_surrogate_goes_on_no_board(tmp_path):
-    found = run(tmp_path, Plugin(transfer("first"), defenses=[UNTRAINABLE]), attacks=["first", "one_step"], limit=50)
+    found = bench(tmp_path, Offers(transfer("first"), UNTRAINABLE), attacks=["first", "one_step"], limit=50)
     with pytest.raises(StoreError, match="incomplete"):
         board.build(tmp_path / "board", [found.run])
 
@@ -462,8 +435,8 @@ class Quantised(torch.nn.Module):
 
 
 def test_what_was_probed_before_any_attack_reaches_the_flags(tmp_path):
-    plugin = Plugin(defenses=[Defense(name="rounded", step=plain_step, wrap=Quantised)])
-    found = run(tmp_path, plugin, defenses=["rounded", "plain"], attacks=["one_step"])
+    plugin = Offers(Defense(name="rounded", step=plain_step, wrap=Quantised))
+    found = bench(tmp_path, plugin, defenses=["rounded", "plain"], attacks=["one_step"])
     probes = {json.dumps(r["outcome"]["probes"]) for r in found.records if r["identity"]["defense"] == "rounded"}
     assert len(probes) == 1, "one network, the same numbers in every shard"
     flags = {row.defense: audit.flags(row) for row in rows(found.records)}
@@ -481,7 +454,7 @@ def test_published_defects_and_details_are_recorded(tmp_path):
         return Result(last=x, details={"example": torch.tensor(ctx.examples)})
 
     attack = Attack(name="tells", run=tells, threats=("linf",), as_published=True)
-    found = run(tmp_path, Plugin(attack), attacks=["tells", "one_step"], batch_size=64)
+    found = bench(tmp_path, Offers(attack), attacks=["tells", "one_step"], batch_size=64)
     outcomes = {r["identity"]["start"]: r["outcome"] for r in found.records if r["identity"]["attack"] == "tells"}
     assert {outcome["flags"]["as_published"] for outcome in outcomes.values()} == {1}
     told = [example for start in sorted(outcomes) for example in outcomes[start]["details"]["example"]]

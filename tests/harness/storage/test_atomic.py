@@ -12,6 +12,7 @@ import pytest
 
 from harness.errors import StoreError
 from harness.storage import atomic, records
+from support.records import record_of
 
 LATER = 2.0**40  # a moment after every file
 
@@ -175,7 +176,7 @@ def violations(log, versions):
 def sealed(i):
     head = {"schema": 3, "kind": "cell", "start": 0, "stop": 4, "i": i}
     bits = {"clean": "1111", "raw": "1010", "last": "0101", "any": "0101"}
-    return records.seal(records.record(head, {"n": 4, **bits}))
+    return records.seal(record_of(head, {"n": 4, **bits}))
 
 
 def publish_three(folder, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 from harness.errors import StoreError
 from harness.storage import records
 from harness.types import Attack, Cell, Recipe, Subject, ThreatKind, ThreatModel
+from support.records import record_of
 
 
 def _nothing(*_args, **_options):
@@ -36,21 +37,21 @@ PROVENANCE = records.Provenance(
     defense_origin="plugin_d", defense_revision=2, mandatory=("square",), arch_origin="plugin_n", arch_revision=1,
 )  # fmt: skip
 NOTHING: dict[str, str] = {}
-LINF = ThreatKind(name="linf", distance=lambda x, x_adv: x, verify=lambda x, x_adv, eps: x)
+RANKED = ThreatKind(name="linf", distance=lambda x, x_adv: x, verify=lambda x, x_adv, eps: x)
 BITS = {"clean": "111101", "raw": "100101", "last": "011010", "any": "011010"}
 
 
 def _identity(
-    cell=CELL, attack=ATTACK, attack_origin="plugin_a", judge=1, start=0, stop=6, supplies=NOTHING, kind=LINF,
+    cell=CELL, attack=ATTACK, attack_origin="plugin_a", judge=1, start=0, stop=6, supplies=NOTHING, kind=RANKED,
     **provenance
 ):  # fmt: skip
-    return records.identity(
+    return records.cell_identity(
         cell, attack, attack_origin, dataclasses.replace(PROVENANCE, **provenance), judge, start, stop, supplies, kind
     )
 
 
 def _record(**given):
-    return records.record(_identity(**given), {"n": 6, **BITS, "forwards": 66, "distances": None})
+    return record_of(_identity(**given), {"n": 6, **BITS, "forwards": 66, "distances": None})
 
 
 def _sealed(value):
@@ -103,10 +104,10 @@ CHANGES = {
     "attack_origin": {"attack_origin": "plugin_b"},
     "knowledge": {"cell": dataclasses.replace(CELL, knowledge="blackbox")},
     "on": {"cell": dataclasses.replace(CELL, on="base")},
-    "passes": {"passes": 11},
+    "passes": {"votes": 11},
     "gated": {"gated": True},
     "supplies": {"supplies": {"surrogate": "9" * 64}},
-    "ranked": {"kind": dataclasses.replace(LINF, bounded=False)},
+    "ranked": {"kind": dataclasses.replace(RANKED, bounded=False)},
 }
 CONSTANTS = {"schema": 3, "kind": "cell", "split": "test", "precision": "float32"}
 
@@ -161,7 +162,7 @@ def test_recipe_field_tells_how_the_weights_came():
 def test_fractions_and_infinities_are_written_as_text():
     head = _identity(cell=dataclasses.replace(CELL, params={"a": Fraction(1, 3), "b": float("inf"), "c": 1, "d": None}))
     assert head["params"] == {"a": "1/3", "b": "inf", "c": 1, "d": None}
-    records.record(head, {})
+    record_of(head, {})
 
 
 # sealed files
@@ -224,7 +225,7 @@ def test_a_wrong_count_is_refused():
 @pytest.mark.parametrize("bounded", [True, False])
 @pytest.mark.parametrize("box", [True, False])
 def test_only_kinds_with_a_budget_and_a_box_are_ranked(bounded, box):
-    assert _identity(kind=dataclasses.replace(LINF, bounded=bounded, box=box))["ranked"] == (bounded and box)
+    assert _identity(kind=dataclasses.replace(RANKED, bounded=bounded, box=box))["ranked"] == (bounded and box)
 
 
 def test_supplies_are_told_by_name_and_each_of_them_makes_another_key():

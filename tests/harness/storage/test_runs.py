@@ -13,14 +13,15 @@ import pytest
 
 from harness.errors import StoreError
 from harness.storage import atomic, records
-from harness.storage.runs import RunStore, expected
+from harness.storage.run_folder import RunFolder
+from harness.storage.runs import RunStore
 from support import store as toy_store
 from support.store import DOCUMENT, make, race
 
 LATER = 2.0**40
 
 
-def files(run, pattern):
+def files_like(run, pattern):
     return sorted(path for path in run.rglob(pattern) if path.is_file())
 
 
@@ -55,7 +56,7 @@ def test_the_run_id_depends_on_the_document_and_on_nothing_else(tmp_path):
 
 def test_opening_writes_the_plan_and_sweeps_what_is_stale(store):
     assert json.loads((store.path / "run.json").read_bytes()) == DOCUMENT
-    assert expected(store.path) == (DOCUMENT, ["k1", "k2"])
+    assert store.folder.promised() == (DOCUMENT, ["k1", "k2"])
     stale, fresh = store.path / "tmp" / "stale.tmp", store.path / "tmp" / "fresh.tmp"
     stale.parent.mkdir(exist_ok=True)
     for path in (stale, fresh):
@@ -71,7 +72,7 @@ def test_a_folder_that_is_no_run_is_refused_by_name(tmp_path, content):
     if content is not None:
         (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(StoreError, match="is no run folder of the harness") as caught:
-        expected(tmp_path)
+        RunFolder(tmp_path).promised()
     assert str(tmp_path) in str(caught.value)
 
 
@@ -79,7 +80,7 @@ def test_a_folder_that_is_no_run_is_refused_by_name(tmp_path, content):
 def test_a_run_file_that_holds_something_else_is_refused(tmp_path, content):
     (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(StoreError, match="is no run folder of the harness"):
-        expected(tmp_path)
+        RunFolder(tmp_path).promised()
 
 
 # records
@@ -103,7 +104,7 @@ def test_committing_again_changes_nothing_and_another_outcome_is_refused(store):
     with pytest.raises(StoreError, match="other content"):
         store.commit(make(1, bits="1011"))
     assert store.find(make(1)["key"]) == make(1)
-    assert files(store.path, "*.tmp") == []
+    assert files_like(store.path, "*.tmp") == []
 
 
 def test_compacting_writes_the_finished_records_sorted(store):
@@ -124,11 +125,13 @@ def test_logs_are_kept_beside_the_records_and_never_count_as_one(store):
     store.attempt(key, {"seconds": 2.5})
     store.refuse(key, {"reasons": {"outside linf:8/255": 3}})
     store.note_environment({"host": "here"})
-    assert [json.loads(path.read_bytes())["seconds"] for path in files(store.path / "attempts", f"{key}.*.json")] in (
+    assert [
+        json.loads(path.read_bytes())["seconds"] for path in files_like(store.path / "attempts", f"{key}.*.json")
+    ] in (
         [1.5, 2.5],
         [2.5, 1.5],
     )
-    (refused,) = files(store.path / "refused", f"{key}.*.json")
+    (refused,) = files_like(store.path / "refused", f"{key}.*.json")
     assert json.loads(refused.read_bytes()) == {"reasons": {"outside linf:8/255": 3}}
     assert json.loads((store.path / "environment.json").read_bytes()) == {"host": "here"}
     assert store.find(key) is None
@@ -167,7 +170,7 @@ def test_a_damaged_record_is_put_aside_and_counts_as_missing(store, damage):
     (line,) = store.damaged
     assert str(path) in line
     assert not path.exists()
-    (aside,) = files(store.path / "refused", "*.damaged")
+    (aside,) = files_like(store.path / "refused", "*.damaged")
     assert aside.name.startswith(value["key"])
     assert aside.read_bytes() == broken
     store.commit(value)
@@ -182,7 +185,7 @@ def test_a_damaged_record_is_taken_from_a_sibling_that_has_it(store, sibling):
     record_file(store, value["key"]).write_bytes(b"broken")
     assert store.find(value["key"]) == value
     assert record_file(store, value["key"]).read_bytes() == records.seal(value)
-    assert len(store.damaged) == len(files(store.path / "refused", "*.damaged")) == 1
+    assert len(store.damaged) == len(files_like(store.path / "refused", "*.damaged")) == 1
 
 
 def test_a_damaged_sibling_is_left_alone(store, sibling):
@@ -193,7 +196,7 @@ def test_a_damaged_sibling_is_left_alone(store, sibling):
     assert store.find(value["key"]) is None
     assert path.read_bytes() == b"broken"
     assert not record_file(store, value["key"]).exists()
-    assert files(store.results, "*.damaged") == []
+    assert files_like(store.results, "*.damaged") == []
     assert [str(path) in line for line in store.damaged] == [True]
 
 
@@ -239,9 +242,9 @@ def test_writers_that_race_for_the_same_records(tmp_path):
     assert sum(published) == 40, "each record is published by exactly one of them"
     store = RunStore(tmp_path, DOCUMENT)
     assert list(store.records(make(i)["key"] for i in range(40))) == [make(i) for i in range(40)]
-    assert len(files(store.path, "*.json")) == 40
-    assert [path for path in files(tmp_path, "*") if path.suffix != ".json"] == []
-    assert all(path.stat().st_nlink == 1 for path in files(store.path, "*.json"))
+    assert len(files_like(store.path, "*.json")) == 40
+    assert [path for path in files_like(tmp_path, "*") if path.suffix != ".json"] == []
+    assert all(path.stat().st_nlink == 1 for path in files_like(store.path, "*.json"))
 
 
 # kill -9
@@ -264,8 +267,8 @@ def test_whatever_is_killed_when_no_confirmed_record_is_lost(tmp_path):
     assert len(set(confirmed)) == len(confirmed), "what was confirmed is found by the next process"
     assert [store.find(make(i)["key"]) for i in confirmed] == [make(i) for i in confirmed]
     assert store.damaged == []
-    visible = files(store.path / "records", "*")
+    visible = files_like(store.path / "records", "*")
     assert all(records.unseal(path.read_bytes(), str(path))["key"] == path.stem for path in visible)
     assert len(visible) - len(confirmed) in range(6), "one more for each kill, published but not yet confirmed"
     atomic.sweep(store.path / "tmp", LATER)
-    assert files(store.path / "tmp", "*") == []
+    assert files_like(store.path / "tmp", "*") == []

@@ -1,4 +1,4 @@
-"""The schema says what records hold: its page, the committed records, and bytes that were written before it was typed."""
+"""The schema says what records hold: its page, the committed records, and bytes from before it was typed."""
 
 import json
 from fractions import Fraction
@@ -24,8 +24,9 @@ GOLDEN = (ROOT / "tests" / "golden" / "records.jsonl").read_bytes().splitlines()
 """One record of each kind, as written before records were typed."""
 BOARDS = sorted(path for path in (ROOT / "leaderboards").glob("*/records.jsonl") if path.stat().st_size)
 KINDS = {
-    schema.CELL: (schema.CellIdentity, schema.CellObserved), schema.ANALYSIS: (schema.AnalysisIdentity, schema.AnalysisObserved),
-}  # fmt: skip
+    schema.CELL: (schema.CellIdentity, schema.CellObserved),
+    schema.ANALYSIS: (schema.AnalysisIdentity, schema.AnalysisObserved),
+}
 OPTIONAL = {"distances", "details"}
 
 

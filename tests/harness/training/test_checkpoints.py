@@ -7,33 +7,19 @@ from fractions import Fraction
 import pytest
 import torch
 
-from harness.data.dataset import LoadedDataset
 from harness.errors import CheckpointError
-from harness.planning.plan import plan
-from harness.planning.request import Request
 from harness.registry.hookspecs import hookimpl
-from harness.reporter import Reporter
 from harness.storage import weights
-from harness.training.trainer import Trainer
 from harness.types import TRAINING_EPS, Defense
 from support.plugins import plain_step, toy_registry
+from support.training import subject_and_data, trainer
 
 REGISTRY = toy_registry()
-CPU = torch.device("cpu")
-
-
-def subject_and_data(name="plain", **kwargs):
-    planned = plan(Request(defenses=[name], attacks=["unchanged"], dataset="toy", **kwargs), REGISTRY)
-    return planned.subjects[0], LoadedDataset(planned.dataset, planned.dataset_name, None)
 
 
 def obtain(folder, name="plain", subject=None, **kwargs):
-    found, data = subject_and_data(name, **kwargs)
-    return trainer(data, folder).obtain(subject or found)
-
-
-def trainer(data, folder=None):
-    return Trainer(registry=REGISTRY, data=data, folder=folder, device=CPU, reporter=Reporter())
+    found, data = subject_and_data(REGISTRY, name, **kwargs)
+    return trainer(REGISTRY, data, folder).obtain(subject or found)
 
 
 def test_trained_then_reused_with_a_card_that_says_everything(tmp_path):
@@ -48,7 +34,7 @@ def test_trained_then_reused_with_a_card_that_says_everything(tmp_path):
 
 def test_what_decides_a_training_decides_its_checkpoint(tmp_path):
     base = obtain(tmp_path)
-    subject, _ = subject_and_data()
+    subject, _ = subject_and_data(REGISTRY)
     others = [
         obtain(tmp_path, train_seed=1),
         obtain(tmp_path, "robust"),
@@ -68,13 +54,13 @@ class Dims:
             return scale * plain_step(model, x, y, ctx)
 
         def wrap(network, *, scale, share, strength):
-            return torch.nn.Sequential(Times(1 - share - float(Fraction(strength))), network)
+            return torch.nn.Sequential(TimesShare(1 - share - float(Fraction(strength))), network)
 
         params = {"scale": 1.0, "share": 0.0, "strength": TRAINING_EPS}
         yield Defense(name="dims", step=step, wrap=wrap, params=params, deployment=("share", "strength"))
 
 
-class Times(torch.nn.Module):
+class TimesShare(torch.nn.Module):
     def __init__(self, share):
         super().__init__()
         self.register_buffer("share", torch.tensor(share))
@@ -97,7 +83,7 @@ def test_parameters_of_deployment_do_not_train_again(tmp_path, monkeypatch):
 
 
 def test_the_best_checkpoint_is_attacked_where_the_recipe_says_so(tmp_path):
-    subject, _ = subject_and_data()
+    subject, _ = subject_and_data(REGISTRY)
     best = obtain(tmp_path, subject=replace(subject, recipe=replace(subject.recipe, selection="best")))
     assert best.path.name == "best.safetensors"
 
@@ -123,11 +109,11 @@ def test_given_weights_are_used_and_must_fit(tmp_path):
 
 
 def test_the_network_starts_from_the_train_seed_alone():
-    subject, data = subject_and_data()
+    subject, data = subject_and_data(REGISTRY)
     torch.manual_seed(5)
-    first = trainer(data).build(subject)
+    first = trainer(REGISTRY, data).build(subject)
     torch.manual_seed(6)
-    second = trainer(data).build(subject)
-    other = trainer(data).build(replace(subject, train_seed=1))
+    second = trainer(REGISTRY, data).build(subject)
+    other = trainer(REGISTRY, data).build(replace(subject, train_seed=1))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not torch.equal(first.head.weight, other.head.weight)

@@ -10,23 +10,21 @@ import torch
 from harness.conformance import toys
 from harness.errors import HarnessError
 from harness.networks import tensors_sha256
-from harness.training.context import SavedState, TrainContext, crop_flip
+from harness.training.context import SavedState, crop_flip
 from harness.training.loop import _right, fit, group, learning_rate
 from harness.types import InnerAttack
 from support.plugins import RECIPE, plain_step, robust_step
+from support.training import training_context
 
 
-def context(recipe=RECIPE, saved=None, **kwargs):
-    return TrainContext(
-        recipe=recipe, seed=0, train=toys.toy_part(), validation=toys.toy_part(n=32, seed=4), eps=0.05, step=0.02,
-        device=torch.device("cpu"), saved=saved, **kwargs,
-    )  # fmt: skip
+def context_of_toys(recipe=RECIPE, saved=None, **kwargs):
+    return training_context(recipe, eps=0.05, step=0.02, saved=saved, **kwargs)
 
 
 def trained(step=robust_step, recipe=RECIPE, saved=None, **kwargs):
     states: list[SavedState] = []
     model = toys.tiny_net()
-    fit(model, step, context(recipe, saved, save_state=states.append, **kwargs), {})
+    fit(model, step, context_of_toys(recipe, saved, save_state=states.append, **kwargs), {})
     return model, states
 
 
@@ -85,7 +83,7 @@ def test_crop_flip_gives_windows_of_the_padded_image_or_of_its_mirror():
 
 def test_the_ramp_grows_eps_and_step_linearly():
     model, (x, y) = toys.tiny_net(), toys.images()
-    ctx = context(replace(RECIPE, inner=InnerAttack(steps=3, start="none", ramp_epochs=2)))
+    ctx = context_of_toys(replace(RECIPE, inner=InnerAttack(steps=3, start="none", ramp_epochs=2)))
     for progress, share in ((0.0, 0.0), (1.0, 0.5), (2.0, 1.0), (5.0, 1.0)):
         ctx.progress = progress
         reached = (ctx.perturb(model, x, y) - x).abs().max()
@@ -94,7 +92,7 @@ def test_the_ramp_grows_eps_and_step_linearly():
 
 def test_a_loss_of_its_own_is_climbed_instead():
     model, (x, y) = toys.tiny_net(), toys.images()
-    ctx = context(replace(RECIPE, inner=InnerAttack(steps=5, start="none")))
+    ctx = context_of_toys(replace(RECIPE, inner=InnerAttack(steps=5, start="none")))
     darker = ctx.perturb(model, x, y, loss=lambda point: -point.flatten(1).sum(dim=1))
     assert torch.allclose(darker, (x - 0.05).clamp(0, 1), atol=1e-6)
 

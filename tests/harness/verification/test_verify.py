@@ -14,16 +14,12 @@ import pytest
 import torch
 
 from harness.errors import BoardMismatch, NothingSelected, StoreError, UsageError
-from harness.leaderboard import board, evidence
-from harness.planning.plan import plan
-from harness.planning.request import Request
+from harness.leaderboard import artifacts, board
 from harness.registry.discovery import load
 from harness.registry.hookspecs import hookimpl
 from harness.registry.registry import Loaded, Provider, Registry
-from harness.reporter import Reporter
-from harness.running.outcome import Settings
-from harness.running.run import bench
-from harness.storage.records import compact, read_compacted, record, seal, unseal
+from harness.storage.records import compact, read_compacted, seal, unseal
+from harness.storage.run_folder import RunFolder
 from harness.types import TRAINING_EPS, Attack, Defense, Result, ThreatKind
 from harness.verification.rebuild import Rebuilder, rebuilt
 from harness.verification.rescore import rescore
@@ -31,9 +27,11 @@ from harness.verification.sample import differences, recompute
 from harness.verification.verify import verify
 from harness.witnesses.codec import Witness, from_bytes, to_bytes
 from harness.witnesses.coverage import breaks
+from support.bench import bench_toy
 from support.plugins import robust_step, toy_registry
+from support.records import record_of
+from support.training import CPU
 
-CPU = torch.device("cpu")
 ATTACKS = ["every_second", "one_step", "random_signs"]
 
 
@@ -48,7 +46,7 @@ class Dimmed(torch.nn.Module):
         return self.network(x * (1 - self.share / 100))
 
 
-class Plugin:
+class Extra:
     """A defense whose deployment depends on parameters, and a threat kind that needs evidence."""
 
     def __init__(self, revision=1):
@@ -92,7 +90,7 @@ class Plugin:
 
 def registry(revision=1):
     plain = toy_registry()
-    extra = load(Provider("extra", "extra", "1.0"), lambda: Plugin(revision))
+    extra = load(Provider("extra", "extra", "1.0"), lambda: Extra(revision))
     assert isinstance(extra, Loaded)
     return Registry([*plain.loaded, extra])
 
@@ -103,25 +101,22 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("verify") / "results"
     asked = {"defenses": ["plain", "dimmed"], "attacks": [*ATTACKS, "proving", "looks"], "dataset": "toy", "limit": 300}
     threats = ["linf:1/5", "proved:1/5"]
-    outcome = bench(
-        plan(Request(**asked, threats=threats), registry()), registry(), Settings(output=folder, device="cpu"),
-        Reporter(),
-    )  # fmt: skip
+    outcome = bench_toy(folder, registry(), **asked, threats=threats)
     assert not outcome.failures
     return outcome.run
 
 
 @pytest.fixture
-def run(results, tmp_path):
+def damaged_run(results, tmp_path):
     """A copy of it, to be damaged."""
     shutil.copytree(results.parent, tmp_path / "results")
     return tmp_path / "results" / results.name
 
 
 @pytest.fixture
-def place(run, tmp_path):
+def place(damaged_run, tmp_path):
     """A board with everything of the run."""
-    board.build(tmp_path / "board", [run], True)
+    board.build(tmp_path / "board", [damaged_run], True)
     return tmp_path / "board"
 
 
@@ -143,16 +138,16 @@ def attacked_again(folder, number=99, seed=0, batch=250, registry_=None):
     return lines, result.problems
 
 
-def edited(run, change, wanted=lambda head: head["attack"] == "one_step" and head["threat"] == "linf:1/5"):
+def edited(damaged_run, change, wanted=lambda head: head["attack"] == "one_step" and head["threat"] == "linf:1/5"):
     """Change the outcome of one record and seal it anew, so that it looks whole."""
-    for file in sorted((run / "records").rglob("*.json")):
+    for file in sorted((damaged_run / "records").rglob("*.json")):
         record = unseal(file.read_bytes(), str(file))
         if wanted(record["identity"]):
             change(record["outcome"])
             file.write_bytes(seal(record))
             break
-    paths = sorted((run / "records").rglob("*.json"))
-    (run / "records.jsonl").write_bytes(compact([unseal(path.read_bytes(), str(path)) for path in paths]))
+    paths = sorted((damaged_run / "records").rglob("*.json"))
+    (damaged_run / "records.jsonl").write_bytes(compact([unseal(path.read_bytes(), str(path)) for path in paths]))
     return record["identity"]
 
 
@@ -169,16 +164,17 @@ def rewritten(path, change):
 
 
 @pytest.mark.parametrize("batch", [1, 7, 250])
-def test_a_run_is_verified_at_any_batch_size(run, batch):
-    result = judged(run, batch)
+def test_a_run_is_verified_at_any_batch_size(damaged_run, batch):
+    result = judged(damaged_run, batch)
     assert result.problems == []
     assert len(result.records) == 2 * 5 * 2
     broken = {
-        (one.subject["defense"], one.threat): len(one.examples) for one in breaks(read_compacted(run / "records.jsonl"))
+        (one.network["defense"], one.threat): len(one.examples)
+        for one in breaks(read_compacted(damaged_run / "records.jsonl"))
     }
     assert set(broken) == {(d, t) for d in ("plain", "dimmed") for t in ("linf:1/5", "proved:1/5")}
     for row in result.rows:
-        number = broken[row.breaks.subject["defense"], row.breaks.threat]
+        number = broken[row.breaks.network["defense"], row.breaks.threat]
         if row.breaks.threat == "linf:1/5":
             assert number > 20
             assert row.agree == len(row.witnesses.found) >= 0.99 * number
@@ -189,9 +185,9 @@ def test_a_run_is_verified_at_any_batch_size(run, batch):
             assert "exempt from witnesses: its verifier needs evidence beside the image" in str(row)
 
 
-def test_a_board_carries_its_witnesses_and_weights(place, run):
+def test_a_board_carries_its_witnesses_and_weights(place, damaged_run):
     """Nothing of the run is needed any more."""
-    shutil.rmtree(run.parent)
+    shutil.rmtree(damaged_run.parent)
     result = judged(place, 31)
     assert result.problems == []
     assert all(row.agree for row in result.rows if not row.breaks.exempt)
@@ -206,9 +202,10 @@ def test_a_board_carries_its_witnesses_and_weights(place, run):
         assert stated["sha256"] == hashlib.sha256((place / name).read_bytes()).hexdigest()
 
 
-def test_a_board_tells_where_its_runs_were_made(place, run):
-    stamp = json.loads((run / "environment.json").read_bytes())
-    line = f"torch {stamp['torch']}, Python {stamp['python']}, {stamp['machine']}, {stamp['device']}: runs {run.name}."
+def test_a_board_tells_where_its_runs_were_made(place, damaged_run):
+    stamp = json.loads((damaged_run / "environment.json").read_bytes())
+    machine = f"torch {stamp['torch']}, Python {stamp['python']}, {stamp['machine']}, {stamp['device']}"
+    line = f"{machine}: runs {damaged_run.name}."
     assert f"Measured with harness {stamp['harness']}, {line}" in (place / "table.md").read_text()
     path = place / "environments.json"
     path.write_text(path.read_text().replace(stamp["torch"], "0.0"))
@@ -217,21 +214,21 @@ def test_a_board_tells_where_its_runs_were_made(place, run):
     path.write_text("{}")
     with pytest.raises(BoardMismatch, match=r"environments\.json: damaged"):
         board.check(place)
-    (run / "environment.json").write_text("[]")
+    (damaged_run / "environment.json").write_text("[]")
     with pytest.raises(StoreError, match=r"environment\.json: damaged"):
-        board.build(place.with_name("other"), [run])
+        board.build(place.with_name("other"), [damaged_run])
 
 
-def test_building_a_board_again_changes_no_byte(place, run):
+def test_building_a_board_again_changes_no_byte(place, damaged_run):
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
     board.build(place, [], True)
-    board.build(place, [run], True)
+    board.build(place, [damaged_run], True)
     board.build(place)
     assert before == {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
 
 
-def test_one_changed_byte_of_a_witness_file_is_named(place, run):
-    for folder in (place, run):
+def test_one_changed_byte_of_a_witness_file_is_named(place, damaged_run):
+    for folder in (place, damaged_run):
         path = witness_file(folder)
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
@@ -241,8 +238,8 @@ def test_one_changed_byte_of_a_witness_file_is_named(place, run):
         board.check(place)
 
 
-def test_without_any_hash_the_example_that_disagrees_is_named(run):
-    path = witness_file(run)
+def test_without_any_hash_the_example_that_disagrees_is_named(damaged_run):
+    path = witness_file(damaged_run)
     victims = {}
 
     def moved(found):
@@ -253,8 +250,8 @@ def test_without_any_hash_the_example_that_disagrees_is_named(run):
         found[victims["lost"]] = Witness(lost.attack, np.full(lost.code.shape, np.nan, np.float32))
 
     rewritten(path, moved)
-    assert verify(run).problems == []
-    problems = judged(run).problems
+    assert verify(damaged_run).problems == []
+    problems = judged(damaged_run).problems
     assert sorted(problems) == sorted([
         f"{path}: example {victims['clean']} does not break plain",
         f"{path}: example {victims['far']} lies outside linf:1/5",
@@ -262,11 +259,13 @@ def test_without_any_hash_the_example_that_disagrees_is_named(run):
     ])  # fmt: skip
 
 
-def test_an_image_moved_to_another_example_is_named(run):
+def test_an_image_moved_to_another_example_is_named(damaged_run):
     """The images, not the codes: those of one example lie outside the ball of another."""
-    path = witness_file(run)
+    path = witness_file(damaged_run)
     value = from_bytes(path.read_bytes(), str(path))
-    test = rebuilt(dict(value.subject), evidence.checkpoint(run, value.subject), registry(), Path(), CPU).test
+    test = rebuilt(
+        dict(value.network), artifacts.checkpoint(RunFolder(damaged_run), value.network), registry(), Path(), CPU
+    ).test
     examples = sorted(value.found)[:2]
     x, _ = test.batch(np.array(examples), CPU)
     images = value.images(examples, x.numpy())
@@ -276,57 +275,57 @@ def test_an_image_moved_to_another_example_is_named(run):
             found[example] = Witness(found[example].attack, image.copy())
 
     rewritten(path, swapped)
-    assert judged(run).problems == [f"{path}: example {e} lies outside linf:1/5" for e in examples]
+    assert judged(damaged_run).problems == [f"{path}: example {e} lies outside linf:1/5" for e in examples]
 
 
-def test_a_witness_of_an_example_that_no_record_calls_broken_is_named(run):
-    path = witness_file(run)
-    one = next(one for one in breaks(read_compacted(run / "records.jsonl")) if one.name == path.stem)
+def test_a_witness_of_an_example_that_no_record_calls_broken_is_named(damaged_run):
+    path = witness_file(damaged_run)
+    one = next(one for one in breaks(read_compacted(damaged_run / "records.jsonl")) if one.name == path.stem)
     other = next(example for example in range(600) if example not in one.examples)
     rewritten(path, lambda found: found.update({other: found[min(found)]}))
-    assert verify(run).problems == [f"{path}: example {other} is not one that the records call broken"]
+    assert verify(damaged_run).problems == [f"{path}: example {other} is not one that the records call broken"]
 
 
-def test_too_few_witnesses_are_a_problem(run):
-    path = witness_file(run)
+def test_too_few_witnesses_are_a_problem(damaged_run):
+    path = witness_file(damaged_run)
     rewritten(path, lambda found: [found.pop(example) for example in sorted(found)[:3]])
-    assert [line for line in verify(run).problems if "99 % are wanted" in line and "plain" in line]
+    assert [line for line in verify(damaged_run).problems if "99 % are wanted" in line and "plain" in line]
     path.unlink()
-    assert [line for line in verify(run).problems if re.search(r"plain.*: 0 of \d+ broken examples", line)]
+    assert [line for line in verify(damaged_run).problems if re.search(r"plain.*: 0 of \d+ broken examples", line)]
 
 
-def test_witnesses_of_another_subject_are_refused(run):
-    shutil.copy(witness_file(run, "dimmed"), witness_file(run))
-    assert any("another network or threat model" in line for line in verify(run).problems)
-    extra = witness_file(run).with_name("nobody-000000000000-linf-1-5.safetensors")
-    shutil.copy(witness_file(run, "dimmed"), extra)
-    assert any(str(extra) in line for line in verify(run).problems)
+def test_witnesses_of_another_subject_are_refused(damaged_run):
+    shutil.copy(witness_file(damaged_run, "dimmed"), witness_file(damaged_run))
+    assert any("another network or threat model" in line for line in verify(damaged_run).problems)
+    extra = witness_file(damaged_run).with_name("nobody-000000000000-linf-1-5.safetensors")
+    shutil.copy(witness_file(damaged_run, "dimmed"), extra)
+    assert any(str(extra) in line for line in verify(damaged_run).problems)
 
 
-def test_damaged_missing_and_edited_records_of_a_run_are_named(run):
-    first, second, third = sorted((run / "records").rglob("*.json"))[:3]
+def test_damaged_missing_and_edited_records_of_a_run_are_named(damaged_run):
+    first, second, third = sorted((damaged_run / "records").rglob("*.json"))[:3]
     damaged = bytearray(first.read_bytes())
     damaged[100] ^= 1
     first.write_bytes(bytes(damaged))
     second.write_bytes(third.read_bytes())
     third.unlink()
-    text = "\n".join(verify(run).problems)
+    text = "\n".join(verify(damaged_run).problems)
     assert f"{first}: damaged" in text
     assert f"{second}: holds the record of another key" in text
     assert "1 of 20 records are missing" in text
     assert "not the compacted records" in text
 
 
-def test_an_edited_record_with_a_new_checksum_leaves_its_witnesses_behind(run):
+def test_an_edited_record_with_a_new_checksum_leaves_its_witnesses_behind(damaged_run):
     """The break is taken out of the records of one attack after another; the witness that stays gives it away."""
-    path = witness_file(run)
+    path = witness_file(damaged_run)
     value = from_bytes(path.read_bytes(), str(path))
-    for file in sorted((run / "records").rglob("*.json")):
+    for file in sorted((damaged_run / "records").rglob("*.json")):
         record = unseal(file.read_bytes(), str(file))
         if record["identity"]["defense"] == "plain" and record["identity"]["threat"] == "linf:1/5":
             record["outcome"]["any"] = "0" * record["outcome"]["n"]
             file.write_bytes(seal(record))
-    problems = verify(run).problems
+    problems = verify(damaged_run).problems
     assert len([line for line in problems if str(path) in line]) == len(value.found)
 
 
@@ -349,7 +348,7 @@ def test_files_beside_the_manifest_are_named(place):
     witness_file(place).unlink()
     with pytest.raises(BoardMismatch, match="is missing"):
         board.check(place)
-    board_again = evidence.MANIFEST
+    board_again = artifacts.MANIFEST
     (place / board_again).write_text("{}")
     with pytest.raises(BoardMismatch, match=r"evidence\.json: damaged"):
         board.check(place)
@@ -362,23 +361,23 @@ def test_other_weights_are_named(place):
     assert any(f"weights {other}: weights_sha256 is" in line for line in problems)
 
 
-def test_what_is_too_large_is_left_out_and_the_board_says_so(place, run, monkeypatch):
+def test_what_is_too_large_is_left_out_and_the_board_says_so(place, damaged_run, monkeypatch):
     size = witness_file(place).stat().st_size
-    monkeypatch.setattr(evidence, "SMALL", size - 1)
-    board.build(place, [run], True)
+    monkeypatch.setattr(artifacts, "SMALL", size - 1)
+    board.build(place, [damaged_run], True)
     assert not list((place / "witnesses").glob("plain-*"))
     assert f"{size} bytes, more than {size - 1}" in (place / "table.md").read_text()
     assert board.check(place) == 20
     result = judged(place)
     assert result.problems == []
-    (row,) = (row for row in result.rows if row.breaks.subject["defense"] == "plain" and not row.breaks.exempt)
+    (row,) = (row for row in result.rows if row.breaks.network["defense"] == "plain" and not row.breaks.exempt)
     assert str(row).endswith("0 with a witness (0.0 %), not kept here")
 
 
-def test_without_its_weights_a_board_is_exempt_from_judging_again_and_says_so(run, tmp_path):
-    shutil.rmtree(run.parent / "checkpoints")
+def test_without_its_weights_a_board_is_exempt_from_judging_again_and_says_so(damaged_run, tmp_path):
+    shutil.rmtree(damaged_run.parent / "checkpoints")
     place = tmp_path / "board"
-    board.build(place, [run], True)
+    board.build(place, [damaged_run], True)
     assert "not beside the runs" in (place / "table.md").read_text()
     result = judged(place)
     assert result.problems == []
@@ -410,17 +409,17 @@ def test_other_images_of_a_dataset_are_noticed(place, monkeypatch):
 def test_a_parameter_that_only_deployment_sees_is_rebuilt(place):
     """The weights alone do not say it: it comes from the records."""
     path = witness_file(place, "dimmed")
-    subject = dict(from_bytes(path.read_bytes(), str(path)).subject)
+    subject = dict(from_bytes(path.read_bytes(), str(path)).network)
     assert subject["defense_params"] == {"share": "1/20"}
-    weights = place / evidence.weights_file(subject)
+    weights = place / artifacts.weights_file(subject)
     assert rebuilt(subject, weights, registry(), Path(), CPU).judge.model.share == 0.05
     with pytest.raises(BoardMismatch, match="deployed_sha256"):
         rebuilt({**subject, "deployed_sha256": "0" * 64}, weights, registry(), Path(), CPU)
 
 
 @pytest.mark.parametrize("batch", [7, 250])
-def test_every_shard_attacked_again_gives_its_record(run, place, batch):
-    for folder in (run, place):
+def test_every_shard_attacked_again_gives_its_record(damaged_run, place, batch):
+    for folder in (damaged_run, place):
         lines, problems = attacked_again(folder, batch=batch)
         assert problems == []
         assert lines[0] == "20 of 20 shards that can be attacked again, drawn by seed 0; 0 cannot"
@@ -428,8 +427,8 @@ def test_every_shard_attacked_again_gives_its_record(run, place, batch):
         assert all(line.endswith(": as recorded") for line in lines[1:])
 
 
-def test_a_sample_is_the_same_for_the_same_seed_only(run):
-    first, again, other = (attacked_again(run, 5, seed)[0] for seed in (1, 1, 2))
+def test_a_sample_is_the_same_for_the_same_seed_only(damaged_run):
+    first, again, other = (attacked_again(damaged_run, 5, seed)[0] for seed in (1, 1, 2))
     assert first == again
     assert len(first) == len(set(first)) == 6
     assert first != other
@@ -458,9 +457,9 @@ def flipped(name, number):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_an_edited_record_is_found_when_it_is_drawn(run, change, words):
-    head = edited(run, change)
-    result = verify(run)
+def test_an_edited_record_is_found_when_it_is_drawn(damaged_run, change, words):
+    head = edited(damaged_run, change)
+    result = verify(damaged_run)
     lines = list(recompute(result, networks(result), 99, 0, 250))
     (problem,) = [line for line in result.problems if "one_step" in line]
     assert problem.startswith(f"{head['defense']} <- one_step (linf:1/5), images {head['start']} to {head['stop']}: ")
@@ -468,9 +467,9 @@ def test_an_edited_record_is_found_when_it_is_drawn(run, change, words):
     assert problem in lines
 
 
-def test_what_rounding_may_do_is_told_and_no_problem(run):
-    edited(run, flipped("raw", 1))
-    result = verify(run)
+def test_what_rounding_may_do_is_told_and_no_problem(damaged_run):
+    edited(damaged_run, flipped("raw", 1))
+    result = verify(damaged_run)
     lines = list(recompute(result, networks(result), 99, 0, 250))
     assert not [line for line in result.problems if "one_step" in line]
     assert len([line for line in lines if line.endswith(": as recorded, but for rounding")]) == 1
@@ -493,23 +492,23 @@ def changed(result, wanted="one_step", **identity):
     """Give the records of an attack another identity, and the key that goes with it."""
     for i, one in enumerate(result.records):
         if one["identity"]["attack"] == wanted:
-            result.records[i] = record({**one["identity"], **identity}, one["outcome"])
+            result.records[i] = record_of({**one["identity"], **identity}, one["outcome"])
     return result
 
 
-def test_what_cannot_be_attacked_again_is_counted(run):
+def test_what_cannot_be_attacked_again_is_counted(damaged_run):
     def first_line(result):
         return next(recompute(result, networks(result), 99, 0, 250))
 
-    assert first_line(changed(verify(run), passes=11)).startswith("16 of 16 shards")
-    assert first_line(changed(verify(run), supplies={"surrogate": "5" * 64})).endswith("; 4 cannot")
-    shutil.rmtree(next((run.parent / "checkpoints").glob("plain-*")))
-    lines, problems = attacked_again(run)
+    assert first_line(changed(verify(damaged_run), passes=11)).startswith("16 of 16 shards")
+    assert first_line(changed(verify(damaged_run), supplies={"surrogate": "5" * 64})).endswith("; 4 cannot")
+    shutil.rmtree(next((damaged_run.parent / "checkpoints").glob("plain-*")))
+    lines, problems = attacked_again(damaged_run)
     assert lines[0] == "10 of 10 shards that can be attacked again, drawn by seed 0; 10 cannot"
     assert problems == []
-    shutil.rmtree(run.parent / "checkpoints")
+    shutil.rmtree(damaged_run.parent / "checkpoints")
     with pytest.raises(NothingSelected, match="none of the 20 shards"):
-        attacked_again(run)
+        attacked_again(damaged_run)
 
 
 @pytest.mark.parametrize(
@@ -521,8 +520,8 @@ def test_what_cannot_be_attacked_again_is_counted(run):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_a_forged_identity_is_named(run, identity):
-    result = changed(verify(run), **identity)
+def test_a_forged_identity_is_named(damaged_run, identity):
+    result = changed(verify(damaged_run), **identity)
     list(recompute(result, networks(result), 99, 0, 250))
     ((name, value),) = identity.items()
     problems = [line for line in result.problems if f": {name} is " in line or name == "split_size"]
@@ -530,14 +529,14 @@ def test_a_forged_identity_is_named(run, identity):
     assert all(f"{value} in the record" in line or name == "split_size" for line in problems)
 
 
-def test_other_training_images_are_named(run):
-    result = changed(verify(run), "looks", supplies={"train_images": "5" * 64})
+def test_other_training_images_are_named(damaged_run):
+    result = changed(verify(damaged_run), "looks", supplies={"train_images": "5" * 64})
     list(recompute(result, networks(result), 99, 0, 250))
     assert len(result.problems) == 4
     assert all("looks" in line and ": supplies is {'train_images': " in line for line in result.problems)
 
 
-def test_an_attack_that_is_gone_is_a_problem(run, monkeypatch):
+def test_an_attack_that_is_gone_is_a_problem(damaged_run, monkeypatch):
     wanted = registry()
     there = type(wanted).entry
 
@@ -547,7 +546,7 @@ def test_an_attack_that_is_gone_is_a_problem(run, monkeypatch):
         return there(self, kind, name)
 
     monkeypatch.setattr(type(wanted), "entry", entry)
-    _, problems = attacked_again(run, registry_=wanted)
+    _, problems = attacked_again(damaged_run, registry_=wanted)
     assert len(problems) == 4
     assert all("one_step" in line and "UsageError: unknown attack" in line for line in problems)
 
@@ -574,21 +573,21 @@ def test_digits_in_fresh_processes_at_another_batch_size(cli):
     attacks = "fgsm,pgd-10,pgd-20,deepfool,ddn,sta_b,gaussian"
     ran = cli.run("bench", "-d", "raw", "-a", attacks, "--limit", "120", "-o", "out", "--progress", "none")
     assert ran.returncode == 0, ran.stderr
-    (run,) = (path.parent for path in (cli.folder / "out").glob("*/run.json"))
-    ran = cli.run("verify", str(run), "--rescore", "--batch-size", "7")
+    (damaged_run,) = (path.parent for path in (cli.folder / "out").glob("*/run.json"))
+    ran = cli.run("verify", str(damaged_run), "--rescore", "--batch-size", "7")
     assert ran.returncode == 0, ran.stderr
     counts = re.findall(r"(\d+) broken, (\d+) with a witness \([\d.]+ %\), (\d+) agree", ran.stdout)
     assert len(counts) == 2
     for broken, kept, agree in counts:
         assert int(agree) == int(kept) >= 0.99 * int(broken) > 0
     assert ran.stdout.count("exempt from witnesses") == 2
-    ran = cli.run("verify", str(run), "--sample", "3", "--seed", "5", "--batch-size", "50")
+    ran = cli.run("verify", str(damaged_run), "--sample", "3", "--seed", "5", "--batch-size", "50")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("3 of 7 shards that can be attacked again, drawn by seed 5; 0 cannot\n")
     assert ran.stdout.count(": as recorded") == 3
-    ran = cli.run("leaderboard", "build", "board", "--add", str(run), "--evidence")
+    ran = cli.run("leaderboard", "build", "board", "--add", str(damaged_run), "--evidence")
     assert ran.returncode == 0, ran.stderr
-    shutil.move(run.parent, cli.folder / "elsewhere")
+    shutil.move(damaged_run.parent, cli.folder / "elsewhere")
     ran = cli.run("verify", "board", "--rescore", "--batch-size", "33")
     assert ran.returncode == 0, ran.stderr
     path = sorted((cli.folder / "board" / "witnesses").iterdir())[0]

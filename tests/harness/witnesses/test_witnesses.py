@@ -16,30 +16,28 @@ import torch
 from harness.conformance import toys
 from harness.data.dataset import LoadedDataset
 from harness.errors import StoreError
-from harness.evaluation.evaluate import evaluate
 from harness.evaluation.judge import Judge
 from harness.evaluation.witnessing import coded
-from harness.planning.plan import plan
-from harness.planning.request import Request
 from harness.registry.hookspecs import hookimpl
 from harness.reporter import Reporter
-from harness.running.outcome import Settings
-from harness.running.run import bench
+from harness.storage.run_folder import RunFolder
 from harness.storage.runs import RunStore
-from harness.types import Attack, Cell, Dataset, Defense, Result, ThreatKind, ThreatModel
+from harness.storage.schema import network_of
+from harness.types import Attack, Dataset, Defense, Result, ThreatKind, ThreatModel
 from harness.witnesses.codec import Witness, Witnesses, decode, encode, from_bytes, parse, to_bytes
-from harness.witnesses.coverage import breaks, broken, exempt, file_name, subject_of
+from harness.witnesses.coverage import breaks, broken, exempt, file_name
 from harness.witnesses.store import WitnessStore
-from support.measure import NOBODY, REGISTRY
+from support.bench import bench_toy
+from support.measure import REGISTRY, cell_of, evaluated
 from support.plugins import plain_step, toy_registry
 from support.records import record
 
-LINF = ThreatModel.parse("linf:1/20")
+THREAT = ThreatModel.parse("linf:1/20")
 ATTACKS = ["every_second", "one_step", "random_signs"]
 BUDGETS = [Fraction(8, 255), Fraction(3, 10), Fraction(1, 5), Fraction("0.031"), Fraction(1, 3), Fraction(1, 1000)]
 
 
-def pixels(stream, n):
+def border_values(stream, n):
     """Values at the border of [0, 1], 8-bit levels and others, as images (n, 1, 1, 1)."""
     levels = stream.integers(0, 256, n).astype(np.float32) / np.float32(255)
     choice = stream.integers(0, 4, n)
@@ -51,7 +49,7 @@ def pixels(stream, n):
 def test_int8_codes_stay_in_the_budget_exactly(eps):
     """In rational arithmetic, without any tolerance, for images at the very border and anywhere inside."""
     stream = np.random.default_rng(int(eps * 1000))
-    x = pixels(stream, 3000)
+    x = border_values(stream, 3000)
     share = np.where(stream.random(x.shape) < 0.4, np.sign(stream.normal(size=x.shape)), stream.uniform(-1, 1, x.shape))
     images = np.clip(x + np.float32(float(eps)) * share.astype(np.float32), 0, 1)
     threat = ThreatModel(kind="linf", eps=eps)
@@ -69,7 +67,7 @@ def test_int8_codes_stay_in_the_budget_exactly(eps):
 
 def test_every_int8_code_that_encoding_can_give_stays_inside():
     codes = np.repeat(np.arange(-127, 128), 64).astype(np.int8).reshape(-1, 1, 1, 1)
-    x = pixels(np.random.default_rng(1), len(codes))
+    x = border_values(np.random.default_rng(1), len(codes))
     for eps in BUDGETS:
         found = decode(x, codes, ThreatModel(kind="linf", eps=eps))
         assert (np.abs(found.astype(np.float64) - x) <= float(eps)).all()
@@ -83,7 +81,7 @@ def test_every_int8_code_that_encoding_can_give_stays_inside():
 def test_float16_differences_are_the_nearest_toward_x(kind):
     """Against a search in the table of all float16 numbers."""
     stream = np.random.default_rng(2)
-    x = pixels(stream, 5000)
+    x = border_values(stream, 5000)
     scale = 10.0 ** stream.uniform(-9, 0, x.shape)
     images = np.clip(x + (stream.normal(size=x.shape) * scale).astype(np.float32), 0, 1).astype(np.float32)
     threat = ThreatModel(kind=kind, eps=Fraction(1))
@@ -130,11 +128,11 @@ def test_the_image_itself_is_kept_where_its_code_does_not_break():
     images = x.clone()
     images[0, 0, 0, 0] += 0.0301  # between two codes: read back, it is 0.52992
     images[1, 0, 0, 0] += 0.045
-    back = decode(x.numpy(), encode(x.numpy(), images.numpy(), LINF), LINF)
+    back = decode(x.numpy(), encode(x.numpy(), images.numpy(), THREAT), THREAT)
     assert back[0, 0, 0, 0] < 0.53005 < float(images[0, 0, 0, 0])
     judge = Judge(Threshold(0.53005), 4, toys.SHAPE)
     y, kind = torch.zeros(2, dtype=torch.long), REGISTRY.get(ThreatKind, "linf").spec
-    found = coded(judge, x, y, images, torch.ones(2, dtype=torch.bool), LINF, kind)
+    found = coded(judge, x, y, images, torch.ones(2, dtype=torch.bool), THREAT, kind)
     assert {row: code.dtype.name for row, code in found.items()} == {0: "float32", 1: "int8"}
     assert (found[0] == images[0].numpy()).all()
 
@@ -147,8 +145,8 @@ def test_what_breaks_by_a_rounding_error_only_is_not_kept():
     judge = Judge(Threshold(level, slope=1.0), 4, toys.SHAPE)
     y, kind = torch.zeros(1, dtype=torch.long), REGISTRY.get(ThreatKind, "linf").spec
     wanted = torch.ones(1, dtype=torch.bool)
-    assert bool(judge.broken(images, y, 1))
-    assert coded(judge, x, y, images, wanted, LINF, kind) == {}
+    assert bool(judge.misclassified(images, y, 1))
+    assert coded(judge, x, y, images, wanted, THREAT, kind) == {}
 
 
 def test_an_image_outside_the_threat_model_is_never_kept():
@@ -157,7 +155,7 @@ def test_an_image_outside_the_threat_model_is_never_kept():
     images[0, 0, 0, 0] = 0.9
     judge = Judge(Threshold(0.8), 4, toys.SHAPE)
     y, kind = torch.zeros(1, dtype=torch.long), REGISTRY.get(ThreatKind, "linf").spec
-    assert coded(judge, x, y, images, torch.ones(1, dtype=torch.bool), LINF, kind) == {}
+    assert coded(judge, x, y, images, torch.ones(1, dtype=torch.bool), THREAT, kind) == {}
 
 
 def test_a_file_is_the_same_for_the_same_witnesses_and_every_changed_byte_is_noticed():
@@ -166,11 +164,11 @@ def test_a_file_is_the_same_for_the_same_witnesses_and_every_changed_byte_is_not
     found = {i: Witness("pgd-10" if i > 3 else "fgsm", code) for i, code in codes.items()}
     found[5] = Witness("square", stream.random((1, 2, 2), dtype=np.float32))
     head = record()["identity"] | {"defense_origin": "d"}
-    one = Witnesses(subject=subject_of(head), threat="linf:1/5", found=found)
+    one = Witnesses(network=network_of(head), threat="linf:1/5", found=found)
     data = to_bytes(one)
     assert data == to_bytes(dataclasses.replace(one, found=dict(reversed(found.items()))))
     back = from_bytes(data, "here")
-    assert (back.subject, back.threat, list(back.found)) == (one.subject, one.threat, [3, 5, 7, 11])
+    assert (back.network, back.threat, list(back.found)) == (one.network, one.threat, [3, 5, 7, 11])
     for example, witness in found.items():
         assert back.found[example].attack == witness.attack
         assert back.found[example].code.dtype == witness.code.dtype
@@ -182,21 +180,18 @@ def test_a_file_is_the_same_for_the_same_witnesses_and_every_changed_byte_is_not
         from_bytes(data[:-1], "here")
 
 
-def run(folder, registry=None, reporter=None, batch_size=250, **kwargs):
-    registry = registry or toy_registry()
-    asked = {"defenses": ["plain"], "attacks": ATTACKS, "dataset": "toy", "threats": ["linf:1/5"], **kwargs}
-    request = Request(**asked)
-    settings = Settings(output=folder, device="cpu", batch_size=batch_size)
-    return bench(plan(request, registry), registry, settings, reporter or Reporter())
+def bench(folder, registry=None, reporter=None, batch_size=250, **kwargs):
+    asked = {"attacks": ATTACKS, "threats": ["linf:1/5"], **kwargs}
+    return bench_toy(folder, registry, reporter, batch_size=batch_size, **asked)
 
 
-def kept(outcome):
+def witnesses_by_name(outcome):
     """name -> witnesses of a run."""
     files = sorted((outcome.run / "witnesses").glob("*.safetensors"))
     return {path.stem: from_bytes(path.read_bytes(), str(path)) for path in files}
 
 
-def files(folder):
+def witness_and_record_files(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.safetensors")} | {
         str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.jsonl")
     }
@@ -204,8 +199,8 @@ def files(folder):
 
 def test_a_run_keeps_the_first_break_of_each_broken_example(tmp_path):
     """Against a count over its records, and a plain loop over the network."""
-    outcome = run(tmp_path)
-    (witnesses,) = kept(outcome).values()
+    outcome = bench(tmp_path)
+    (witnesses,) = witnesses_by_name(outcome).values()
     first = {}
     for found in outcome.records:  # in the order of the run
         for example in broken(found) if found["identity"]["threat"] != "none" else ():
@@ -229,17 +224,17 @@ def test_a_run_keeps_the_first_break_of_each_broken_example(tmp_path):
 
 
 def test_records_are_the_same_with_and_without_witnesses(tmp_path, monkeypatch):
-    with_them = run(tmp_path / "a")
+    with_them = bench(tmp_path / "a")
     monkeypatch.setattr("harness.evaluation.evaluate.coded", lambda *_: {})
-    without = run(tmp_path / "b")
-    assert not kept(without)
+    without = bench(tmp_path / "b")
+    assert not witnesses_by_name(without)
     assert (with_them.run / "records.jsonl").read_bytes() == (without.run / "records.jsonl").read_bytes()
 
 
 def test_nothing_new_broken_costs_no_forward():
     x, y = toys.images(n=32)
-    kind, spec = REGISTRY.get(ThreatKind, "linf").spec, REGISTRY.get(Attack, "one_step").spec
-    cell = Cell(subject=NOBODY, attack="one_step", params={}, threat=LINF)
+    spec = REGISTRY.get(Attack, "one_step").spec
+    cell = cell_of(spec, THREAT)
     asked = {}
     for name, lacking in {"off": None, "none": np.zeros(32, bool), "all": np.ones(32, bool)}.items():
         judge = Judge(toys.tiny_net(), 4, toys.SHAPE)
@@ -248,7 +243,7 @@ def test_nothing_new_broken_costs_no_forward():
         # A hook is a change of the model; it is part of what is compared from here on.
         judge = Judge(judge.model, 4, toys.SHAPE)
         asked[name].clear()
-        found = evaluate(judge, toys.shard(x, y), spec, [cell], kind, 250, None, lacking)
+        found = evaluated(judge, toys.shard(x, y), spec, [cell], lacking=lacking)
         if name == "all":
             codes = found.codes[0]
     assert asked["none"] == asked["off"]
@@ -268,29 +263,28 @@ def test_shorter_runs_of_one_attack_leave_only_what_the_longer_ones_break_first(
 
     x, y = torch.full((12, 1, 8, 8), 0.5), torch.zeros(12, dtype=torch.long)
     spec = Attack(name="creeping", run=creeping, threats=("linf",), prefix="steps", params={"steps": 2})
-    cells = [Cell(subject=NOBODY, attack=f"c{s}", params={"steps": s}, threat=LINF) for s in (1, 2)]
+    cells = [cell_of(f"c{s}", THREAT, {"steps": s}) for s in (1, 2)]
     judge = Judge(Threshold(0.52), 4, toys.SHAPE)
-    kind = REGISTRY.get(ThreatKind, "linf").spec
     lacking = np.array([i != 2 for i in range(12)])
     # Each batch of 5 starts to creep anew.
     for batch, wanted in {250: [[0, 1, 3], [4, 5, 6, 7]], 5: [[0, 1, 3, 5, 6, 7, 8, 10, 11], [4, 9]]}.items():
-        found = evaluate(judge, toys.shard(x, y), spec, cells, kind, batch, None, lacking)
+        found = evaluated(judge, toys.shard(x, y), spec, cells, batch=batch, lacking=lacking)
         assert [sorted(codes) for codes in found.codes] == wanted
 
 
 def test_an_example_that_is_wrong_when_clean_needs_no_witness():
     x, y = toys.images(n=32)
-    kind, spec = REGISTRY.get(ThreatKind, "linf").spec, REGISTRY.get(Attack, "one_step").spec
-    cell = Cell(subject=NOBODY, attack="one_step", params={}, threat=LINF)
+    spec = REGISTRY.get(Attack, "one_step").spec
+    cell = cell_of(spec, THREAT)
     judge = Judge(toys.tiny_net(), 4, toys.SHAPE)
-    found = evaluate(judge, toys.shard(x, y), spec, [cell], kind, 250, None, np.ones(32, bool))
+    found = evaluated(judge, toys.shard(x, y), spec, [cell], lacking=np.ones(32, bool))
     clean, any_ = found.results[0].clean, found.results[0].any
     assert "1" in [a for c, a in zip(clean, any_, strict=True) if c == "0"]
     assert set(found.codes[0]) == {i for i in range(32) if (clean[i], any_[i]) == ("1", "1")}
 
 
 def test_a_refused_shard_leaves_no_witness(tmp_path):
-    outcome = run(tmp_path, attacks=["black", "out_of_ball"], limit=100)
+    outcome = bench(tmp_path, attacks=["black", "out_of_ball"], limit=100)
     assert len(outcome.failures) == 2
     assert not list(outcome.run.glob("witnesses/**/*.safetensors"))
 
@@ -302,7 +296,7 @@ class Stop(Exception):
 @pytest.mark.parametrize(("commits", "after"), [(1, True), (4, False), (5, True)])
 def test_a_run_that_died_beside_a_record_goes_on_to_the_same_bytes(tmp_path, monkeypatch, commits, after):
     """Right before a record is published, or right after it."""
-    run(tmp_path / "whole", attacks=["every_second", "one_step"])
+    bench(tmp_path / "whole", attacks=["every_second", "one_step"])
     real, left = RunStore.commit, [commits]
 
     def dies(self, value):
@@ -315,25 +309,17 @@ def test_a_run_that_died_beside_a_record_goes_on_to_the_same_bytes(tmp_path, mon
 
     monkeypatch.setattr(RunStore, "commit", dies)
     with pytest.raises(Stop):
-        run(tmp_path / "broken", attacks=["every_second", "one_step"])
+        bench(tmp_path / "broken", attacks=["every_second", "one_step"])
     monkeypatch.setattr(RunStore, "commit", real)
-    run(tmp_path / "broken", attacks=["every_second", "one_step"])
-    assert files(tmp_path / "broken") == files(tmp_path / "whole")
-    assert any("witnesses" in name for name in files(tmp_path / "whole"))
+    bench(tmp_path / "broken", attacks=["every_second", "one_step"])
+    assert witness_and_record_files(tmp_path / "broken") == witness_and_record_files(tmp_path / "whole")
+    assert any("witnesses" in name for name in witness_and_record_files(tmp_path / "whole"))
 
 
 CHILD = """
 import sys
-from pathlib import Path
-from harness.running.run import bench
-from harness.running.outcome import Settings
-from harness.planning.plan import plan
-from harness.reporter import Reporter
-from harness.planning.request import Request
-from support.plugins import toy_registry
-registry = toy_registry()
-request = Request(defenses=["plain"], attacks=["every_second", "one_step"], dataset="toy", threats=["linf:1/5"])
-bench(plan(request, registry), registry, Settings(output=Path(sys.argv[1]), device="cpu", batch_size=7), Reporter())
+from support.bench import bench_toy
+bench_toy(sys.argv[1], attacks=["every_second", "one_step"], threats=["linf:1/5"], batch_size=7)
 """
 
 
@@ -350,7 +336,7 @@ def wait_for(process, folder, pattern, count):
 @pytest.mark.slow
 def test_kill_9_and_two_writers_leave_the_same_bytes(tmp_path):
     assert child(tmp_path / "whole").wait() == 0
-    wanted = files(tmp_path / "whole")
+    wanted = witness_and_record_files(tmp_path / "whole")
     killed = tmp_path / "killed"
     for pattern, count in (("*/witnesses/*/*.safetensors", 1), ("*/records/*/*.json", 4), ("*/records/*/*.json", 6)):
         process = child(killed)
@@ -358,25 +344,25 @@ def test_kill_9_and_two_writers_leave_the_same_bytes(tmp_path):
         process.kill()
         process.wait()
     assert child(killed).wait() == 0
-    assert files(killed) == wanted
+    assert witness_and_record_files(killed) == wanted
     both = [child(tmp_path / "both") for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
-    assert files(tmp_path / "both") == wanted
+    assert witness_and_record_files(tmp_path / "both") == wanted
     assert sum("witnesses" in name for name in wanted) > 2
 
 
 def test_reused_records_bring_their_witnesses(tmp_path):
-    first = run(tmp_path, attacks=["every_second"])
-    wider = run(tmp_path, attacks=["every_second", "one_step"])
+    first = bench(tmp_path, attacks=["every_second"])
+    wider = bench(tmp_path, attacks=["every_second", "one_step"])
     assert wider.reused == 3
-    (before,), (after,) = kept(first).values(), kept(wider).values()
+    (before,), (after,) = witnesses_by_name(first).values(), witnesses_by_name(wider).values()
     assert before.found.keys() < after.found.keys()
     for example, witness in before.found.items():
         assert after.found[example].attack == "every_second"
         assert (after.found[example].code == witness.code).all()
-    alone = run(tmp_path, attacks=["one_step"])
+    alone = bench(tmp_path, attacks=["one_step"])
     assert (alone.computed, alone.reused) == (0, 3)
-    (found,) = kept(alone).values()
+    (found,) = witnesses_by_name(alone).values()
     # Its record kept only what every_second had not broken; the others come from the siblings' files.
     assert set(found.found) == breaks(alone.records)[0].examples
     assert {witness.attack for witness in found.found.values()} == {"every_second", "one_step"}
@@ -393,21 +379,21 @@ class Warned(Reporter):
 def test_records_without_witnesses_are_counted_and_reported(tmp_path, monkeypatch):
     monkeypatch.setattr("harness.evaluation.evaluate.coded", lambda *_: {})
     told = Warned()
-    outcome = run(tmp_path, reporter=told, attacks=["one_step"])
+    outcome = bench(tmp_path, reporter=told, attacks=["one_step"])
     number = len(breaks(outcome.records)[0].examples)
     assert [line for line in told.lines if f"0 of {number} broken examples have a witness" in line]
     monkeypatch.undo()
     told = Warned()
-    run(tmp_path, reporter=told, attacks=["one_step"])
+    bench(tmp_path, reporter=told, attacks=["one_step"])
     assert told.lines
 
 
 def test_a_damaged_witness_file_is_named_and_stops_nothing(tmp_path):
-    outcome = run(tmp_path, attacks=["one_step"])
+    outcome = bench(tmp_path, attacks=["one_step"])
     part = sorted(outcome.run.glob("witnesses/*/*.safetensors"))[0]
     part.write_bytes(part.read_bytes()[:-1] + b"\x55")
     told = Warned()
-    again = run(tmp_path, reporter=told, attacks=["one_step"])
+    again = bench(tmp_path, reporter=told, attacks=["one_step"])
     assert again.records == outcome.records
     assert any(str(part) in line for line in told.lines)
 
@@ -449,9 +435,9 @@ def test_random_defenses_keep_no_witnesses(tmp_path, declared):
     class Plugin:
         @hookimpl
         def harness_defenses(self):
-            return [Defense(name="noisy", step=plain_step, wrap=Noisy, stochastic=declared, passes=3)]
+            return [Defense(name="noisy", step=plain_step, wrap=Noisy, stochastic=declared, votes=3)]
 
-    outcome = run(tmp_path, toy_registry(Plugin()), defenses=["noisy"], attacks=["one_step"], limit=100)
+    outcome = bench(tmp_path, toy_registry(Plugin()), defenses=["noisy"], attacks=["one_step"], limit=100)
     assert outcome.computed == 1
     (one,) = breaks(outcome.records)
     assert one.examples
@@ -462,7 +448,7 @@ def test_random_defenses_keep_no_witnesses(tmp_path, declared):
 
 def test_the_store_gives_every_example_one_witness(tmp_path):
     first, second = record("a", any_="0110"), record("b", any_="1111")
-    store = WitnessStore(tmp_path / "run")
+    store = WitnessStore(RunFolder(tmp_path / "run"))
     order = sorted(broken(record("c", any_="1111")))
     assert len(order) == 4
     codes = [np.full((1, 2, 2), i, np.int8) for i in range(4)]
