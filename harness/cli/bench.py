@@ -16,7 +16,7 @@ DECIDED = (
     "defense", "model", "attacks", "analyses", "threat", "limit", "arch", "recipe", "weights", "sha256", "seed",
     "train_seed",
 )  # fmt: skip
-"""What a board says itself."""
+"""Options that a board decides, so that they cannot be given beside `--board`."""
 
 
 def command(

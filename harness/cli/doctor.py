@@ -35,7 +35,7 @@ def command(output: options.Output = Path("results")) -> None:
 
 
 def explain(name: str, trace: str) -> str:
-    """What the last line of a failed import means, and what to do."""
+    """Say what the last line of a failed import means, and what to do."""
     last = trace.strip().splitlines()[-1] if trace.strip() else "no message"
     if "torchvision::nms" in trace or ("torchvision" in name and "undefined symbol" in trace):
         return (
@@ -48,9 +48,9 @@ def explain(name: str, trace: str) -> str:
 
 
 def explain_robustbench(trace: str) -> str | None:
-    """Why the released robustbench does not import by itself, where that is one of its two known faults.
+    """Say why the released robustbench does not import by itself, where that is one of its two known faults.
 
-    Defenses named robustbench/... need neither module, so that nothing is to be done.
+    None otherwise. Defenses named robustbench/... need neither module, so that nothing is to be done.
     """
     last = trace.strip().splitlines()[-1] if trace.strip() else ""
     faults = {
@@ -64,7 +64,7 @@ def explain_robustbench(trace: str) -> str | None:
 
 
 def _import(module: str, then: str) -> subprocess.CompletedProcess[str]:
-    """Import in a process of its own, so that nothing it does stays here."""
+    """Import a module in a process of its own, so that nothing it does stays here."""
     return subprocess.run(
         [sys.executable, "-c", f"import {module}; {then}"], capture_output=True, text=True, check=False
     )

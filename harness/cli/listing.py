@@ -51,7 +51,7 @@ def command(
 
 
 def lines(topic: str, registry: Registry) -> list[dict[str, str]]:
-    """One topic as rows of text; attacks cheapest first, those that never run last."""
+    """List one topic as rows of text, column -> text; attacks cheapest first, those that never run last."""
     attacks = sorted(registry.entries(Attack), key=lambda entry: (bool(entry.spec.defect), entry.spec.cost))
     if topic == "attacks":
         return [

@@ -34,7 +34,7 @@ Progress = Annotated[str, typer.Option("--progress", help="auto, plain (lines) o
 
 
 def registry(plugin: list[Path], no_plugin: list[str], strict: bool = False, quiet: bool = False) -> Registry:
-    """Discover, and warn about what is broken or clashes.
+    """Discover what is installed, and warn about what is broken or clashes, unless `quiet`.
 
     Raises:
         PluginError: with `strict`, for any of them.
@@ -43,5 +43,5 @@ def registry(plugin: list[Path], no_plugin: list[str], strict: bool = False, qui
 
 
 def warn(line: str) -> None:
-    """Warn on the error stream."""
+    """Print a warning on the error stream."""
     print(f"warning: {line}", file=sys.stderr)

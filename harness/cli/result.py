@@ -49,7 +49,7 @@ def result(screen: Screen, outcome: Outcome, report: Report) -> None:
 
 
 def tables(found: Sequence[Row], states: States) -> list[Table]:
-    """One table for each dataset and threat model: an attack a line, a defense a column."""
+    """Make a table for each dataset and threat model: an attack a line, a defense a column."""
     return [_table(dataset, threat, here, states) for dataset, threat, here in sections(found, states)]
 
 

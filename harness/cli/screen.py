@@ -40,7 +40,10 @@ class _Running:
 
 
 class Screen(Reporter):
-    """Shows progress as bars on a terminal, as lines elsewhere, and turns the first Ctrl-C into a tidy stop."""
+    """A reporter that shows progress as bars on a terminal, as lines elsewhere.
+
+    While it is entered it turns the first Ctrl-C into a tidy stop; the second one stops at once.
+    """
 
     def __init__(self, progress: str) -> None:
         if progress not in ("auto", "plain", "none"):
@@ -92,7 +95,7 @@ class Screen(Reporter):
         (self.bars.console if self.bars else self.err).print(f"warning: {text}")
 
     def header(self, registry: Registry, device: str) -> None:
-        """Versions, device and plugins that are not ours."""
+        """Print versions, device and plugins that are not ours."""
         name = describe(pick_device(device))
         self.note(f"harness {__version__} · python {platform.python_version()} · torch {torch.__version__} · {name}")
         foreign = [str(p.provider) for p in registry.loaded if p.provider.distribution != "adversarial-harness"]
@@ -100,7 +103,7 @@ class Screen(Reporter):
             self.note(f"plugins: {', '.join(foreign) or 'first-party only'}; {len(registry.broken)} failed")
 
     def plan(self, plan: Plan, output: Path) -> None:
-        """What will run, and what was left out."""
+        """Print what will run, and what was left out."""
         names = ", ".join(dict.fromkeys(subject.defense for subject in plan.subjects))
         attacks = len({(cell.attack, str(cell.threat)) for cell in plan.cells})
         self.note(f"plan     {plan.dataset_name}: {names} under {attacks} attacks, {len(plan.groups)} runs -> {output}")
@@ -138,7 +141,7 @@ class Screen(Reporter):
         self._finish()
 
     def _begin(self, label: str, total: float, done: float) -> None:
-        """Start; a training may start another one, of a network beside its own."""
+        """Start to show a training or an attack; a training may start another one, of a network beside its own."""
         bar = self.bars.add_task(label, total=total, completed=int(done), text="") if self.bars else None
         now = time.monotonic()
         self.running.append(_Running(label=label, started=now, last_line=now, bar=bar))

@@ -32,6 +32,7 @@ def check(name: str, registry: Registry) -> list[CheckResult]:
 
     Raises:
         UnknownName: where there is none.
+        UsageError: where only a threat kind has that name, as those have no contract tests.
     """
     results: list[CheckResult] = []
     for entry in registry.named(parse_name(name)[0]):

@@ -20,16 +20,19 @@ from harness.storage.schema import QuantityObserved
 from harness.training.peers import Peers
 
 UNPROTECTED = Defense(name="toy", step=lambda model, x, y, ctx: torch.nn.functional.cross_entropy(model(x), y))
-"""What an analysis of every defense is tried on."""
+"""The undefended toy that an analysis of every defense is tried on."""
 
 
 def check_analysis(analysis: Analysis) -> list[CheckResult]:
-    """Hold an analysis to every contract that applies to it; the defenses that it is about must be installed."""
+    """Hold an analysis to every contract that applies to it.
+
+    None applies where it is about certain defenses and none of them is installed.
+    """
     return run_checks(analysis, ANALYSIS_CONTRACTS)
 
 
 def _finite(analysis: Analysis) -> None:
-    """It gives quantities, each a finite number or none, over so many images, and some of them are numbers."""
+    """Check that it gives at least one number, that every number is finite, and none is over no images."""
     for ctx in _contexts(analysis):
         found = _measured(analysis, ctx)
         assert found, "it gives no quantity"
@@ -41,7 +44,7 @@ def _finite(analysis: Analysis) -> None:
 
 
 def _same_twice(analysis: Analysis) -> None:
-    """Two runs give the same quantities, whatever was drawn before."""
+    """Check that two runs give the same quantities, whatever is drawn from global generators in between."""
     for ctx in _contexts(analysis):
         first = _measured(analysis, ctx)
         torch.rand(3), np.random.rand(3)
@@ -51,7 +54,7 @@ def _same_twice(analysis: Analysis) -> None:
 
 
 def _unchanged(analysis: Analysis) -> None:
-    """It leaves every network as it was: weights, modes, gradient flags, hooks."""
+    """Check that it leaves every network as it was: weights, modes, gradient flags, hooks."""
     for ctx in _contexts(analysis):
         networks = {"model": ctx.model, "network": ctx.network, **ctx.stand_ins}
         before = {name: fingerprint(network) for name, network in networks.items()}
@@ -78,7 +81,7 @@ def _measured(analysis: Analysis, ctx: AnalysisContext) -> Mapping[str, Quantity
 
 
 def _contexts(analysis: Analysis) -> list[AnalysisContext]:
-    """One for each defense that the analysis is about.
+    """Make a context for each installed defense that the analysis is about, or for `UNPROTECTED` if it is about all.
 
     Raises:
         NotApplicable: where none of them is installed.
@@ -108,6 +111,6 @@ def _context(defense: Defense) -> AnalysisContext:
 
 
 def _network(defense: Defense) -> torch.nn.Module:
-    """The defense's network after its toy training, frozen."""
+    """Train the defense's toy network and freeze it, in eval mode."""
     network = train_toy(defense)[2] if defense is UNPROTECTED else toy_neighbour(defense.name)
     return network.eval().requires_grad_(False)

@@ -32,7 +32,7 @@ def check_attack(attack: Attack, kinds: Iterable[ThreatKind] = ()) -> list[Check
 
 
 def _valid(trial: Trial) -> None:
-    """Returned images are inside the threat model, the model is untouched, and what it reports as broken breaks."""
+    """Check that images are inside the threat model, the model is unchanged and images reported as broken are."""
     x, y = toys.images()
     for threat in trial.threats():
         result = trial.measured(toys.tiny_net(), x, y, threat, 4)
@@ -41,7 +41,7 @@ def _valid(trial: Trial) -> None:
 
 
 def _zero_budget(trial: Trial) -> None:
-    """With eps = 0 it returns the clean image, bit for bit."""
+    """Check that eps = 0 gives the clean images back, bit for bit."""
     budgets = [threat for threat in trial.threats() if threat.eps is not None]
     if not budgets or trial.attack.minimal:
         raise NotApplicable("it has no budget")
@@ -52,14 +52,14 @@ def _zero_budget(trial: Trial) -> None:
 
 
 def _loses_inside(trial: Trial) -> None:
-    """At 0.9 of the exact radius of a linear model nobody can win."""
+    """Check that no image is broken at 0.9 of the exact radius of a linear model."""
     for model, x, y, threat in trial.linear(INSIDE):
         won = trial.measured(model, x, y, threat, 2).any.count("1")
         assert not won, f"won on {won} of {len(x)} images that cannot be broken under {threat.kind}"
 
 
 def _wins_outside(trial: Trial) -> None:
-    """At 1.01 of the exact radius of a linear model every white-box attack wins."""
+    """Check that a gradient attack breaks every image of a linear model at 1.01 of its exact radius (minimal: 1.05)."""
     attack = trial.attack
     if attack.access != "gradient":
         raise NotApplicable(f"{attack.access} access: nothing is promised in a few queries")
@@ -71,7 +71,7 @@ def _wins_outside(trial: Trial) -> None:
 
 
 def _stronger_with_budget(trial: Trial) -> None:
-    """A larger budget leaves no more images standing, but for one."""
+    """Check that doubling the budget leaves at most one more image standing."""
     budgets = [(threat.kind, threat.eps) for threat in trial.threats() if threat.eps is not None]
     if not budgets or trial.attack.access != "gradient" or trial.attack.as_published:
         raise NotApplicable("it has no budget, or no gradient, or is as published")
@@ -84,7 +84,7 @@ def _stronger_with_budget(trial: Trial) -> None:
 
 
 def _repeatable(trial: Trial) -> None:
-    """Two runs give the same images, whatever the global generators did in between."""
+    """Check that two runs give the same images, whatever is drawn from the global generators in between."""
     x, y = toys.images()
     threat = trial.threats()[0]
     first = trial.run(toys.tiny_net(), x, y, threat)
@@ -94,7 +94,10 @@ def _repeatable(trial: Trial) -> None:
 
 
 def _one_by_one(trial: Trial) -> None:
-    """An image's verdict does not depend on the images beside it."""
+    """Check that verdicts are the same for images in a batch and alone.
+
+    The images must agree to 1e-4, unless the attack declares `verdicts_only`.
+    """
     if trial.attack.batch_coupled:
         raise NotApplicable("it couples the images of a batch, and always gets the whole shard")
     x, y = toys.images()
@@ -117,7 +120,7 @@ def _alone(trial: Trial, x: Images, y: torch.Tensor, threat: ThreatModel, index:
 
 
 def _shift_invariant(trial: Trial) -> None:
-    """Adding a constant to all logits changes no verdict, whatever its sign."""
+    """Check that adding 100 or -100 to all logits changes at most one verdict."""
     x, y = toys.images()
     threat = trial.threats()[0]
     plain = trial.measured(toys.tiny_net(), x, y, threat, 4)
@@ -128,7 +131,10 @@ def _shift_invariant(trial: Trial) -> None:
 
 
 def _prefix(trial: Trial) -> None:
-    """A snapshot of a longer run equals a separate shorter run, bit for bit, at the same cost; with restarts too."""
+    """Check that snapshots of a longer run equal separate shorter runs, with restarts too.
+
+    The images must be equal bit for bit, and the costs equal.
+    """
     attack = trial.attack
     if attack.prefix is None:
         raise NotApplicable("it declares no prefix parameter")
@@ -146,7 +152,7 @@ def _prefix(trial: Trial) -> None:
 
 
 def _spares_inputs(trial: Trial) -> None:
-    """Images and labels it is given are not written to."""
+    """Check that it does not write to the images and labels that it is given."""
     x, y = toys.images()
     threat = trial.threats()[0]
     before = x.clone(), y.clone()
@@ -154,7 +160,7 @@ def _spares_inputs(trial: Trial) -> None:
     ctx = trial.context(oracle, x)
 
     class _Handed:
-        """Hands the very tensors over, where the harness hands copies."""
+        """A tensor that `clone` gives out as it is, so that the attack gets the very tensor instead of a copy."""
 
         def __init__(self, tensor: torch.Tensor) -> None:
             self.tensor = tensor

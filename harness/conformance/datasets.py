@@ -20,7 +20,10 @@ CLASSES = 7
 
 
 def check_dataset(dataset: Dataset, root: Path = Path("data")) -> list[CheckResult]:
-    """Hold a dataset to its contract; one that is not on disk under `root` is not applicable."""
+    """Hold a dataset to its contract.
+
+    Not applicable where it needs a location, or cannot be loaded from `root`. Its `load` may download files.
+    """
     return run_checks((dataset, root), DATASET_CONTRACTS)
 
 

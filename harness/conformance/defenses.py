@@ -22,7 +22,10 @@ def check_defense(defense: Defense) -> list[CheckResult]:
 
 
 def _loss(defense: Defense) -> None:
-    """The step gives a finite scalar whose gradient reaches the network, and leaves its inputs and modes alone."""
+    """Check that the step gives a finite scalar loss whose gradient reaches the network.
+
+    It must leave its inputs, and the modes and gradient flags of the network, as they were.
+    """
     if defense.step is None:
         raise NotApplicable("it has no step")
     model, ctx = toy_network(defense).train(), toy_context(defense)
@@ -44,7 +47,7 @@ def _loss(defense: Defense) -> None:
 
 
 def _learns(defense: Defense) -> None:
-    """Three epochs on an easy toy lower the loss."""
+    """Check that three epochs on an easy toy lower the loss."""
     history = train_toy(defense)[1].history
     assert history[-1]["loss"] < history[0]["loss"], (
         f"loss went from {history[0]['loss']:.3f} to {history[-1]['loss']:.3f}"
@@ -52,19 +55,19 @@ def _learns(defense: Defense) -> None:
 
 
 def _repeatable(defense: Defense) -> None:
-    """Two trainings with one seed give the same weights, bit for bit."""
+    """Check that two trainings with one seed give the same weights, bit for bit."""
     assert train_toy(defense)[0] == train_toy(defense)[0], "two trainings with one seed differ"
 
 
 def _resumes(defense: Defense) -> None:
-    """A training that stops after its first epoch and goes on gives the weights of one that never stopped."""
+    """Check that a training resumed after its first epoch gives the weights of an uninterrupted one, bit for bit."""
     states: list[SavedState] = []
     whole, _, _ = train_toy(defense, states)
     assert train_toy(defense, [], states[0])[0] == whole, "a resumed training differs from an uninterrupted one"
 
 
 def _deploys(defense: Defense) -> None:
-    """What it deploys answers finite logits, the same for one image alone as in a batch."""
+    """Check that what it deploys gives finite logits (n, 4), and predicts the same for an image alone as in a batch."""
     model = toy_network(defense)
     deployed = (defense.wrap(model, **toy_params(defense)) if defense.wrap else model).eval()
     x, _ = toys.images()
@@ -79,7 +82,7 @@ def _deploys(defense: Defense) -> None:
 
 
 def _stands_in(defense: Defense) -> None:
-    """Every stand-in answers finite logits, lets a gradient through to the image, and changes nothing."""
+    """Check that every stand-in gives finite logits (n, 4), passes a gradient to the image and changes no weights."""
     if not defense.stand_ins:
         raise NotApplicable("it has no stand-ins")
     model = toy_network(defense).requires_grad_(False)
@@ -95,7 +98,7 @@ def _stands_in(defense: Defense) -> None:
 
 
 def _is_random_as_declared(defense: Defense) -> None:
-    """Two passes differ where it is declared stochastic, and nowhere else; its votes cannot split evenly."""
+    """Check that two passes differ exactly where it is declared stochastic, and that its votes are odd there."""
     if defense.load is not None:
         raise NotApplicable("it loads its weights")
     model = toy_network(defense)
@@ -109,7 +112,7 @@ def _is_random_as_declared(defense: Defense) -> None:
 
 
 def _deployment_is_of_its_parameters(defense: Defense) -> None:
-    """What it calls parameters of deployment are parameters, and something is deployed with them."""
+    """Check that `deployment` names parameters of the defense, and that there is a `wrap` to be handed them."""
     if not defense.deployment:
         raise NotApplicable("it names no parameters of deployment")
     unknown = [name for name in defense.deployment if name not in defense.params]
@@ -118,7 +121,7 @@ def _deployment_is_of_its_parameters(defense: Defense) -> None:
 
 
 def _is_known(defense: Defense) -> None:
-    """A prediction that hides a choice from gradients comes with attacks that know of it, on stand-ins that exist."""
+    """Check that a gated or random defense names adaptive attacks, on stand-ins that exist."""
     if not defense.gated and not defense.stochastic and not defense.adaptive:
         raise NotApplicable("gradients see all of its prediction")
     assert defense.adaptive or not defense.gated, (

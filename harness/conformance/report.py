@@ -16,7 +16,7 @@ Spec = TypeVar("Spec")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """One contract on one plugin."""
+    """The result of one contract on one plugin; `detail` says why it did not pass."""
 
     name: str
     state: Literal["passed", "failed", "not applicable"]
@@ -24,7 +24,7 @@ class CheckResult:
 
 
 def run_checks(spec: Spec, checks: Mapping[str, Callable[[Spec], None]]) -> list[CheckResult]:
-    """Hold a plugin to each contract; whatever it raises is a failure of that contract only."""
+    """Hold a plugin to each contract; whatever a contract raises, except `NotApplicable`, fails that contract only."""
     results = []
     for name, contract in checks.items():
         try:

@@ -28,18 +28,18 @@ DATASET = Dataset(
 
 
 def toy_params(defense: Defense) -> dict[str, object]:
-    """Its parameters by default, with the toy's eps."""
+    """Resolve the defense's parameters to their defaults, with the toy's eps where they take the training's."""
     found = {name: default_value(default) for name, default in defense.params.items()}
     return {name: EPS if value == TRAINING_EPS else plain(value) for name, value in found.items()}
 
 
 def toy_training_params(defense: Defense) -> dict[str, object]:
-    """Those of them that training is handed."""
+    """Resolve those of the defense's parameters that training is handed, as `toy_params` does."""
     return defense.of_training(toy_params(defense))
 
 
 def toy_network(defense: Defense) -> nn.Module:
-    """A fresh toy network with what the defense adds to it."""
+    """Build a fresh toy network with what the defense adds to it; the weights are the same every time."""
     model: nn.Module = toys.tiny_net()
     if defense.extend is None:
         return model
@@ -50,7 +50,7 @@ def toy_network(defense: Defense) -> nn.Module:
 def toy_context(
     defense: Defense, saved: SavedState | None = None, states: list[SavedState] | None = None
 ) -> TrainContext:
-    """The context of its training; what is saved goes to `states`."""
+    """Make the context of a toy training: it resumes from `saved`, and every saved state is appended to `states`."""
     keep, train = states if states is not None else [], toys.toy_part()
     ctx = TrainContext(
         recipe=RECIPE, seed=0, train=train, validation=toys.toy_part(n=32, seed=4), eps=EPS, step=EPS / 2,
@@ -66,14 +66,23 @@ def toy_context(
 
 @functools.cache
 def toy_neighbour(name: str, eps: float | None = None) -> nn.Module:
-    """A toy network of another, installed defense."""
+    """Train a toy network of another, installed defense, once in a process; `eps` is ignored.
+
+    Raises:
+        NotApplicable: where that defense loads its weights.
+    """
     return train_toy(discover().entry(Defense, name).spec)[2]
 
 
 def train_toy(
     defense: Defense, states: list[SavedState] | None = None, saved: SavedState | None = None
 ) -> tuple[str, SavedState, nn.Module]:
-    """The sha256 of the weights after training, the last saved state, and the network."""
+    """Train a toy network; returns the sha256 of its weights, the last saved state, and the network.
+
+    Raises:
+        NotApplicable: where the defense loads its weights.
+        AssertionError: where the training saved no state.
+    """
     kept: list[SavedState] = states if states is not None else []
     model, ctx = toy_network(defense), toy_context(defense, saved, kept)
     if defense.step is not None:

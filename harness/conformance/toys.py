@@ -34,7 +34,7 @@ class TinyNet(Classifier):
         self.head = nn.Linear(8 * 4 * 4, classes)
 
     def features(self, x: Images) -> torch.Tensor:
-        """Features (n, 128)."""
+        """Compute the features (n, 128)."""
         return self.layer2(self.layer1(x)).flatten(1)  # type: ignore[no-any-return]
 
 
@@ -46,19 +46,22 @@ class Shifted(nn.Module):
         self.model, self.shift = model, shift
 
     def forward(self, x: Images) -> Logits:
-        """Logits (n, k)."""
+        """Compute the logits (n, k) of the model and add the constant."""
         return self.model(x) + self.shift  # type: ignore[no-any-return]
 
 
 def tiny_net(classes: int = 4, seed: int = 0) -> TinyNet:
-    """A `TinyNet` with fixed random weights, in eval mode."""
+    """Make a `TinyNet` in eval mode, with random weights that `seed` fixes; the global generator is left as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return TinyNet(classes).eval()
 
 
 def images(n: int = 16, classes: int = 4, seed: int = 1) -> tuple[Images, Labels]:
-    """Random images strictly inside [0, 1], labelled by the `tiny_net` so that all but a quarter are right."""
+    """Draw random images (n, 1, 8, 8) in [0.05, 0.95) and labels (n,).
+
+    The labels are what `tiny_net` with seed 0 predicts, except that every fourth is wrong.
+    """
     stream = torch.Generator().manual_seed(seed)
     x = 0.05 + 0.9 * torch.rand(n, *SHAPE, generator=stream)
     with torch.no_grad():
@@ -68,14 +71,15 @@ def images(n: int = 16, classes: int = 4, seed: int = 1) -> tuple[Images, Labels
 
 
 def shard(x: Images, y: Labels) -> Shard:
-    """Toy images as the harness hands them to an attack."""
+    """Put toy images (n, c, h, w) and labels (n,) into a shard, as the harness attacks them."""
     return Shard(start=0, stop=len(x), examples=tuple(range(len(x))), x=x, y=y, data_sha256=TOY_SHA256)
 
 
 def linear_problem(kind: str, n: int = 16, seed: int = 2) -> tuple[nn.Module, Images, Labels, Fraction]:
-    """A two-class linear model and images that all have one exact radius, margin / dual norm, far from the box.
+    """Make a two-class linear model, and images that all have one exact radius, margin / dual norm.
 
-    Pixels lie in [0.35, 0.65]; the radius is such that no pixel can leave [0, 1] within it.
+    Returns model, images (n, 1, 8, 8), labels (n,) and the radius in the norm `kind`. With the default seed pixels lie
+    in [0.3, 0.7] and the radius is at most 0.25, so that no pixel can leave [0, 1] within it.
     """
     stream = torch.Generator().manual_seed(seed)
     pixels = SHAPE[0] * SHAPE[1] * SHAPE[2]
@@ -96,7 +100,7 @@ def linear_problem(kind: str, n: int = 16, seed: int = 2) -> tuple[nn.Module, Im
 
 
 def toy_part(n: int = 96, classes: int = 4, seed: int = 3) -> LoadedPart:
-    """A learnable toy split: each class brightens its own quarter of the image."""
+    """Make a learnable toy split of n images (n, 1, 8, 8), uint8: each class brightens its own quarter of the image."""
     stream = np.random.default_rng(seed)
     labels = np.arange(n, dtype=np.int64) % classes
     pixels = stream.integers(0, 120, (n, *SHAPE), dtype=np.uint8)

@@ -31,21 +31,21 @@ NOBODY = Subject(defense="toy", defense_params={}, arch="toy", arch_params={}, r
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """An attack, at its trial parameters, with the threat kinds that are installed."""
+    """An attack at its trial parameters, and the threat kinds by name that it may be tried under."""
 
     attack: Attack
     kinds: Mapping[str, ThreatKind]
 
     @classmethod
     def of(cls, attack: Attack, kinds: Iterable[ThreatKind] = ()) -> Trial:
-        """A trial with the built-in kinds and the given ones."""
+        """Make a trial with the built-in threat kinds and the given ones."""
         return cls(attack=attack, kinds=BUILT_IN | {kind.name: kind for kind in kinds})
 
     def threats(self) -> list[ThreatModel]:
-        """The trial budget of each threat kind of the attack.
+        """List the threat models to try: each known kind of the attack at its trial budget.
 
         Raises:
-            NotApplicable: where no kind of it is known here.
+            NotApplicable: where no kind of it is known here, or none has a trial budget.
         """
         known = [self.kinds[name] for name in self.attack.threats if name in self.kinds]
         usable = [kind for kind in known if kind.trial is not None or not kind.bounded or kind.name == "none"]
@@ -54,10 +54,10 @@ class Trial:
         return [ThreatModel(kind=kind.name, eps=kind.trial) for kind in usable]
 
     def linear(self, share: Fraction) -> list[tuple[nn.Module, Images, Labels, ThreatModel]]:
-        """For each norm of the attack a linear model, its images, and that share of their exact radius.
+        """Make a linear problem for each norm of the attack: model, images, labels, and `share` of their exact radius.
 
         Raises:
-            NotApplicable: where no radius is known.
+            NotApplicable: where no radius is known, or the attack needs more than two classes.
         """
         norms = [name for name in self.attack.threats if name in toys.DUALS]
         if not norms:
@@ -68,13 +68,17 @@ class Trial:
         return [(m, x, y, ThreatModel(kind=name, eps=radius * share)) for name, m, x, y, radius in problems]
 
     def params(self, threat: ThreatModel) -> dict[str, Value]:
-        """Its trial parameters, with the step of this budget filled in."""
+        """Resolve its trial parameters; a step that the dataset would decide is a quarter of this budget."""
         step = threat.eps * STEP_SHARE if threat.eps is not None else None
         values = resolve("attack", self.attack.name, self.attack.params, self.attack.trial)
         return {name: step if value == FROM_DATASET else value for name, value in values.items()}
 
     def measured(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, classes: int) -> Measurement:
-        """Judge it as in a benchmark; a refusal is a failure."""
+        """Attack images (n, c, h, w) with labels (n,) and judge the result as in a benchmark.
+
+        Raises:
+            AssertionError: where the images or the model are refused.
+        """
         cell = Cell(subject=NOBODY, attack=self.attack.name, params=self.params(threat), threat=threat)
         judge, kind = Judge(model, classes, toys.SHAPE), self.kinds[threat.kind]
         run = AttackRun(
@@ -85,7 +89,10 @@ class Trial:
         return result
 
     def run(self, model: nn.Module, x: Images, y: Labels, threat: ThreatModel, offset: int = 0) -> Result:
-        """What it returns; `offset` is the index of the first image."""
+        """Run the attack on images (n, c, h, w) with labels (n,) and return its result unjudged.
+
+        `offset`: the index of the first image, which keys the attack's noise.
+        """
         oracle = Oracle(model, self.attack.access)
         ctx = self.context(oracle, x, offset=offset)
         returned, _ = run_attack(self.attack, oracle, x, y, threat, ctx, self.params(threat))
@@ -94,7 +101,10 @@ class Trial:
     def snapshots(
         self, model: nn.Module, x: Images, y: Labels, wanted: tuple[int, ...], more: Mapping[str, Value]
     ) -> tuple[dict[int, Result], dict[int, tuple[int, int]]]:
-        """One run of an attack with a prefix parameter: the result and the cost for each wanted value."""
+        """Run an attack with a prefix parameter once, at the longest wanted value.
+
+        Returns the results by wanted value, and the costs (forwards, backwards) likewise. `more`: further parameters.
+        """
         oracle, threat = Oracle(model, self.attack.access), self.threats()[0]
         ctx = self.context(oracle, x, wanted)
         params = {**self.params(threat), **more, str(self.attack.prefix): max(wanted)}
@@ -102,7 +112,7 @@ class Trial:
         return {n: pick(self.attack, returned, n, max(wanted), self.attack.prefix) for n in wanted}, ctx.costs
 
     def context(self, oracle: Oracle, x: Images, wanted: tuple[int, ...] = (), offset: int = 0) -> AttackContext:
-        """The `ctx` of a run."""
+        """Make the `ctx` of a run on a batch (n, c, h, w); seed 0, examples from `offset` on."""
         examples = range(offset, offset + len(x))
         return AttackContext(
             oracle, x, seed=0, data_sha256=toys.TOY_SHA256, examples=examples, steps_wanted=wanted,
@@ -110,7 +120,7 @@ class Trial:
         )  # fmt: skip
 
     def supplies(self) -> Supplies:
-        """Another tiny network and toy training images, where the attack declares that it needs them."""
+        """Supply what the attack declares that it needs: another tiny network, toy training images."""
         needs = self.attack.needs
         return Supplies(
             surrogate=toys.tiny_net(seed=7) if "surrogate" in needs else None,

@@ -1,4 +1,4 @@
-"""Datasets in memory: loaded once, hashed, and put into the fixed order that limited runs take the head of."""
+"""Datasets in memory: loaded once, hashed, and put into a fixed order, of which limited runs take the first images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LoadedPart:
         return len(self.split.labels)
 
     def batch(self, examples: np.ndarray | slice, device: torch.device) -> tuple[Images, Labels]:
-        """Images and labels of some examples, by their index in the split."""
+        """Load some examples, by their index in the split: images float32 (n, c, h, w) in [0, 1] and labels int64 (n,)."""
         pixels = torch.from_numpy(self.split.pixels[examples]).to(device)
         labels = torch.from_numpy(self.split.labels[examples]).to(device)
         return pixels.float() / self.split.levels, labels
@@ -62,21 +62,21 @@ class LoadedDataset:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one image."""
+        """The shape (c, h, w) of one image; read from the training images where the dataset does not declare it."""
         return self.spec.shape or self.part("train").split.pixels.shape[1:]
 
     @property
     def classes(self) -> int:
-        """How many classes there are."""
+        """The number of classes; the largest training label plus one where the dataset does not declare it."""
         return self.spec.classes or int(self.part("train").split.labels.max()) + 1
 
     def order(self) -> np.ndarray:
-        """The fixed order of the test images: position -> index in the split."""
+        """Compute the fixed order of the test images, int64 (n,): position -> index in the split."""
         return permutation(len(self.part("test")), "test")
 
 
 def split_sha256(split: Split) -> str:
-    """The sha256 over shape, levels, labels and pixels in index order."""
+    """Hash a split: the sha256, in hex, over shape, levels, labels and pixels in index order."""
     header = f"{split.pixels.shape} {split.levels}\n".encode()
     total = hashlib.sha256(header)
     total.update(np.ascontiguousarray(split.labels, dtype="<i8").tobytes())
@@ -85,7 +85,7 @@ def split_sha256(split: Split) -> str:
 
 
 def shards(n: int) -> list[tuple[int, int]]:
-    """Positions [start, stop) of the shards that cover the first n images."""
+    """Cut the first n positions of the fixed order into shards [start, stop) of `SHARD` images; the last may be short."""
     return [(start, min(start + SHARD, n)) for start in range(0, n, SHARD)]
 
 

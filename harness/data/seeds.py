@@ -18,12 +18,12 @@ Distribution = Literal["uniform", "normal"]
 
 
 def derive(*key: Any) -> int:
-    """A 63-bit seed from anything JSON can hold."""
+    """Derive a 63-bit seed from anything JSON can hold."""
     return int.from_bytes(hashlib.sha256(canonical(list(key))).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, data_sha256: str, example: int, purpose: str) -> np.random.Generator:
-    """The stream of one example for one purpose: Philox under the first 128 bits of the key's sha256."""
+    """Make the random stream of one example for one purpose: Philox under the first 128 bits of the key's sha256."""
     key = hashlib.sha256(canonical([1, seed, data_sha256, example, purpose])).digest()[:16]
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big")))
 
@@ -37,7 +37,10 @@ def noise(
     purpose: str,
     distribution: Distribution = "uniform",
 ) -> np.ndarray:
-    """Draw float32 (n, *shape): uniform on [-1, 1) or standard normal, one stream for each example."""
+    """Draw float32 (n, *shape): uniform on [-1, 1) or standard normal, one stream for each example.
+
+    `examples`: the indices (n,) of the images in their split.
+    """
     drawn = np.empty((len(examples), *shape), dtype=np.float32)
     for row, example in enumerate(examples):
         stream = generator(seed, data_sha256, example, purpose)
@@ -49,5 +52,5 @@ def noise(
 
 
 def permutation(n: int, *key: Any) -> np.ndarray:
-    """A fixed order of n things, int64 (n,)."""
+    """Draw a fixed order of n things, int64 (n,): the same n and key always give the same one."""
     return np.random.Generator(np.random.Philox(key=derive("order", n, *key))).permutation(n)

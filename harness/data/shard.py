@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """Images of some positions of the fixed order, with their indices in the split."""
+    """The images at consecutive positions [start, stop) of the fixed order, with their indices in the split."""
 
     start: int
     stop: int
@@ -25,7 +25,7 @@ class Shard:
 
     @classmethod
     def of(cls, data: LoadedDataset, span: tuple[int, int], device: torch.device) -> Shard:
-        """The test images from one position of the fixed order up to another."""
+        """Load the test images at the positions [start, stop) of the fixed order that `span` names."""
         test, examples = data.part("test"), data.order()[slice(*span)]
         x, y = test.batch(examples, device)
         return cls(

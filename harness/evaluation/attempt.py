@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt(Generic[T]):
-    """How a piece of work went: its value, or one line and a traceback; wall-clock seconds either way.
+    """How a piece of work ended: with its value, or with one line and a traceback; wall-clock seconds either way.
 
     `state`: done, failed, timeout or not applicable.
     """
@@ -29,7 +29,10 @@ class Attempt(Generic[T]):
 
 
 def attempt(work: Callable[[], T], but: tuple[type[Exception], ...] = ()) -> Attempt[T]:
-    """Call `work`. Ctrl-C and the kinds in `but` pass through; `sys.exit` and every other exception become a state."""
+    """Call `work` and tell how it ended.
+
+    Ctrl-C and exceptions of the types in `but` pass through; `sys.exit` and every other exception become a state.
+    """
     start = time.perf_counter()
     try:
         return Attempt(value=work(), error="", trace="", seconds=time.perf_counter() - start)

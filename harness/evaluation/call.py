@@ -23,7 +23,11 @@ def run_attack(
     attack: Attack, oracle: Oracle, x: Images, y: Labels, threat: ThreatModel, ctx: AttackContext,
     params: Mapping[str, Value],
 ) -> tuple[Any, str]:  # fmt: skip
-    """Call an attack on copies of its inputs, in isolation; returns what it returned and what it printed."""
+    """Call an attack on copies of its inputs, in isolation; return what it returned and what it printed.
+
+    Fractions among the parameters are handed over as floats. Global generators are seeded from the seed, the data and
+    the first example of `ctx`.
+    """
     arguments: dict[str, Any] = {k: float(v) if isinstance(v, Fraction) else v for k, v in params.items()}
     if takes_ctx(attack):
         arguments["ctx"] = ctx
@@ -33,7 +37,9 @@ def run_attack(
 
 
 def pick(attack: Attack, returned: Any, steps: int, longest: int, prefix: str | None) -> Result:
-    """The result for one prefix length, with plain images wrapped.
+    """Pick the result for `steps`, a value of the prefix parameter, out of what an attack returned.
+
+    Plain images become a `Result`. `longest`: the value that the attack ran with, whose result needs no snapshot.
 
     Raises:
         HarnessError: where the attack returned something else, or no snapshot for it.
@@ -49,6 +55,6 @@ def pick(attack: Attack, returned: Any, steps: int, longest: int, prefix: str | 
 
 
 def takes_ctx(attack: Attack) -> bool:
-    """Whether its function accepts `ctx`; one that does not draws from global generators, if at all."""
+    """Tell whether the attack's function accepts `ctx`; one that does not draws from global generators, if at all."""
     run = getattr(attack.run, "resolve", lambda: attack.run)()
     return any(p.name == "ctx" or p.kind is p.VAR_KEYWORD for p in inspect.signature(run).parameters.values())

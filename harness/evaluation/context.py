@@ -26,9 +26,10 @@ __all__ = ["AttackContext", "Supplies"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supplies:
-    """What a run offers to attacks that ask for it: see `Attack.needs`; `deadline` is on the monotonic clock.
+    """What a run offers to attacks that ask for it: see `Attack.needs`.
 
-    `stand_ins`: those of the defense under attack.
+    `stand_ins`: those of the defense under attack, by name. `train`: the training images. `deadline`: on the monotonic
+    clock.
     """
 
     surrogate: nn.Module | None = None
@@ -39,11 +40,12 @@ class Supplies:
 
 
 class AttackContext:
-    """Handed to an attack as `ctx`, for one batch.
+    """What an attack may use besides the model, handed to it as `ctx` for one batch.
 
     `steps_wanted`: for an attack with a prefix parameter, every value that a snapshot is wanted for, ascending.
-    `cache_dir`: a folder to keep files in, or None. `deadline`: when the model stops answering, on the monotonic
-    clock, or None.
+    `cache_dir`: a folder to keep files in, or None. `deadline`: when the model stops answering, on the monotonic clock,
+    or None. `examples`: the indices (n,) of the images in their split. `costs`: value of the prefix parameter -> images
+    that went forward and that a gradient came back to.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class AttackContext:
         self._base = (oracle.forwards, oracle.backwards)
 
     def noise(self, purpose: str, distribution: Distribution = "uniform") -> Images:
-        """Draw noise shaped like the batch, keyed for each example: uniform on [-1, 1), or `normal`.
+        """Draw noise (n, c, h, w), float32, keyed for each example of the batch: uniform on [-1, 1), or `normal`.
 
         Purposes by convention: `start:r` for restart r, `step:t`, `draw:j`, `target`, `style`. The same purpose gives
         the same numbers in every attack, so that attacks and defenses are compared on common noise.
@@ -74,7 +76,7 @@ class AttackContext:
         return torch.from_numpy(drawn).to(self._device)
 
     def surrogate(self) -> Oracle:
-        """Another network for the same data, with gradients: to craft on. What it is asked is not counted.
+        """Return another network for the same data, with gradients, to craft on; its passes are not counted.
 
         Raises:
             HarnessError: where the attack does not declare that it needs one.
@@ -84,7 +86,7 @@ class AttackContext:
         return Oracle(self._supplies.surrogate, "gradient", self.deadline)
 
     def stand_in(self, name: str) -> Oracle:
-        """A stand-in of the defense under attack, with the access that the attack declares; what it is asked counts.
+        """Return a stand-in of the defense under attack, with the access that the attack declares; its passes count.
 
         Raises:
             NotApplicable: where the defense publishes none of that name.
@@ -95,7 +97,7 @@ class AttackContext:
         return Oracle(found, self._oracle.access, self.deadline, self._oracle.count)
 
     def train_images(self, label: int) -> Images:
-        """All training images of one class, in the order of the split; possibly none.
+        """Return all training images of one class, (m, c, h, w) in the order of the split; m may be 0.
 
         Raises:
             HarnessError: where the attack does not declare that it needs them.
@@ -106,7 +108,7 @@ class AttackContext:
         return train.batch(np.flatnonzero(train.split.labels == label), self._device)[0]
 
     def features(self, x: Images) -> dict[str, torch.Tensor]:
-        """The outputs of the model's named stages, shallow to deep; one forward for each image, with a graph.
+        """Compute the outputs of the model's named stages, shallow to deep; one forward for each image, differentiable.
 
         Raises:
             HarnessError: where the attack has no gradient access.
@@ -122,9 +124,10 @@ class AttackContext:
         return found
 
     def reached(self, steps: int) -> None:
-        """Note that so many steps are done, so that the harness can tell a snapshot's cost from the whole run's.
+        """Note that `steps` steps of a restart are done, which tells the cost of this snapshot from that of the whole
+        run.
 
-        Repeated for each restart: costs add up, and the largest of `steps_wanted` ends a restart.
+        Call it in every restart: costs add up, and the largest of `steps_wanted` ends a restart.
         """
         before = self._base
         self.charge(steps)
@@ -132,7 +135,7 @@ class AttackContext:
             self._base = before
 
     def charge(self, steps: int) -> None:
-        """Put what the model was asked since a restart ended, or since the last charge, on this snapshot alone."""
+        """Put the passes since a restart ended, or since the last charge, on the snapshot at `steps` alone."""
         forwards, backwards = self._oracle.forwards, self._oracle.backwards
         spent = self.costs.get(steps, (0, 0))
         self.costs[steps] = (spent[0] + forwards - self._base[0], spent[1] + backwards - self._base[1])

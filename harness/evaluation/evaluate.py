@@ -33,7 +33,11 @@ PROBING = (4, 16)
 
 @dataclass(slots=True, kw_only=True)
 class _Piece:
-    """One batch of one cell; `codes`: example -> the code of the image that broke it, for those asked for."""
+    """What one batch gave for one cell.
+
+    `cost`: images that went forward and that a gradient came back to. `codes`: example -> the code of the image that
+    broke it, for those asked for.
+    """
 
     examined: Examined
     cost: tuple[int, int]
@@ -42,10 +46,10 @@ class _Piece:
 
 @dataclass(slots=True, kw_only=True)
 class Evaluated:
-    """What became of one shard: for each cell a measurement or why it was refused, and what the attack printed.
+    """What came of one shard: for each cell a measurement or why it was refused, and what the attack printed.
 
-    `batch`: the largest batch that fitted into memory. `codes`: for each cell, example -> the code of a witness, for
-    the examples that the cells before it left without one.
+    `batch`: how many images the attack was handed at once in the end, memory permitting. `codes`: for each cell,
+    example -> the code of a witness, for the examples that the cells before it left without one.
     """
 
     results: list[Measurement | Refused]
@@ -71,17 +75,17 @@ class AttackRun:
 
     @property
     def divisible(self) -> bool:
-        """Whether a shard may be cut into batches. Imports the attack where that is late."""
+        """Tell whether a shard may be cut into batches; imports the attack where that is late."""
         return takes_ctx(self.attack) and not self.attack.batch_coupled
 
     @property
     def prefix(self) -> str | None:
-        """The parameter in which the cells differ."""
+        """The attack's prefix parameter, in which the cells differ, or None where it has none."""
         return self.attack.prefix if self.attack.prefix in self.cells[0].params else None
 
     @property
     def target(self) -> nn.Module:
-        """The network that is attacked."""
+        """The network that is attacked: what is deployed, or the stand-in that the cells name."""
         on = self.cells[0].on
         return self.supplies.stand_ins[on] if on else self.judge.model
 
@@ -89,13 +93,15 @@ class AttackRun:
 def evaluate(run: AttackRun, shard: Shard, lacking: np.ndarray | None = None) -> Evaluated:
     """Attack one shard once, and judge every cell of the run.
 
-    `lacking`: which of the examples (n,) a witness is wanted for, by default none.
+    `lacking`: which of the examples, bool (n,), a witness is wanted for, by default none.
 
     An attack that couples the images of a batch, or takes no `ctx` and so draws from global generators, if at all,
     always gets the whole shard. For the others a batch that does not fit into memory is halved and tried again.
 
     Raises:
         OutOfTime: once the deadline of `supplies` has passed.
+        InvalidModel: where the model that verdicts use has changed, or answers nonsense.
+        HarnessError: where the attack returns something else than images or a `Result`, or lacks a snapshot.
     """
     pieces: list[list[_Piece]] = [[] for _ in run.cells]
     printed = []
@@ -140,7 +146,7 @@ def estimate(run: AttackRun, shard: Shard, sizes: Sequence[int]) -> float:
 
 
 def _clean(judge: Judge, shard: Shard, batch: int) -> Flags:
-    """Whether each clean image is right, in smaller batches where memory asks for it."""
+    """Tell which clean images (n,) are classified correctly, in smaller batches where memory asks for it."""
     try:
         with isolated("judge", "clean", shard.data_sha256, shard.examples[0]):
             return judge.clean((shard.start, shard.stop), shard.x, shard.y, batch)
@@ -152,14 +158,14 @@ def _clean(judge: Judge, shard: Shard, batch: int) -> Flags:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether an error says so; torch has a class of its own for some devices only."""
+    """Tell whether an error says that memory ran out; torch has a class of its own for some devices only."""
     words = str(error).lower()
     named = any(sign in words for sign in ("out of memory", "can't allocate memory", "alloc_failed"))
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or named
 
 
 def _batch(run: AttackRun, shard: Shard, part: slice, unwitnessed: Flags | None = None) -> tuple[list[_Piece], str]:
-    """Attack some images of a shard once, and examine the result for every cell; also what was printed.
+    """Attack some images of a shard once, and examine the result for every cell; return what was printed too.
 
     `unwitnessed`: of the shard's examples, those that a witness is wanted for.
     """
@@ -196,7 +202,7 @@ def _batch(run: AttackRun, shard: Shard, part: slice, unwitnessed: Flags | None 
 
 
 def _cost(attack: Attack, ctx: AttackContext, steps: int, total: tuple[int, int]) -> tuple[int, int]:
-    """What a snapshot cost, never more than the whole run."""
+    """Return the forward and backward passes of a snapshot, never more than those of the whole run."""
     if steps not in ctx.costs:
         raise HarnessError(f"attack '{attack.name}' declares prefix '{attack.prefix}' but does not call ctx.reached")
     spent = ctx.costs[steps]
@@ -204,7 +210,7 @@ def _cost(attack: Attack, ctx: AttackContext, steps: int, total: tuple[int, int]
 
 
 def _tampering(oracle: Oracle, judge: Judge, target: nn.Module, before: dict[str, str]) -> list[str]:
-    """The parts of its copy of the target that the attack changed."""
+    """Name what the attack changed in its copy of the target, as reasons to refuse the batch."""
     found = [f"modified the model ({part})" for part, value in oracle.fingerprint().items() if value != before[part]]
     if not found and not judge.stochastic:
         with isolated("canaries"), torch.no_grad():

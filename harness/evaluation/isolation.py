@@ -1,4 +1,4 @@
-"""The fence around the process while foreign code runs."""
+"""Isolation of foreign code: generators are seeded, output is collected, and the process is put back as it was."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ import os
 import random
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from harness.data.seeds import derive
-
-if TYPE_CHECKING:
-    pass
 
 
 def seed_generators(*key: Any) -> None:

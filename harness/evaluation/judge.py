@@ -36,8 +36,9 @@ class InvalidModel(HarnessError):
 class Judge:
     """The deployed model as verdicts use it, watched for changes; clean predictions are computed once for a shard.
 
-    `stochastic`: two passes over the same images differ by more than 1e-4 of the largest logit. `votes`: how many
-    fresh predictions stand behind a verdict; more than half of them decide.
+    Puts the model into eval mode and freezes it, in place. `stochastic`: two passes over the same images differ by more
+    than 1e-4 of the largest logit. `votes`: how many fresh predictions stand behind a verdict; more than half of them
+    decide.
 
     Raises:
         InvalidModel: where the model answers nonsense, or something else with gradients switched on.
@@ -79,7 +80,7 @@ class Judge:
             )
 
     def logits(self, x: Images) -> Logits:
-        """Predict in float32 and check what comes back.
+        """Predict images (n, c, h, w) in float32, without a graph, and check the logits (n, k) that come back.
 
         Raises:
             InvalidModel: for logits of another shape or kind, or that are not finite.
@@ -98,7 +99,7 @@ class Judge:
         return logits
 
     def misclassified(self, x: Images, y: Labels, batch: int) -> Flags:
-        """Tell which images are misclassified, predicted in batches of a fixed size."""
+        """Tell which images (n,) are misclassified, by a majority of `votes`, predicted in batches of a fixed size."""
         parts = [(x[i : i + batch], y[i : i + batch]) for i in range(0, len(x), batch)]
         return torch.cat([self._outvoted(*part) for part in parts])
 
@@ -107,7 +108,7 @@ class Judge:
         return 2 * wrong.sum(dim=0) > self.votes
 
     def clean(self, span: tuple[int, int], x: Images, y: Labels, batch: int) -> Flags:
-        """Whether each clean image of a shard is classified correctly; `span` names the shard."""
+        """Tell which clean images (n,) of a shard are classified correctly; `span` names the shard."""
         if span not in self._clean:
             self._clean[span] = ~self.misclassified(x, y, batch)
         return self._clean[span]
@@ -115,7 +116,12 @@ class Judge:
 
 @dataclass(slots=True, kw_only=True)
 class Examined:
-    """What was seen of every image of a batch, and the reasons to refuse it, each with its number of images."""
+    """What was seen of every image of a batch, and the reasons to refuse it, each with its number of images.
+
+    `raw`, `last` and `any` as in `Measurement`, Flags (n,). `distances`: float64 (n,), or None. `false_claims`: images
+    given as `any` that differ from the clean ones, lie inside and are classified correctly. `out_of_range`: final
+    images outside [0, 1] under a threat kind that allows them.
+    """
 
     raw: Flags
     last: Flags
@@ -130,12 +136,12 @@ class Examined:
 def examine(
     judge: Judge, x: Images, y: Labels, result: Result, threat: ThreatModel, kind: ThreatKind, minimal: bool
 ) -> tuple[Examined, Images]:
-    """Verify the images of a result and predict on them; also the judged image of each example.
+    """Verify the images of a result and predict on them; return what was seen, and the judged image of each example.
 
-    That is the copy that broke it where one did: the final image before the other reported one.
+    The judged image is the copy that broke the example where one did: the final image before the other reported one.
 
-    `minimal`: the attack may leave the budget, where it does not win, and the distances are kept; as they are for
-    threat models without a budget.
+    `minimal`: the attack seeks the smallest perturbation. Its images may leave the budget, which breaks nothing but is
+    no reason to refuse them, and their distances are kept, as under threat kinds without a budget.
     """
     last, inside, reasons = _verified(x, result.last, result.evidence, threat, kind, minimal)
     wrong = judge.misclassified(last, y, len(last))
@@ -162,7 +168,7 @@ def examine(
 
 
 def _details(result: Result, n: int) -> tuple[dict[str, torch.Tensor], Counter[str]]:
-    """What the attack tells about each example, and what of it is no finite number for each."""
+    """Collect what the attack tells about each example, and what of it is no finite number for each."""
     told = {name: torch.as_tensor(values).detach().double().cpu() for name, values in result.details.items()}
     bad = [name for name, values in told.items() if values.shape != (n,) or not torch.isfinite(values).all()]
     return told, Counter({f"detail '{name}' is no finite number for each image": n for name in bad})
@@ -171,7 +177,7 @@ def _details(result: Result, n: int) -> tuple[dict[str, torch.Tensor], Counter[s
 def _verified(
     x: Images, images: Any, evidence: Any, threat: ThreatModel, kind: ThreatKind, minimal: bool
 ) -> tuple[Images, Flags, Counter[str]]:
-    """A private copy of the returned images, which of them are inside the threat model, and what is wrong with others.
+    """Copy the returned images, tell which (n,) are inside the threat model, and count what is wrong with others.
 
     What cannot be predicted on is replaced by the clean image; its shard is refused anyway.
     """

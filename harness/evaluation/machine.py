@@ -12,7 +12,7 @@ from harness.version import __version__
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` takes a GPU where there is one.
+    """Find the device of that name; `auto` takes a GPU where there is one.
 
     Raises:
         UsageError: where this torch has no such device.
@@ -28,7 +28,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def make_reproducible() -> None:
-    """Choose exact arithmetic over fast: no TF32, no autotuned kernels."""
+    """Switch the process to exact arithmetic instead of fast: no TF32, no autotuned kernels."""
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False
@@ -36,7 +36,7 @@ def make_reproducible() -> None:
 
 
 def describe(device: torch.device) -> str:
-    """The device in a few words."""
+    """Describe the device in a few words: the name of the GPU, or the type and the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError
-
-if TYPE_CHECKING:
-    pass
 
 
 class Refused(HarnessError):
@@ -22,10 +18,12 @@ class Refused(HarnessError):
 
 @dataclass(slots=True, kw_only=True)
 class Measurement:
-    """One cell on one shard. Strings hold one character for each image, 1 for yes.
+    """What was measured of one cell on one shard. Strings hold one character for each image, 1 for yes.
 
     `clean`: right on the clean image. `raw`: right on the one returned image, wherever it lies. `last`: broken by the
-    final image, inside the threat model. `any`: broken by the final or any other reported image inside it.
+    final image, inside the threat model. `any`: broken by the final or any other reported image inside it. `distances`:
+    of the final images, in the unit of the threat model, or None. `forwards`, `backwards`: images that went forward and
+    that a gradient came back to.
     """
 
     n: int

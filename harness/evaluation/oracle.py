@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class AccessDenied(HarnessError):
-    """An attack asked the model for more than it declared."""
+    """Raised where an attack asks the model for more than it declared."""
 
 
 @dataclass(slots=True)
 class Count:
-    """What an attack asked so far, in images."""
+    """The passes that an attack asked for so far, in images."""
 
     forwards: int = 0
     backwards: int = 0
@@ -34,10 +34,10 @@ class Oracle(nn.Module):
     """A model that counts: every image that goes forward, and every image that a gradient comes back to.
 
     `gradient` access answers logits with a graph, and the weights are readable; `score` answers logits without one;
-    `decision` answers one-hot rows. The parameters take no gradient. The network is a copy that no verdict uses.
-    The counts are honest for code that plays by the rules: who copies the network can ask the copy uncounted.
-    After `deadline` (on the monotonic clock) it answers nothing more and raises `OutOfTime`. `count` is shared by the
-    oracles of one attack.
+    `decision` answers one-hot rows. The parameters take no gradient. The network is a copy that no verdict uses. The
+    counts hold for attacks that play by the rules: one that copies the network can ask the copy uncounted. After
+    `deadline` (on the monotonic clock) it answers nothing more and raises `OutOfTime`. `count` is shared by the oracles
+    of one attack.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class Oracle(nn.Module):
 
     @property
     def forwards(self) -> int:
-        """How many images went forward."""
+        """The number of images that went forward."""
         return self.count.forwards
 
     @property
     def backwards(self) -> int:
-        """How many images a gradient came back to."""
+        """The number of images that a gradient came back to."""
         return self.count.backwards
 
     @property
@@ -73,7 +73,12 @@ class Oracle(nn.Module):
         return found
 
     def forward(self, x: Images) -> Logits:
-        """Answer as far as the access allows."""
+        """Answer images (n, c, h, w) as far as the access allows: with logits (n, k), or one-hot rows for `decision`.
+
+        Raises:
+            AccessDenied: where a gradient is asked for without gradient access.
+            OutOfTime: once the deadline has passed.
+        """
         if self.access == "gradient":
             logits: Logits = self.network(x)
             return logits
@@ -100,12 +105,12 @@ class Oracle(nn.Module):
         self.count.backwards += len(gradient)
 
     def fingerprint(self) -> dict[str, str]:
-        """What must be equal before and after an attack (see `fingerprint`)."""
+        """Digest what must be equal before and after an attack (see the function `fingerprint`)."""
         return fingerprint(self.network)
 
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
-    """Digest the parts of a model that an attack could change: weights, modes, gradient flags and hooks."""
+    """Digest the parts of a model that an attack could change: weights, modes, gradient flags, hooks and structure."""
     modules = list(model.named_modules())
     hooks = [
         (name, len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks), "forward" in vars(m))

@@ -28,7 +28,7 @@ LABELS = ("y", "label", "labels", "target", "targets")
 
 
 def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
-    """Measure a deployed network on some images.
+    """Measure a deployed network on some images (n, c, h, w).
 
     Returns:
         `logit_noise`: the largest difference between two passes as a share of the largest logit. `probabilities`: the
@@ -36,8 +36,11 @@ def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
         the share of images whose input gradient is exactly zero, not finite or missing, under either loss.
         `zero_gradient_pixels`: the share of all pixels whose gradient of the cross-entropy is exactly zero.
         `gradient_calls`: how often the network itself asks for gradients while it predicts. `labels_taken`: how many
-        arguments for labels it has. `standing_at_eps_1`: the share of images that are right and stay right on a walk
-        down the margin that nothing but [0, 1] binds. `chance`: one by the number of classes.
+        arguments for labels it has. `standing_at_eps_1`: the share of images that are right and stay right under sign
+        steps down the margin that nothing but [0, 1] binds. `chance`: one by the number of classes.
+
+    Raises:
+        InvalidModel: where the network answers nonsense.
     """
     with isolated("probes"):
         with _counted_gradients() as calls:
@@ -63,7 +66,7 @@ def _probabilities(logits: Logits) -> Flags:
 
 
 def _gradient(judge: Judge, x: Images, y: Labels, loss: Callable[[Logits, Labels], torch.Tensor]) -> Images:
-    """The gradient at each pixel; zero where nothing is differentiable."""
+    """Differentiate the loss by each pixel, (n, c, h, w); zero where nothing is differentiable."""
     point = x.clone().requires_grad_(True)
     with torch.enable_grad():
         logits = judge.model(point.clone())
@@ -75,13 +78,13 @@ def _gradient(judge: Judge, x: Images, y: Labels, loss: Callable[[Logits, Labels
 
 
 def _is_blind(gradient: Images) -> Flags:
-    """Whether nothing can be followed: zero everywhere, or not finite somewhere."""
+    """Tell which images (n,) have no gradient to follow: zero everywhere, or not finite somewhere."""
     values = gradient.flatten(1)
     return (values == 0).all(dim=1) | ~torch.isfinite(values).all(dim=1)
 
 
 def _standing(judge: Judge, x: Images, y: Labels) -> Flags:
-    """Whether each image is right and survives the walk. Those that fell are left alone: most fall at once."""
+    """Tell which images (n,) are right and stay right; those that fell are not moved again: most fall at once."""
     standing, point = ~judge.misclassified(x, y, len(x)), x
     for _ in range(STEPS):
         left = standing.nonzero().squeeze(1)

@@ -22,9 +22,9 @@ CLEAR = 1e-5
 def coded(
     judge: Judge, x: Images, y: Labels, images: Images, wanted: Flags, threat: ThreatModel, kind: ThreatKind
 ) -> dict[int, np.ndarray]:
-    """Codes of the wanted adversarial images, by row: short ones, or the image itself where a short one fails.
+    """Encode the wanted adversarial images, by row: short codes, or the image itself where a short one fails.
 
-    Every code was read back, found inside the threat model, and clearly misclassified. One more forward for each
+    Every code was read back, found inside the threat model, and clearly misclassified. Costs a forward or two for each
     wanted image, none where nothing is wanted.
     """
     chosen = wanted.nonzero().flatten()
@@ -45,14 +45,14 @@ def coded(
 def rejudged(
     judge: Judge, x: Images, y: Labels, images: Images, threat: ThreatModel, kind: ThreatKind
 ) -> tuple[Flags, Flags]:
-    """Whether each image (n,) lies inside the threat model, and whether it is misclassified: one forward for each."""
+    """Tell which images (n,) lie inside the threat model, and which are misclassified: one verdict for each."""
     inside = within(x, images, threat, kind)
     # Those outside, which may not even be finite, count as outside whatever the network says.
     return inside, judge.misclassified(where_rows(inside, images, x), y, len(x))
 
 
 def within(x: Images, images: Images, threat: ThreatModel, kind: ThreatKind) -> Flags:
-    """Whether each image (n,) is proven to be inside the threat model and [0, 1], in float64, by itself."""
+    """Tell which images (n,) are proven to be inside the threat model and [0, 1], in float64, without evidence."""
     eps = float(threat.eps) if threat.eps is not None else None
     in_range = ((images >= 0) & (images <= 1)).flatten(1).all(dim=1)
     verified: Flags = kind.verify(x, images, eps, None).to(x.device)

@@ -13,7 +13,7 @@ ANALYSIS_COLUMNS = (*ROW_FIELDS, "analysis", "quantity", "value", "unit", "n")
 
 
 AnalysisLine: TypeAlias = Mapping[str, str | int]
-"""Column -> what stands there."""
+"""One quantity of one analysis: column -> the text or number in it."""
 
 
 def analysis_lines(rows: Sequence[Row]) -> list[AnalysisLine]:
@@ -31,12 +31,12 @@ def analysis_lines(rows: Sequence[Row]) -> list[AnalysisLine]:
 
 
 def short(line: AnalysisLine) -> str:
-    """Tell the value of a line as readers want it: six significant digits."""
+    """Write the value of a line as readers want it: six significant digits; empty where there is none."""
     return f"{float(line['value']):.6g}" if line["value"] else ""
 
 
 def analyses_csv(rows: Sequence[Row]) -> str:
-    """The CSV of all analyses; empty without any."""
+    """Write the CSV of all analyses; empty where there are none."""
     import pandas as pd
 
     lines = analysis_lines(rows)
@@ -48,7 +48,7 @@ def analyses_csv(rows: Sequence[Row]) -> str:
 
 
 def analyses_markdown(rows: Sequence[Row]) -> list[str]:
-    """A Markdown section with every analysis; none without any."""
+    """Write a Markdown section with every analysis; an empty list where there are none."""
     lines = analysis_lines(rows)
     if not lines:
         return []

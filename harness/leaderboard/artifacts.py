@@ -46,10 +46,13 @@ class Manifest(TypedDict):
 
 
 def collect(board: Path, records: Iterable[Record], runs: Sequence[Path]) -> None:
-    """Take the witnesses and weights of a board's records over from runs, and write the manifest.
+    """Copy the witnesses and weights of a board's records over from runs, and write the manifest.
 
     Witnesses that the board has stay; a run gives those of examples that have none. What is too large or not there is
-    left out, and the manifest says why.
+    left out, and the manifest says why. Other files in the board's folders for artifacts are removed.
+
+    Raises:
+        StoreError: where a file of witnesses or the card of a checkpoint is damaged.
     """
     files: dict[str, bytes] = {}
     left_out: dict[str, str] = {}
@@ -99,13 +102,17 @@ def check(board: Path) -> None:
 
 
 def left_out(board: Path) -> dict[str, str]:
-    """The files that a board does without, each with the reason."""
+    """Read which files a board does without, each with the reason.
+
+    Raises:
+        BoardMismatch: for a manifest that cannot be read.
+    """
     path = board / MANIFEST
     return _manifest(path)["left_out"] if path.exists() else {}
 
 
 def footer(board: Path) -> str:
-    """Say in table.md what is kept; empty without any.
+    """Write what table.md says of the artifacts that are kept; empty where there is no manifest.
 
     Raises:
         BoardMismatch: for a manifest that cannot be read.
@@ -132,7 +139,13 @@ def weights_file(network: NetworkIdentity) -> str:
 
 
 def checkpoint(run: RunFolder, network: NetworkIdentity) -> Path | None:
-    """Find the file beside a run with the weights of a network, by what the cards of the checkpoints say."""
+    """Find the file beside a run with the weights of a network, by what the cards of the checkpoints say.
+
+    None where no card names them.
+
+    Raises:
+        StoreError: for a card that cannot be read.
+    """
     for card in sorted(run.checkpoints.glob("*/card.json")):
         try:
             hashes = json.loads(card.read_bytes())["tensors_sha256"]
@@ -145,7 +158,7 @@ def checkpoint(run: RunFolder, network: NetworkIdentity) -> Path | None:
 
 
 def _merged(one: Breaks, paths: Iterable[Path]) -> dict[int, Witness]:
-    """The witnesses of what is broken from several files, the first file first."""
+    """Merge the witnesses of broken examples from several files; of one example that of the first file is kept."""
     kept: dict[int, Witness] = {}
     for path in paths:
         if path.exists():

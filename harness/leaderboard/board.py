@@ -36,7 +36,7 @@ def build(board: Path, runs: Sequence[Path] = (), keep_artifacts: bool = False) 
     `keep_artifacts`: also the witnesses of the runs, and the weights beside them; see `harness.leaderboard.artifacts`.
 
     Raises:
-        StoreError: where a run is incomplete, or two records of one key differ.
+        StoreError: where a run is incomplete, two records of one key differ, or the board would have no records.
     """
     kept: dict[str, Record] = {}
     definition = definitions.read(board)
@@ -64,10 +64,11 @@ def build(board: Path, runs: Sequence[Path] = (), keep_artifacts: bool = False) 
 
 
 def check(board: Path) -> int:
-    """Rebuild a board's tables in memory and compare; returns how many records they rest on.
+    """Rebuild a board's tables in memory and compare them with its files; returns how many records they rest on.
 
     Raises:
-        BoardMismatch: with the first lines that differ.
+        BoardMismatch: where a table, the order of the records or an artifact differs, naming where.
+        StoreError: where the records cannot be read.
     """
     records = read_compacted(board / RECORDS)
     if compact(records) != (board / RECORDS).read_bytes():
@@ -87,7 +88,7 @@ def _read(path: Path) -> str:
 
 
 def _difference(path: Path, text: str) -> str:
-    """Where a committed file first differs: the cell of a table, the line of anything else."""
+    """Say where a committed file first differs: the cell of a table, the line of anything else."""
     old, new = _read(path).splitlines(), text.splitlines()
     cells = _csv_cells if path.suffix == ".csv" else _markdown_cells
     for (row, column, was), (_, _, should) in zip(cells(old), cells(new), strict=False):
@@ -98,7 +99,7 @@ def _difference(path: Path, text: str) -> str:
 
 
 def _csv_cells(lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """The name of the row, the column and the text of every cell."""
+    """Yield the name of the row, the column and the text of every cell."""
     for line in csv.DictReader(lines):
         row = ", ".join(line[name] for name in NAMING if line.get(name))
         yield from ((row, name, value) for name, value in line.items())
@@ -118,7 +119,11 @@ def _markdown_cells(lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def export(board: Path, form: str) -> str:
-    """A board as text: `csv`, `md`, `latex` or `robustbench`, from its records."""
+    """Write a board as text, from its records: `csv`, `md`, `latex` or `robustbench`.
+
+    Raises:
+        NothingSelected: for `robustbench`, where no row has AutoAttack.
+    """
     records = read_compacted(board / RECORDS)
     found, definition = rows(records), definitions.read(board)
     paper = definition if definition is not None and definition.kind == "paper" else None
@@ -130,7 +135,7 @@ def export(board: Path, form: str) -> str:
 
 
 def _tables(board: Path, records: list[Record]) -> dict[Path, str]:
-    """Every generated file of a board: a paper's table, or the ranked one where the board has no definition."""
+    """Make every generated file of a board: a paper's table, or the ranked one where the board has no definition."""
     found = rows(records)
     definition = definitions.read(board)
     if definition is not None and definition.kind == "paper":
@@ -154,7 +159,7 @@ def _footer(board: Path) -> str:
 
 
 def _header(definition: Definition, found: Sequence[Row]) -> str:
-    """Title and note of a ranked board, and which of its rows no record is of."""
+    """Write title and note of a ranked board, and which of its rows no record is of."""
     told = [f"# {definition.title}", *([definition.note] if definition.note else [])]
     missing = unmeasured(definition, found)
     told += [f"No record of: {'; '.join(missing)}."] if missing else []

@@ -16,7 +16,7 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One cell that is not as it was; bits of its images, empty where it is not there."""
+    """One cell that changed. `old` and `new`: a bit for each image, 1 where it is robust; empty without the cell."""
 
     row: str
     attack: str
@@ -27,12 +27,12 @@ class Change:
 
     @property
     def is_regression(self) -> bool:
-        """Whether a number went away, or left the interval of the old one."""
+        """Tell whether a cell went away, or its accuracy left the interval of the old one."""
         return self.verdict in (MISSING, OUTSIDE)
 
 
 def changes(old: Sequence[Row], new: Sequence[Row]) -> list[Change]:
-    """Every cell and worst case whose bits differ, or that only one side has."""
+    """List every cell and worst case whose bits differ, or that only one side has."""
     before, after = _cells(old), _cells(new)
     found = []
     for key in sorted(before.keys() | after.keys()):
@@ -45,7 +45,7 @@ def changes(old: Sequence[Row], new: Sequence[Row]) -> list[Change]:
 
 
 def changes_markdown(found: Sequence[Change]) -> str:
-    """A table of changes."""
+    """Write the changes as a Markdown table, and how many of them are regressions."""
     if not found:
         return "No cell changed.\n"
     lines = [joined(["Row", "Attack", "Threat model", "Old", "New", "Verdict"]), joined(["---"] * 6)]

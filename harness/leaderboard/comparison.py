@@ -37,8 +37,11 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedCell:
-    """One cell. `others`: what other versions of the paper print where that differs. `reasons`: in which respects the
-    setting is another than the paper's."""
+    """One cell of a paper's board, printed beside measured.
+
+    `others`: what other versions of the paper print where that differs. `reasons`: in which respects the setting is
+    another than the paper's.
+    """
 
     row: RowDefinition
     column: ColumnDefinition
@@ -50,33 +53,33 @@ class ComparedCell:
 
     @property
     def difference(self) -> float | None:
-        """Measured minus printed; None where either is missing."""
+        """The measured value minus the printed one, in points for accuracies; None where either is missing."""
         if self.printed is None or self.measured is None:
             return None
         return self.measured.value - self.printed.value
 
     @property
     def in_words(self) -> str:
-        """The verdict with its reasons."""
+        """The verdict, with its reasons in brackets."""
         return f"{self.verdict} ({', '.join(self.reasons)})" if self.reasons else self.verdict
 
 
 def compare(
     definition: Definition, printed: Mapping[Key, Sequence[PrintedValue]], rows: Sequence[Row]
 ) -> Iterator[list[ComparedCell]]:
-    """The cells of each row of a board, in the paper's order."""
+    """Compare printed with measured numbers; yields the cells of each row of a board, in the paper's order."""
     for row in definition.rows:
         columns = [definition.column(row, column) for column in definition.columns]
         yield [_cell(definition, row, column, printed, rows) for column in columns]
 
 
 def threat_of(setting: Setting, column: ColumnDefinition) -> str:
-    """The threat model that a cell is looked up under."""
+    """Name the threat model that a cell is looked up under: `none` for clean accuracy."""
     return "none" if column.attack == "clean" else setting.threat
 
 
 def measured_row(row: RowDefinition, setting: Setting, rows: Sequence[Row], train_seed: int) -> Row | None:
-    """The measured row that a row of a board stands for, of one training seed."""
+    """Find the measured row that a row of a board stands for, of one training seed; None where there is none."""
     wanted = {"dataset": setting.dataset, "arch": setting.arch, "recipe": setting.recipe}
     for found in rows:
         same = all(not value or getattr(found, name) == value for name, value in wanted.items())
@@ -125,7 +128,7 @@ def _printed(
 def measure(
     row: RowDefinition, column: ColumnDefinition, setting: Setting, rows: Sequence[Row], train_seed: int
 ) -> Measured | None:
-    """One cell, of one training seed; None where it is not measured."""
+    """Look up the number of one cell, of one training seed; None where it is not measured."""
     subject = measured_row(row, setting, rows, train_seed)
     if subject is None:
         return None
@@ -145,7 +148,7 @@ def measure(
 
 
 def _bits(cell: CellResult, setting: Setting) -> str:
-    """One character for each image, in the reading of the column, over the first n of the fixed order."""
+    """Read a cell in the reading of the column: 1 for each image that stands, over the first n of the fixed order."""
     if setting.reading == "raw" or cell.attack == "clean":
         bits = cell.raw
     else:
@@ -156,7 +159,7 @@ def _bits(cell: CellResult, setting: Setting) -> str:
 def _reasons(
     definition: Definition, subject: Row, setting: Setting, column: ColumnDefinition, measured: Measured
 ) -> tuple[str, ...]:
-    """In which respects a cell was measured differently than the paper did."""
+    """List in which respects a cell was measured differently than the paper did."""
     paper = definition.paper
     found = []
     if not column.analysis and paper.n is not None and measured.n != paper.n:

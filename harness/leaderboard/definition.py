@@ -35,11 +35,11 @@ READINGS = ("robust", "last", "raw")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """How a cell is measured; empty where a defense or a dataset decides. `n`: how many test images, None for all.
+    """The setting that a cell is measured in; empty where a defense or a dataset decides.
 
-    `protocol`: in words, what else the number rests on; cells whose words differ from the paper's are not comparable.
-    `train_seeds`: in a paper's board the number is that of the first, with the range over all of them; in a ranked
-    board each is a row, and the first is ranked.
+    `n`: how many test images, None for all. `reading`: one of `READINGS`. `protocol`: in words, what else the number
+    rests on; cells whose words differ from the paper's are not comparable. `train_seeds`: in a paper's board the number
+    is that of the first, with the range over all of them; in a ranked board each is a row, and the first is ranked.
     """
 
     dataset: str = ""
@@ -100,10 +100,11 @@ class PaperDefinition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """A whole board. `tolerance`: by how many points a measured number may differ and still reproduce a printed one.
+    """A whole board, as its `board.toml` defines it.
 
-    `attacks` and `analyses`: what a ranked board runs, as on the command line, instead of columns. `rank_limited`:
-    rows on fewer images than the split has are ranked too.
+    `tolerance`: by how many points a measured number may differ and still reproduce a printed one. `attacks` and
+    `analyses`: what a ranked board runs, as on the command line, instead of columns. `rank_limited`: rows on fewer
+    images than the split has are ranked too.
     """
 
     name: str
@@ -121,7 +122,7 @@ class Definition:
     note: str = ""
 
     def column(self, row: RowDefinition, column: ColumnDefinition) -> ColumnDefinition:
-        """A column as it is in one row, with the row's words filled in."""
+        """Fill a row's words into a column: its attack, analysis, quantity and printed attack."""
         words = {}
         for name in ("attack", "analysis", "quantity", "printed"):
             text = getattr(column, name)
@@ -131,7 +132,7 @@ class Definition:
         return dataclasses.replace(column, **words)
 
     def wants(self, identity: Identity) -> bool:
-        """Whether a record, by its identity, is of one of the cells."""
+        """Tell whether a record, by its identity, is of one of the cells: by defense and attack or analysis."""
         name = identity.get("attack") or identity.get("analysis")
         return any(
             row.defense == identity["defense"] and name in (filled.attack, filled.analysis)
@@ -140,7 +141,7 @@ class Definition:
         )
 
     def setting(self, row: RowDefinition, column: ColumnDefinition) -> Setting:
-        """How one cell is measured: the column's words before the row's before the board's."""
+        """Put together the setting of one cell: the column's fields override the row's, and those the board's."""
         return Setting(**{**self.settings, **row.settings, **column.settings})
 
 
@@ -176,7 +177,7 @@ def read(board: Path) -> Definition | None:
 
 
 def _settings(data: dict[str, Any], where: str) -> dict[str, Any]:
-    """Take the fields of `Setting` out of a table.
+    """Take the fields of `Setting` out of a table, which loses them.
 
     Raises:
         UsageError: for a reading that there is none of, and for seeds that are no numbers.

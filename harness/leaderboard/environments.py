@@ -38,7 +38,7 @@ def collect(board: Path, runs: Iterable[Path]) -> None:
 
 
 def footer(board: Path) -> str:
-    """What table.md says about it, a line for each environment; empty where no run is stamped.
+    """Write what table.md says of the environments, a line for each; empty where no run is stamped.
 
     Raises:
         BoardMismatch: for a file that cannot be read.

@@ -20,7 +20,7 @@ AUTOATTACK = "aa_standard"
 
 
 def paper_latex(definition: Definition, printed: dict[Key, list[PrintedValue]], rows: Sequence[Row]) -> str:
-    """A paper's table: measured over printed, as a tabular that needs the package booktabs."""
+    """Write a paper's table, measured (printed), as a LaTeX tabular that needs the package booktabs."""
     body = []
     for cells in compare(definition, printed, rows):
         texts = [number(cell.measured.value) if cell.measured else NOT_MEASURED for cell in cells]
@@ -30,7 +30,7 @@ def paper_latex(definition: Definition, printed: dict[Key, list[PrintedValue]], 
 
 
 def ranked_latex(rows: Sequence[Row]) -> str:
-    """A tabular for each dataset and threat model."""
+    """Write a LaTeX tabular for each dataset and threat model; accuracies in per cent."""
     found = []
     for dataset, threat, here in sections(rows, {}):
         attacks = attack_columns(here, threat, {}) if threat != "none" else []
@@ -48,9 +48,9 @@ def ranked_latex(rows: Sequence[Row]) -> str:
 
 
 def robustbench_json(rows: Sequence[Row]) -> str:
-    """One model_info for each row that has clean accuracy and AutoAttack in one norm, under `dataset/threat/defense`.
+    """Write a model_info for each row that has clean accuracy and AutoAttack, under `dataset/threat/defense`.
 
-    Of several trainings of one defense the one with the lowest seed.
+    Accuracies are in per cent. Of several trainings of one defense the one with the lowest seed is taken.
 
     Raises:
         NothingSelected: where no row has both.
@@ -82,7 +82,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _eps(threat: str) -> str:
-    """A budget as RobustBench writes it: a fraction, or a decimal number."""
+    """Write a budget as RobustBench does: a fraction of 255, or a decimal number."""
     budget = threat.partition(":")[2]
     return budget if "/" not in budget or budget.endswith("/255") else str(float(Fraction(budget)))
 

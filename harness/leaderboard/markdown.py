@@ -6,5 +6,5 @@ from collections.abc import Sequence
 
 
 def joined(cells: Sequence[str]) -> str:
-    """A line of a Markdown table."""
+    """Join cells into a line of a Markdown table; `|` in a cell becomes `/`."""
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"

@@ -17,7 +17,7 @@ _BARE = ColumnDefinition(label="", settings={})
 
 
 def requests(definition: Definition, rows: Sequence[Row], only: Sequence[str] = ()) -> list[Request]:
-    """The fewest requests that measure every missing cell, in the order of the board; none where it is complete.
+    """Make the fewest requests that measure every missing cell, in the order of the board; none where it is complete.
 
     A ranked board asks for all of its attacks; see `lacking`. `only`: these datasets.
 
@@ -56,7 +56,7 @@ def requests(definition: Definition, rows: Sequence[Row], only: Sequence[str] = 
 
 
 def lacking(plan: Plan, rows: Sequence[Row]) -> Plan:
-    """The part of a plan whose subjects lack a cell or an analysis: nothing is trained for the others."""
+    """Cut a plan down to the subjects that lack a cell or an analysis: nothing is trained for the others."""
     left = [subject for subject in plan.subjects if not _complete(subject, plan, rows)]
     return replace(
         plan, subjects=left, groups=[group for group in plan.groups if group[0].subject in left],
@@ -75,13 +75,13 @@ def _complete(subject: Subject, plan: Plan, rows: Sequence[Row]) -> bool:
 
 
 def _enough(row: Row, cell: Cell, plan: Plan) -> bool:
-    """Whether a cell is measured on as many images as are asked for."""
+    """Tell whether a cell is measured on as many images as are asked for."""
     found = row.cells.get((cell.attack, str(cell.threat), cell.seed))
     return found is not None and found.n >= plan.images(found.split_size)
 
 
 def unmeasured(definition: Definition, rows: Sequence[Row]) -> list[str]:
-    """The rows of a ranked board that no record is of, by their labels."""
+    """List the rows of a ranked board that no record is of, by their labels."""
     found = []
     for row in definition.rows:
         setting = definition.setting(row, _BARE)
@@ -102,7 +102,7 @@ def _has(row: Row | None, setting: Setting) -> bool:
 def _missing(
     definition: Definition, rows: Sequence[Row]
 ) -> list[tuple[RowDefinition, list[tuple[Setting, ColumnDefinition]]]]:
-    """For each row what is not measured of its columns, each training seed a setting of its own."""
+    """List for each row which of its columns are not measured, each training seed a setting of its own."""
     found = []
     for row in definition.rows:
         columns = [

@@ -20,7 +20,7 @@ PARTS = (
 
 
 def paper_csv(definition: Definition, printed: dict[Key, list[PrintedValue]], rows: Sequence[Row]) -> str:
-    """The CSV: the paper's rows and columns in the paper's order; accuracies in per cent."""
+    """Write the CSV: the paper's rows and columns in the paper's order; accuracies in per cent."""
     import pandas as pd
 
     lines = [_line(definition, cells, rows) for cells in compare(definition, printed, rows)]
@@ -30,7 +30,7 @@ def paper_csv(definition: Definition, printed: dict[Key, list[PrintedValue]], ro
 
 
 def paper_markdown(definition: Definition, printed: dict[Key, list[PrintedValue]], rows: Sequence[Row]) -> str:
-    """The Markdown: what was measured, what is printed, and the verdict, cell by cell."""
+    """Write the Markdown: what was measured, what is printed, and the verdict, cell by cell; accuracies in per cent."""
     compared = list(compare(definition, printed, rows))
     lines = [f"# {definition.title}", ""]
     lines += [definition.source, ""] if definition.source else []
@@ -45,7 +45,7 @@ def paper_markdown(definition: Definition, printed: dict[Key, list[PrintedValue]
 
 
 def verdict_counts(cells: Iterable[ComparedCell]) -> dict[str, int]:
-    """How many cells have each verdict."""
+    """Count the cells of each verdict."""
     counts: dict[str, int] = {}
     for cell in cells:
         counts[cell.verdict] = counts.get(cell.verdict, 0) + 1
@@ -78,7 +78,7 @@ def _line(definition: Definition, cells: Sequence[ComparedCell], rows: Sequence[
 
 
 def number(value: float | None) -> str:
-    """A number as tables show it: two decimals, or four significant digits where those would hide it."""
+    """Write a number as tables show it: two decimals, or four significant digits where those would hide it."""
     if value is None:
         return ""
     return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.4g}"
@@ -89,7 +89,7 @@ def _name(row: RowDefinition) -> str:
 
 
 def _text(cell: ComparedCell) -> str:
-    """`90.41 [88.40, 92.10] n=1000; printed 96.92; -6.51; different setting (n)`."""
+    """Write a cell as `**90.41** [88.40, 92.10] n=1000; printed 96.92; -6.51; different setting (n)`."""
     parts = [NOT_MEASURED if cell.measured is None else _measured(cell.measured)]
     parts.append(f"printed {cell.printed.text}" if cell.printed else "not printed")
     parts += [f"{other.text} in {other.paper}" for other in cell.others]
@@ -123,7 +123,7 @@ def _legend(definition: Definition) -> list[str]:
 
 
 def _settings(definition: Definition, compared: Sequence[Sequence[ComparedCell]], rows: Sequence[Row]) -> list[str]:
-    """The paper's setting and those of the measured rows, and how many cells have each verdict."""
+    """Write the paper's setting and those of the measured rows, and how many cells have each verdict."""
     paper = definition.paper
     stated = {"network": paper.arch, "recipe": paper.recipe, "threat model": paper.threat, "n": paper.n}
     stated_text = [f"{name} {value}" for name, value in stated.items() if value]

@@ -16,7 +16,7 @@ PER_CENT = {"fraction": 100.0}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrintedValue:
-    """One printed value: as text, as it stands in the paper, and as a number in the unit of the measured one."""
+    """One printed value: as text, as it stands in the paper, and as a number in `unit`, per cent for fractions."""
 
     paper: str
     text: str
@@ -30,7 +30,9 @@ Key = tuple[str, str, str, str]
 
 
 def read(board: Path) -> dict[Key, list[PrintedValue]]:
-    """Every printed value under its key, in the order of the file; several where versions of a paper print it.
+    """Read every printed value under its key, in the order of the file; several where versions of a paper print it.
+
+    Empty where the board has no such file.
 
     Raises:
         StoreError: for a file whose columns or numbers cannot be read.

@@ -27,7 +27,10 @@ States = Mapping[tuple[str, str, str], tuple[CellState, str]]
 
 
 def percent(bits: str) -> str:
-    """The share of ones with its 95 % Wilson interval and n: `59.4 [55.0, 63.6] n=500`; words where there are none."""
+    """Write the share of ones in per cent, with its 95 % Wilson interval and n: `59.4 [55.0, 63.6] n=500`.
+
+    `no number` where there are no images.
+    """
     if not bits:
         return "no number"
     low, high = wilson(bits.count("1"), len(bits))
@@ -35,33 +38,36 @@ def percent(bits: str) -> str:
 
 
 def is_partial(row: Row, threat: str, states: States) -> bool:
-    """Whether a worst case rests on less than it should: an attack without a number, or on fewer images."""
+    """Tell whether a worst case rests on less than it should: an attack without a number, or on fewer images."""
     lost = any((d, t) == (row.defense, threat) and s.counts_as_failure for (d, _, t), (s, _) in states.items())
     return lost or len({cell.n for cell in row.cells.values() if cell.threat == threat}) > 1
 
 
 def has_worst_case(rows: Sequence[Row], threat: str) -> bool:
-    """Whether a table tells a worst case: not for clean accuracy, nor where no budget or no range binds the attacks."""
+    """Tell whether a table has a worst case.
+
+    Not for clean accuracy, nor where no budget or no range binds the attacks.
+    """
     cells = [cell for row in rows for cell in row.cells.values() if cell.threat == threat]
     return ":" in threat and all(cell.ranked for cell in cells)
 
 
 def worst_text(row: Row, threat: str, states: States) -> str:
-    """What a table shows as the worst case."""
+    """Write the worst case as a table shows it: a number, marked where it is partial, or a state."""
     if threat not in row.threats():
         return CellState.FAILED if is_partial(row, threat, states) else CellState.NOT_RUN
     return percent(row.worst(threat)) + (" partial" if is_partial(row, threat, states) else "")
 
 
 def has_readings(rows: Sequence[Row], threat: str) -> bool:
-    """Whether worst cases are told apart by what the attacker knew: where that matters for any of the rows."""
+    """Tell whether worst cases are told apart by what the attacker knew: where that matters for any of the rows."""
     return has_worst_case(rows, threat) and any(
         row.gated or any(cell.on or cell.knowledge == "adaptive" for cell in row.cells.values()) for row in rows
     )
 
 
 def reading_text(row: Row, threat: str, knowledge: str) -> str:
-    """What a table shows as the worst case of the attackers who know so much."""
+    """Write the worst case over the attackers who know so much, as a table shows it."""
     if bits := row.worst(threat, knowledge):
         return percent(bits)
     if knowledge != "adaptive":
@@ -70,7 +76,7 @@ def reading_text(row: Row, threat: str, knowledge: str) -> str:
 
 
 def wide(rows: Sequence[Row], states: States | None = None, rank_limited: bool = False) -> str:
-    """The Markdown table for each dataset and threat model: one line for each row, one column for each attack.
+    """Write a Markdown table for each dataset and threat model: one line for each row, one column for each attack.
 
     `rank_limited`: rank rows on fewer images than the split has too.
     """
@@ -80,7 +86,10 @@ def wide(rows: Sequence[Row], states: States | None = None, rank_limited: bool =
 
 
 def sections(rows: Sequence[Row], states: States) -> Iterator[tuple[str, str, list[Row]]]:
-    """Dataset, threat model and rows of each table; where only clean accuracy is known the threat model is `none`."""
+    """Yield dataset, threat model and rows of each table.
+
+    Where only clean accuracy is known the threat model is `none`.
+    """
     for dataset in sorted({row.dataset for row in rows}):
         here = [row for row in rows if row.dataset == dataset]
         threats = {threat for row in here for threat in row.threats()}
@@ -90,7 +99,7 @@ def sections(rows: Sequence[Row], states: States) -> Iterator[tuple[str, str, li
 
 
 def attack_columns(rows: Sequence[Row], threat: str, states: States) -> list[str]:
-    """The attacks of one threat model, cheapest first, then those without any number."""
+    """List the attacks of one threat model, cheapest first, then those without any number."""
     costs: dict[str, float] = {}
     for row in rows:
         for cell in row.cells.values():
@@ -101,7 +110,7 @@ def attack_columns(rows: Sequence[Row], threat: str, states: States) -> list[str
 
 
 def cell_text(row: Row, attack: str, threat: str, states: States) -> str:
-    """What a table shows for one cell: the number of the lowest seed and the range over all, or its state in words."""
+    """Write one cell as a table shows it: the lowest seed's number and the range over all, or its state in words."""
     found = sorted(
         (cell for cell in row.cells.values() if (cell.attack, cell.threat) == (attack, threat)),
         key=lambda cell: cell.seed,
@@ -119,7 +128,10 @@ def _number(cells: Sequence[CellResult]) -> str:
 
 
 def flag_notes(rows: Sequence[Row], states: States | None = None) -> list[str]:
-    """One line for each flag: whose, which, the evidence, what it means. Rows with the same evidence share a line."""
+    """Write one line for each flag: whose, which, the evidence, what it means.
+
+    Rows with the same evidence share a line.
+    """
     whose: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         for name, evidence in flags_of(row, states or {}).items():

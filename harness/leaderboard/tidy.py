@@ -26,7 +26,10 @@ COLUMNS = (
 
 
 def tidy(rows: Sequence[Row], states: States | None = None, rank_limited: bool = False) -> str:
-    """Write the CSV: a line for each cell, then one worst case for each threat model; accuracies in per cent."""
+    """Write the CSV: for each row its cells and worst cases, a line each, then the cells without a number.
+
+    Accuracies are in per cent, costs in forward and backward passes for each image.
+    """
     return str(tidy_frame(rows, states, rank_limited).to_csv(index=False, lineterminator="\n"))
 
 

@@ -17,9 +17,11 @@ CellKey = tuple[str, str, int]
 
 @dataclass(slots=True, kw_only=True)
 class CellResult:
-    """One attack on one row: bits of all its images in the fixed order, and what it cost.
+    """One attack on one row: what was observed of all its images in the fixed order, and what it cost.
 
-    `records`: the start of a sha256 over every record that it rests on, so that tables show any digit that changes.
+    `clean`, `raw`, `last` and `any` hold a bit for each image, as in `CellObserved`. `forwards` and `backwards` are of
+    all images together. `records`: the start of a sha256 over every record that it rests on, so that tables show any
+    digit that changes.
     """
 
     attack: str
@@ -46,28 +48,29 @@ class CellResult:
 
     @property
     def n(self) -> int:
-        """How many images."""
+        """The number of images."""
         return len(self.clean)
 
     def number(self, parameter: str, otherwise: int = 0) -> int:
-        """Read a parameter that counts, such as `steps`."""
+        """Read a parameter that counts, such as `steps`; `otherwise` where the attack has none."""
         return int(self.params.get(parameter, otherwise) or 0)
 
     @property
     def robust(self) -> str:
-        """Right on the clean image, and not broken by any reported image inside the threat model."""
+        """A bit for each image: right when clean, and not broken by any reported image inside the threat model."""
         return _both(self.clean, self.any)
 
     @property
     def robust_last(self) -> str:
-        """Right on the clean image, and not broken by the final image: the reading of the papers' tables."""
+        """A bit for each image: right when clean, and not broken by the final image, as in the papers' tables."""
         return _both(self.clean, self.last)
 
     @property
     def median_distance(self) -> float | None:
-        """The median distance of the returned images, over those that are right when clean; None where none is stored.
+        """The median distance of the returned images, over those that are right when clean; None where there is none.
 
-        For an attack that seeks the smallest perturbation, an image it could not break is infinitely far.
+        In the unit of the threat model. For an attack that seeks the smallest perturbation, an image that it could not
+        break is infinitely far.
         """
         if self.distances is None:
             return None
@@ -80,7 +83,7 @@ class CellResult:
 
     @property
     def cost(self) -> tuple[float, float]:
-        """Forwards and backwards for each image."""
+        """The number of forward and of backward passes for each image, on average."""
         return self.forwards / self.n, self.backwards / self.n
 
 
@@ -110,7 +113,10 @@ def _revisions(parts: list[CellRecord]) -> list[int]:
 
 
 def join(parts: list[CellRecord]) -> CellResult | None:
-    """Put shards end to end from position 0, taking the longest where a limited run overlaps a full one."""
+    """Put shards end to end from position 0, taking the longest where a limited run overlaps a full one.
+
+    None where no shard starts there.
+    """
     shards: list[CellRecord] = []
     position = 0
     while True:

@@ -28,12 +28,12 @@ class Pair:
 
     @property
     def difference(self) -> float:
-        """First minus second, in points."""
+        """The first accuracy minus the second, in points."""
         return self.first - self.second
 
 
 def pairs(first: Row, second: Row) -> list[Pair]:
-    """Every attack that both rows have under one threat model and seed, then the worst cases.
+    """Compare two rows under every attack that both have under one threat model and seed, then in the worst cases.
 
     Raises:
         NothingSelected: where their images are not the same, or they share no attack.

@@ -1,4 +1,4 @@
-"""Ranks that differences must earn: a row stands behind another only where a paired test says so."""
+"""Ranks: a row stands behind another only where a paired test says so."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ LEVEL = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedTest:
-    """Two rows on their common images: how many only the first, only the second keeps, and p before and after Holm."""
+    """An exact McNemar test between two rows, by their numbers, on their n common images.
+
+    `only_first`, `only_second`: on how many images only that row is robust. `p`, `adjusted`: before and after Holm.
+    """
 
     first: int
     second: int
@@ -27,7 +30,7 @@ class PairedTest:
 
 
 def paired_tests(bits: Sequence[str]) -> list[PairedTest]:
-    """Exact McNemar tests between all pairs of rows, on the images that both have, with Holm's correction.
+    """Run exact McNemar tests between all pairs of rows, on the images that both have, with Holm's correction.
 
     `bits`: for each row one character for each image, 1 where it stands.
     """
@@ -41,7 +44,7 @@ def paired_tests(bits: Sequence[str]) -> list[PairedTest]:
 
 
 def discordant(first: str, second: str) -> tuple[int, int, int]:
-    """How many common images only the first keeps, only the second keeps, and how many images are common."""
+    """Count the common images that only the first keeps, those that only the second keeps, and all common images."""
     n = min(len(first), len(second))
     only_first = sum(a == "1" and b == "0" for a, b in zip(first[:n], second[:n], strict=True))
     only_second = sum(a == "0" and b == "1" for a, b in zip(first[:n], second[:n], strict=True))
@@ -49,7 +52,7 @@ def discordant(first: str, second: str) -> tuple[int, int, int]:
 
 
 def ranks(rows: Sequence[Row], threat: str, rank_limited: bool = False) -> list[int | None]:
-    """1 + the number of rows that are significantly better in the worst case under one threat model.
+    """Rank rows by the worst case under one threat model: 1 + the number of rows that are significantly better.
 
     None for rows that have no number there, or not all images of the split, unless `rank_limited`. Of several
     trainings of one defense the one with the lowest seed competes, the others have None.
@@ -70,7 +73,7 @@ def ranks(rows: Sequence[Row], threat: str, rank_limited: bool = False) -> list[
 
 
 def placed(rows: Sequence[Row], rank_limited: bool) -> dict[tuple[int, str], int | None]:
-    """(number of the row, threat model) -> its rank among the rows of its dataset."""
+    """Rank every row among those of its dataset: (number of the row, threat model) -> rank."""
     found: dict[tuple[int, str], int | None] = {}
     for dataset in {row.dataset for row in rows}:
         here = [i for i, row in enumerate(rows) if row.dataset == dataset]
@@ -81,7 +84,7 @@ def placed(rows: Sequence[Row], rank_limited: bool) -> dict[tuple[int, str], int
 
 
 def in_order(rows: Sequence[Row], ranked: Sequence[int | None]) -> list[int]:
-    """The numbers of the rows, by rank; the other trainings of a defense follow the one that is ranked."""
+    """Sort the numbers of the rows by rank; the other trainings of a defense follow the one that is ranked."""
     place = {id(row): rank or len(rows) + 1 for row, rank in zip(rows, ranked, strict=True)}
     groups = sorted(trainings(rows), key=lambda together: place[id(together[0])])
     at = {id(row): i for i, row in enumerate(rows)}
@@ -89,10 +92,10 @@ def in_order(rows: Sequence[Row], ranked: Sequence[int | None]) -> list[int]:
 
 
 def unranked(row: Row, rows: Sequence[Row]) -> str:
-    """Why a row has no rank, in words."""
+    """Say in words why a row has no rank."""
     return "not ranked" if _competes(row, rows) else "another training"
 
 
 def _competes(row: Row, rows: Sequence[Row]) -> bool:
-    """Whether it is the first of its trainings."""
+    """Tell whether a row is the first of its trainings."""
     return any(row is together[0] for together in trainings(rows))

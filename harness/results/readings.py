@@ -17,7 +17,10 @@ KNOWS = {
 
 
 def knowledge_notes(rows: Sequence[Row], threat: str) -> list[str]:
-    """Lines for the caption: what the attackers of a table know, and who each of them is; how often a verdict asks."""
+    """Write lines for the caption of a table.
+
+    They say what its attackers know, who each of them is, and how many predictions stand behind a verdict.
+    """
     cells = [(row, cell) for row in rows for cell in row.cells.values() if cell.threat == threat]
     attacks = list(dict.fromkeys(cell.attack for _, cell in cells))
     notes = []
@@ -31,7 +34,7 @@ def knowledge_notes(rows: Sequence[Row], threat: str) -> list[str]:
 
 
 def _named(attack: str, knowledge: str, cells: Sequence[tuple[Row, CellResult]]) -> str:
-    """An attack that knows so much, with the defenses where it does not know as much on all."""
+    """Name an attack that knows so much, with the defenses where it does not do so on all; empty where on none."""
     here = [(row, cell) for row, cell in cells if cell.attack == attack]
     so_much = [row.defense for row, cell in here if cell.knowledge == knowledge]
     if not so_much or len(so_much) == len(here):

@@ -15,7 +15,10 @@ from harness.types import Quantity
 
 @dataclass(slots=True, kw_only=True)
 class Row:
-    """One subject with all its cells, keyed by (attack, threat, seed), cheapest first, and its analyses by name."""
+    """One subject with all its cells, keyed by (attack, threat, seed), and its analyses by name.
+
+    Cells are sorted by threat model, then cheapest first.
+    """
 
     dataset: str
     data_sha256: str
@@ -36,21 +39,21 @@ class Row:
 
     @property
     def clean(self) -> str:
-        """Right on the clean image, over as many images as any cell has; empty for a row without a cell."""
+        """A bit for each image: right when clean, over as many images as any cell has; empty without a cell."""
         return max((cell.clean for cell in self.cells.values()), key=len, default="")
 
     def threats(self) -> list[str]:
-        """The threat models its attacks ran under."""
+        """List the threat models that its attacks ran under."""
         return sorted({cell.threat for cell in self.cells.values()} - {"none"})
 
     def ranked_threats(self) -> list[str]:
-        """Those with a budget and with valid images: what a worst case is told and a row is ranked by."""
+        """List the threat models with a budget and valid images: those with a worst case and a rank."""
         return sorted({cell.threat for cell in self.cells.values() if cell.ranked} - {"none"})
 
     def worst(self, threat: str, knowledge: str = "", among: Collection[CellKey] | None = None) -> str:
-        """Image by image, whether it stood against every attack of one threat model, over their common images.
+        """Derive the worst case over attacks of one threat model: a bit for each common image, 1 where it stood.
 
-        `knowledge`: only attackers who know so much count; empty where there was none. `among`: only these cells.
+        `knowledge`: only attackers who know so much count. `among`: only these cells. Empty where no cell is left.
         """
         together = [
             cell.robust
@@ -63,7 +66,7 @@ class Row:
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
-    """Join records into rows, sorted by worst case (best first), then by name.
+    """Join records into rows, sorted by dataset, then by worst case (best first), then by name.
 
     Raises:
         StoreError: where two records of one cell differ in more than their revisions.
@@ -98,7 +101,7 @@ def _headline(row: Row) -> float:
 
 
 def _newest_analyses(measured: list[AnalysisRecord]) -> dict[str, dict[str, Quantity]]:
-    """Analysis id -> its quantities; of several records the highest revision counts, then the most images."""
+    """Pick the quantities of each analysis id; of several records the highest revision counts, then the most images."""
     ordered = sorted(measured, key=lambda r: (r["identity"]["analysis_revision"], r["identity"]["n"]))
     return {
         record["identity"]["analysis"]: {
@@ -110,5 +113,5 @@ def _newest_analyses(measured: list[AnalysisRecord]) -> dict[str, dict[str, Quan
 
 @functools.lru_cache(maxsize=1024)
 def _every(together: tuple[str, ...]) -> str:
-    """Whether all of several rows of bits are 1, over their common images."""
+    """Join strings of bits image by image, over their common images: 1 where all of them are 1."""
     return "".join("0" if "0" in bits else "1" for bits in zip(*together, strict=False))

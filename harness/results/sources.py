@@ -13,19 +13,20 @@ from harness.storage.schema import Record
 
 
 def read_records(path: Path) -> list[Record]:
-    """Every record of a folder or file.
+    """Read every record of a folder or file.
 
     Raises:
-        StoreError: where there are none, or they are damaged.
+        StoreError: where the file is missing or damaged.
     """
     return read_compacted(path / COMPACTED if path.is_dir() else path)
 
 
 def find_row(name: str, path: Path) -> Row:
-    """The one row of a defense id, or of `ID (seed 1)`; of several trainings the one with the lowest seed.
+    """Find the row of a defense id, or of `ID (seed 1)`; of several trainings the one with the lowest seed.
 
     Raises:
         NothingSelected: where there is none, or several that differ in network or recipe.
+        StoreError: where the records are missing or damaged.
     """
     every = rows(read_records(path))
     found = [row for row in every if row.train_seed and row.name == name]

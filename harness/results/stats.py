@@ -9,7 +9,7 @@ Z95 = 1.959963984540054
 
 
 def wilson(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """The Wilson score interval of a proportion (Wilson 1927), bounds in [0, 1]."""
+    """Compute the Wilson score interval of a proportion (Wilson 1927), bounds in [0, 1]; all of it for n = 0."""
     if n == 0:
         return 0.0, 1.0
     share = successes / n
@@ -23,7 +23,10 @@ def wilson(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The exact two-sided p-value of McNemar's test: were the images on which two rows differ tossed by a fair coin?"""
+    """Compute the exact two-sided p-value of McNemar's test from the images on which two rows differ.
+
+    1 where they differ on none.
+    """
     from scipy.stats import binomtest
 
     differing = only_first + only_second
@@ -31,7 +34,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (Holm 1979), in the order given."""
+    """Adjust p-values by Holm's step-down method (Holm 1979), in the order given."""
     adjusted = [1.0] * len(p_values)
     largest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -41,7 +44,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def paired_interval(only_first: int, only_second: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """An interval for the difference of two shares on the same n images, bounds in [-1, 1].
+    """Compute an interval for the difference of two shares on the same n images, bounds in [-1, 1].
 
     The adjusted Wald interval of Agresti and Min 2005: half an image is added to each of the four cells.
     """

@@ -10,7 +10,7 @@ from harness.results.rows import Row
 
 
 def trainings(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows that differ in their training seed alone, put together, the lowest seed first."""
+    """Group the rows that differ in their training seed alone, the lowest seed first."""
     found: dict[tuple[str, ...], list[Row]] = {}
     for row in sorted(rows, key=lambda row: row.train_seed):
         found.setdefault((row.dataset, row.data_sha256, row.defense, row.arch, row.recipe), []).append(row)
@@ -18,12 +18,12 @@ def trainings(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def spread(values: Sequence[float], of: str) -> str:
-    """`42.8 to 50.0 over 3 trainings`; empty for a single value."""
+    """Write the range of accuracies in per cent, `42.8 to 50.0 over 3 trainings`; empty for a single value."""
     return f"{min(values):.1f} to {max(values):.1f} over {len(values)} {of}" if len(values) > 1 else ""
 
 
 def training_notes(rows: Sequence[Row], threat: str) -> Iterator[str]:
-    """A line for each defense that was trained with several seeds: clean accuracy, and the worst case by knowledge.
+    """Write a line for each defense trained with several seeds: clean accuracy, and the worst case by knowledge.
 
     Each over what all of its trainings have: the same attacks, on the same images.
     """
@@ -38,18 +38,18 @@ def training_notes(rows: Sequence[Row], threat: str) -> Iterator[str]:
 
 
 def attack_spread(cells: Sequence[CellResult]) -> str:
-    """The range of one cell over the seeds of its attack; empty for a single one."""
+    """Write the range of one cell's accuracy over the seeds of its attack; empty for a single one."""
     return spread([_share(cell.robust) for cell in cells], "attack seeds")
 
 
 def _worst(together: Sequence[Row], threat: str, knowledge: str) -> list[str]:
-    """The worst case of each row over the cells that all of them have."""
+    """Derive the worst case of each row over the cells that all of them have."""
     common = set.intersection(*(set(row.cells) for row in together))
     return [row.worst(threat, knowledge, common) for row in together]
 
 
 def _told(name: str, bits: Sequence[str]) -> list[str]:
-    """The range over the images that all have."""
+    """Write the range over the images that all have; an empty list where there is none."""
     n = min(len(found) for found in bits)
     text = spread([_share(found[:n]) for found in bits], "trainings") if n else ""
     return [f"{name} {text}"] if text else []

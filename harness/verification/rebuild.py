@@ -33,12 +33,12 @@ class Rebuilt:
 
     @property
     def judge(self) -> Judge:
-        """Of what is deployed."""
+        """The judge of what is deployed."""
         return self.ready.judge
 
     @property
     def test(self) -> LoadedPart:
-        """The test images."""
+        """The test images and their labels."""
         return self.data.part("test")
 
 
@@ -51,6 +51,7 @@ def rebuilt(
         UsageError: where a plugin is missing, or is not the one of the record.
         BoardMismatch: where images or weights are others than those of the record.
         CheckpointError, DataError: where they cannot be read.
+        InvalidModel: where the network does not answer as a judge demands.
     """
     name, colon, _ = network["dataset"].partition(":")
     if colon:
@@ -74,9 +75,10 @@ def rebuilt(
 
 
 class Rebuilder:
-    """Rebuilds each subject of a verified folder once. What should be had and cannot goes to the folder's problems.
+    """The rebuilt subjects of a folder to be verified, each rebuilt once.
 
-    `weights`: subject -> the file with what was trained, or None.
+    `weights`: subject -> the file with what was trained, or None. `problems`: the folder's, to which it appends what
+    should be had and cannot.
     """
 
     def __init__(
@@ -89,7 +91,9 @@ class Rebuilder:
         self._files: dict[str, Path | None] = {}
 
     def get(self, network: NetworkIdentity) -> Rebuilt | str:
-        """A subject, or in a line why it cannot be had: a problem where its weights are there.
+        """Rebuild a subject, or say in a line why that cannot be done.
+
+        A problem where its weights are there, or images or weights are not those of the record.
 
         Raises:
             DataError: where the dataset cannot be read.
@@ -100,7 +104,7 @@ class Rebuilder:
         return self._found[key]
 
     def has(self, network: NetworkIdentity) -> bool:
-        """Whether the weights of a subject are here, or its defense, if it is installed, brings them."""
+        """Tell whether the weights of a subject are here, or come with its defense, if that is installed."""
         if self._file(network) is not None:
             return True
         try:
@@ -109,7 +113,7 @@ class Rebuilder:
             return False
 
     def _file(self, network: NetworkIdentity) -> Path | None:
-        """The weights of a subject; looked for once, as a run has to read every card."""
+        """Find the weights of a subject, or None; only once, as a run has to read every card."""
         key = digest(network)
         if key not in self._files:
             self._files[key] = self.weights(network)
@@ -144,7 +148,11 @@ def _subject(network: NetworkIdentity, weights: Path | None, registry: Registry)
 
 
 def _same(noun: str, name: str, entry: Entry[Any], origin: str, revision: int) -> None:
-    """Compare plugin and revision with those of the record."""
+    """Compare plugin and revision with those of the record.
+
+    Raises:
+        UsageError: where they differ.
+    """
     installed = (entry.provider.origin, entry.spec.revision)
     if installed != (origin, revision):
         raise UsageError(
@@ -154,7 +162,11 @@ def _same(noun: str, name: str, entry: Entry[Any], origin: str, revision: int) -
 
 
 def _params(noun: str, name: str, defaults: Defaults, recorded: Mapping[str, Plain]) -> dict[str, Value]:
-    """Resolve the parameters that the id stands for; what the planner put in is taken from the record."""
+    """Resolve the parameters that the id stands for; what the planner put in is taken from the record.
+
+    Raises:
+        UsageError: where they are not those of the record.
+    """
     bare, given = parse_name(name)
     params = {
         key: parse_number(str(recorded.get(key))) if value == TRAINING_EPS else value

@@ -17,7 +17,8 @@ from harness.witnesses.codec import Witnesses
 def rescore(result: Verification, networks: Rebuilder, batch: int) -> None:
     """Check threat model and verdict of every witness with one forward for each, in batches of any size.
 
-    Puts into the rows how many agree, into their notes why they were not judged, and what disagrees into the problems.
+    Writes into the rows of `result` how many agree, or in a note why they were not judged, and appends to its problems
+    what disagrees.
 
     Raises:
         DataError: where the dataset cannot be read.
@@ -37,7 +38,7 @@ def rescore(result: Verification, networks: Rebuilder, batch: int) -> None:
 
 
 def _agreement(row: Verified, witnesses: Witnesses, subject: Rebuilt, networks: Rebuilder, batch: int) -> list[str]:
-    """Judge the witnesses of a row; one line for each that does not do what it must."""
+    """Judge the witnesses of a row and count in it how many agree; one line for each that does not do what it must."""
     threat = ThreatModel.parse(row.breaks.threat)
     kind = networks.registry.get(ThreatKind, threat.kind).spec
     examples = sorted(witnesses.found.keys() & row.breaks.examples)

@@ -37,14 +37,15 @@ from harness.verification.verify import Verification
 TOLERATED = 500
 """One verdict of so many may differ, as another processor rounds differently; one of a shard always may."""
 CLOSE = 0.02
-"""By how much any other number may differ, and on what share of the images."""
+"""By what share of itself any other number may differ, and on what share of the images it may differ by more."""
 
 
 def recompute(result: Verification, networks: Rebuilder, number: int, seed: int, batch: int) -> Iterator[str]:
-    """Draw shards by `seed` and attack them again; a line for each. What differs too much is put into the problems.
+    """Draw shards by `seed` and attack them again; yields a line for each.
 
-    Left out are analyses; attacks from a surrogate, whose weights nobody keeps; networks whose weights are not here;
-    and random defenses, whose draws depend on the batches.
+    What differs too much is appended to the problems of `result`. Left out are analyses; attacks from a surrogate,
+    whose weights nobody keeps; networks whose weights are not here; and random defenses, whose draws depend on the
+    batches.
 
     Raises:
         DataError: where the dataset cannot be read.
@@ -55,10 +56,10 @@ def recompute(result: Verification, networks: Rebuilder, number: int, seed: int,
     able = [record for record in cells if _can(record, networks)]
     if not able:
         raise NothingSelected(f"none of the {len(cells)} shards of {result.folder} can be attacked again")
-    chosen = random.Random(seed).sample(sorted(able, key=lambda record: record["key"]), min(number, len(able)))
+    drawn = random.Random(seed).sample(sorted(able, key=lambda record: record["key"]), min(number, len(able)))
     others = len(cells) - len(able)
-    yield f"{len(chosen)} of {len(able)} shards that can be attacked again, drawn by seed {seed}; {others} cannot"
-    for record in chosen:
+    yield f"{len(drawn)} of {len(able)} shards that can be attacked again, drawn by seed {seed}; {others} cannot"
+    for record in drawn:
         found = networks.get(network_of(record["identity"]))
         name = _name(record["identity"])
         if isinstance(found, str):
@@ -82,7 +83,7 @@ def _name(identity: CellIdentity) -> str:
 
 
 def _again(record: CellRecord, subject: Rebuilt, networks: Rebuilder, batch: int) -> tuple[str, bool]:
-    """Attack one shard: in words what came of it, and whether its record stands."""
+    """Attack one shard again; say in words what came of it, and whether its record stands."""
     identity, data = record["identity"], subject.data
     threat = ThreatModel.parse(identity["threat"])
     (selected,), _ = select_attacks([identity["attack"]], networks.registry)

@@ -18,9 +18,10 @@ from harness.witnesses.store import WANTED
 
 @dataclass(slots=True, kw_only=True)
 class Verified:
-    """One subject under one threat model. `agree`: the witnesses that were judged again and break; None where none was.
+    """What was verified of one subject under one threat model.
 
-    `note`: why it has no witnesses, or why they were not judged again.
+    `agree`: how many witnesses were judged again and break; None where none was judged. `note`: why it has no
+    witnesses, or why they were not judged again.
     """
 
     breaks: Breaks
@@ -30,7 +31,7 @@ class Verified:
     note: str = ""
 
     def __str__(self) -> str:
-        """One line of the report."""
+        """Write one line of the report."""
         broken = f"{self.breaks}: {len(self.breaks.examples)} broken"
         if self.breaks.exempt:
             return f"{broken}, exempt from witnesses: {self.breaks.exempt}"
@@ -79,7 +80,7 @@ def verify(folder: Path) -> Verification:
 
 
 def _run_records(result: Verification) -> list[Record]:
-    """The records of a run: each whole under its own key, all there, and equal to the compacted ones."""
+    """Read the records of a run and check them: each whole under its own key, all there, and as compacted."""
     run = RunFolder(result.folder)
     _, keys = run.promised()
     found: list[Record] = []
@@ -103,7 +104,7 @@ def _run_records(result: Verification) -> list[Record]:
 
 
 def _board_records(result: Verification) -> list[Record]:
-    """The records of a board, whose tables and artifacts follow from them."""
+    """Read the records of a board and check that its tables and artifacts follow from them."""
     try:
         boards.check(result.folder)
     except (StoreError, BoardMismatch) as error:
@@ -117,14 +118,20 @@ def _board_records(result: Verification) -> list[Record]:
 
 
 def _due(result: Verification, one: Breaks) -> bool:
-    """Whether a folder promises witnesses of what was broken: it keeps some, and does not say that it leaves these."""
+    """Tell whether a folder promises witnesses of what was broken.
+
+    It does where it keeps some, and does not say that it leaves these out.
+    """
     kept = RunFolder(result.folder).witnesses
     name = f"{kept.name}/{one.name}.safetensors"
     return kept.is_dir() and not one.exempt and name not in artifacts.left_out(result.folder)
 
 
 def _witnesses(row: Verified, path: Path | None, due: bool, problems: list[str]) -> None:
-    """Read the witnesses of a row: whole, of this row, of broken examples, and enough of them."""
+    """Read the witnesses of a row into it and check them: whole, of this row, of broken examples, and enough of them.
+
+    What does not hold is appended to `problems`.
+    """
     one = row.breaks
     if path is None:
         row.note = "" if due else "not kept here"

@@ -23,7 +23,7 @@ __all__ = ["MEANING", "flags"]
 
 
 def flags(row: Row, refused: Sequence[str] = ()) -> dict[str, str]:
-    """Name -> evidence of every flag that a row raises.
+    """Collect every flag that a row raises: name -> evidence.
 
     `refused`: the attacks on it whose images the harness did not accept; no record holds them.
     """

@@ -15,37 +15,37 @@ WHITE_BOX = ("static", "adaptive")
 
 
 def accuracy(cell: CellResult) -> float:
-    """Per cent still correct, reading `robust`."""
+    """Compute the robust accuracy of a cell in per cent, reading `robust`."""
     return points(cell.robust.count("1"), cell.n)
 
 
 def points(count: int, n: int) -> float:
-    """A count as per cent of n."""
+    """Convert a count to per cent of n."""
     return 100 * count / n
 
 
 def told(cell: CellResult) -> str:
-    """A cell with its number, for evidence."""
+    """Write a cell with its robust accuracy, as evidence."""
     return f"{cell.attack} {accuracy(cell):.1f}"
 
 
 def name(cell: CellResult) -> str:
-    """The attack without its parameters and its target."""
+    """Read the name of the attack, without its parameters and its stand-in."""
     return parse_name(split_target(cell.attack)[0])[0]
 
 
 def knows_deployed(cell: CellResult) -> bool:
-    """Whether gradients of what is deployed, or of a stand-in made to replace it, were followed."""
+    """Tell whether gradients of what is deployed, or of a stand-in made to replace it, were followed."""
     return cell.knowledge == "adaptive" or (cell.knowledge == "static" and not cell.on)
 
 
 def crafted_elsewhere(cell: CellResult) -> bool:
-    """Whether the images were made against another network than the one deployed, which they are judged on."""
+    """Tell whether the images were made against another network than the deployed one that judges them."""
     return cell.knowledge == "transfer" or (cell.knowledge == "static" and bool(cell.on))
 
 
 def families(cells: Iterable[CellResult], *free: str) -> list[list[CellResult]]:
-    """Runs of one attack on one network, over the same images, that differ in the `free` parameters at most.
+    """Group runs of one attack on one network, over the same images, that differ in the `free` parameters at most.
 
     `threat` stands for the budget. Families of one are left out.
     """

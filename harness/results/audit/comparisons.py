@@ -13,12 +13,15 @@ if TYPE_CHECKING:
 
 
 def compared(attacks: Sequence[CellResult]) -> dict[str, str]:
-    """Flags from comparing cells with clean accuracy and with each other."""
+    """Collect the flags that come from comparing cells with clean accuracy and with each other."""
     return {**_above_clean(attacks), **_single_step(attacks), **_wins(attacks), **_losses(attacks)}
 
 
 def _above_clean(attacks: Sequence[CellResult]) -> dict[str, str]:
-    """Noise may well put a wrong image right: only who follows gradients should do better than that."""
+    """Flag accuracy above clean accuracy under attacks that follow gradients.
+
+    Under noise it may well rise, as noise puts some wrong images right.
+    """
     above = [
         f"{cell.attack} {points(cell.raw.count('1'), cell.n):.1f}, clean {points(cell.clean.count('1'), cell.n):.1f}"
         for cell in attacks
@@ -29,7 +32,7 @@ def _above_clean(attacks: Sequence[CellResult]) -> dict[str, str]:
 
 
 def _single_step(attacks: Sequence[CellResult]) -> dict[str, str]:
-    """Whether one step is better than all that take more, on one network under one threat model."""
+    """Flag one step that is better than all attacks with more, on one network under one threat model."""
     found = []
     for key in sorted({(cell.threat, cell.on, cell.n) for cell in attacks}):
         here = [cell for cell in attacks if (cell.threat, cell.on, cell.n) == key and cell.backwards]
@@ -43,7 +46,7 @@ def _single_step(attacks: Sequence[CellResult]) -> dict[str, str]:
 
 
 def _wins(attacks: Sequence[CellResult]) -> dict[str, str]:
-    """Whether an attack that knows less breaks images that all attacks on what is deployed leave standing."""
+    """Flag attacks that know less and break images that all attacks on what is deployed leave standing."""
     found: dict[str, tuple[int, str]] = {}
     for weaker in attacks:
         name = "blackbox_wins" if weaker.knowledge == "blackbox" else "transfer_wins"
@@ -60,7 +63,7 @@ def _wins(attacks: Sequence[CellResult]) -> dict[str, str]:
 
 
 def _losses(attacks: Sequence[CellResult]) -> dict[str, str]:
-    """Whether runs that differ in nothing but cross-entropy against margin disagree, at the most steps both have."""
+    """Flag runs that differ in nothing but cross-entropy against margin and disagree, at the most steps both have."""
     runs = [c for c in attacks if c.params.get("loss") in ("ce", "margin") and not c.flags.get("as_published")]
     found = []
     for target in sorted({(cell.on, cell.threat) for cell in runs}):
@@ -78,7 +81,7 @@ def _length(cell: CellResult) -> tuple[int, ...]:
 
 
 def _by_loss(runs: Sequence[CellResult]) -> list[dict[str, CellResult]]:
-    """Runs that share all but the loss, whatever they are called."""
+    """Group runs that share all but the loss, whatever they are called: loss -> run."""
     found: dict[str, dict[str, CellResult]] = {}
     for cell in runs:
         rest = sorted((key, str(value)) for key, value in cell.params.items() if key != "loss")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def grown(attacks: Sequence[CellResult]) -> dict[str, str]:
-    """Flags from runs of one attack that differ in how much they were given."""
+    """Collect the flags that come from runs of one attack that differ in how much they were given."""
     found = {
         "not_monotone_steps": _rising(attacks),
         "steps_matter": _gains(attacks, "steps", t.STEPS_GAIN, t.MANY_STEPS),
@@ -27,7 +27,7 @@ def grown(attacks: Sequence[CellResult]) -> dict[str, str]:
 
 
 def _rising(attacks: Sequence[CellResult]) -> list[str]:
-    """Runs whose last iterate leaves more images standing than with fewer steps."""
+    """Find runs whose last iterate leaves more images standing than with fewer steps."""
     found = []
     for fewer, more in _pairs(attacks, "steps"):
         rise = more.robust_last.count("1") - fewer.robust_last.count("1")
@@ -37,7 +37,7 @@ def _rising(attacks: Sequence[CellResult]) -> list[str]:
 
 
 def _gains(attacks: Sequence[CellResult], parameter: str, threshold: float, enough: int) -> list[str]:
-    """Runs that are better than a run that should have been enough."""
+    """Find runs that break more images than a run that should have been enough."""
     found = []
     for fewer, more in _pairs(attacks, parameter, all_pairs=True):
         gain = fewer.robust.count("1") - more.robust.count("1")
@@ -50,7 +50,7 @@ def _gains(attacks: Sequence[CellResult], parameter: str, threshold: float, enou
 def _pairs(
     attacks: Sequence[CellResult], parameter: str, all_pairs: bool = False
 ) -> list[tuple[CellResult, CellResult]]:
-    """(less, more) within each family: neighbours, or all pairs."""
+    """Pair less with more of a parameter within each family: neighbours, or all pairs."""
     found: list[tuple[CellResult, CellResult]] = []
     numbered = [cell for cell in attacks if type(cell.params.get(parameter)) is int]
     for family in families(numbered, parameter):
@@ -60,7 +60,7 @@ def _pairs(
 
 
 def _floor(attacks: Sequence[CellResult]) -> list[str]:
-    """What stands where the budget covers every image: as probed, and under attacks with such a budget."""
+    """Find what stands where the budget covers every image: as probed, and under attacks with such a budget."""
     seen = {name: value for cell in attacks for name, value in cell.probes.items()}
     if "chance" not in seen:
         return []
@@ -75,7 +75,7 @@ def _floor(attacks: Sequence[CellResult]) -> list[str]:
 
 
 def _rising_budget(attacks: Sequence[CellResult]) -> list[str]:
-    """Runs that leave more images standing under a larger budget."""
+    """Find runs that leave more images standing under a larger budget."""
     found = []
     for family in families([cell for cell in attacks if _budget(cell) is not None], "threat", "step"):
         ordered = sorted(family, key=lambda cell: _budget(cell) or 0)

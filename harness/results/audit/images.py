@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def counted(cells: Sequence[CellResult], refused: Sequence[str]) -> dict[str, str]:
-    """Flags about images: how many there are, which are no honest answer, which attacks are known for that."""
+    """Collect the flags about images: falsely claimed, out of range, refused, too few, or of an attack as published."""
     # What breaks a stand-in and not what is deployed is no false claim: the attack never saw that.
     claims = sum(cell.flags.get("false_claims", 0) for cell in cells if not cell.on)
     beyond = sum(cell.flags.get("out_of_range", 0) for cell in cells)

@@ -17,7 +17,7 @@ ANALYSIS = "overfitting"
 
 
 def overfitted(row: Row, attacks: Sequence[CellResult]) -> dict[str, str]:
-    """Whether it has, or should have and has not.
+    """Flag a network that has overfitted catastrophically, or that should have and has not.
 
     Cells tell of what is deployed. So where something is put around the network, only the analysis tells.
     """

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def probed(cells: Sequence[CellResult]) -> dict[str, str]:
-    """Flags about the network itself; a number that no record holds raises none."""
+    """Collect the flags about the network itself; a number that no record holds raises none."""
     seen = {name: value for cell in cells for name, value in cell.probes.items()}
     found = {}
     noise = seen.get("logit_noise", 0.0)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def attacked(row: Row, attacks: Sequence[CellResult]) -> dict[str, str]:
-    """Flags about the attackers: too few, too ignorant, or bound by nothing."""
+    """Collect the flags about the attackers: too few, too ignorant, or bound by nothing."""
     found = {}
     adaptive = [cell.attack for cell in attacks if cell.knowledge == "adaptive"]
     if row.gated:
