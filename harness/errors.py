@@ -34,7 +34,7 @@ class UsageError(HarnessError):
 
 
 class UnknownName(UsageError):
-    """Nothing of that name is installed."""
+    """A name of nothing that is installed; the message offers the nearest names."""
 
     def __init__(self, noun: str, name: str, known: Iterable[str], notes: Iterable[str] = ()) -> None:
         plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
@@ -53,13 +53,13 @@ class NothingSelected(HarnessError):
 
 
 class PluginError(HarnessError):
-    """An installed plugin breaks the contract."""
+    """An installed plugin that breaks the contract."""
 
     exit_code = 2
 
 
 class DataError(HarnessError):
-    """A dataset cannot be read."""
+    """A dataset that cannot be read."""
 
     exit_code = 2
 
@@ -75,7 +75,7 @@ class NotApplicable(HarnessError):
 
 
 class OutOfTime(BaseException):
-    """The time limit of a cell is over. Not an `Exception`, so that an attack that catches those cannot go on."""
+    """Raised once the time limit of a cell is over. No `Exception`, so an attack that catches those cannot go on."""
 
 
 class StoreError(HarnessError):

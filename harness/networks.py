@@ -19,24 +19,28 @@ __all__ = ["Classifier", "frozen", "parameter_count", "stage_outputs", "tensors_
 class Classifier(nn.Module):
     """A network whose prediction is one linear layer on penultimate features.
 
-    Subclasses set `head` and `stage_names` and implement `features`. Input is [0, 1]; a network that wants
-    normalised input normalises inside `features`.
+    Subclasses set `head` and `stage_names` (submodules, shallow to deep, by the names of `named_modules`) and implement
+    `features`. Images come in [0, 1]; a network that wants normalised input normalises inside `features`.
     """
 
     head: nn.Linear
     stage_names: tuple[str, ...]
 
     def features(self, x: Images) -> torch.Tensor:
-        """Penultimate features (n, d): what the head sees."""
+        """Compute the penultimate features (n, d) of images (n, c, h, w): what the head sees.
+
+        Raises:
+            NotImplementedError: where a subclass does not implement it.
+        """
         raise NotImplementedError(f"{type(self).__name__} must implement features")
 
     def forward(self, x: Images) -> Logits:
-        """Logits (n, k)."""
+        """Compute the logits (n, k) of images (n, c, h, w) in [0, 1]."""
         logits: Logits = self.head(self.features(x))
         return logits
 
     def stages(self, x: Images) -> dict[str, torch.Tensor]:
-        """The outputs of the named stages for one batch, shallow to deep."""
+        """Compute the outputs of the named stages for images (n, c, h, w), by name, in the order in which they ran."""
         with stage_outputs(self) as found:
             self.features(x)
         return found
@@ -44,7 +48,13 @@ class Classifier(nn.Module):
 
 @contextmanager
 def stage_outputs(network: Classifier) -> Iterator[dict[str, torch.Tensor]]:
-    """Collect what each named stage gives while the network is used inside the block."""
+    """Collect the output of each named stage, by name, while the network is used inside the block.
+
+    The dictionary fills as stages run; one that runs again replaces its output. Outputs keep their graph.
+
+    Raises:
+        AttributeError: where a name of `stage_names` is no submodule.
+    """
     found: dict[str, torch.Tensor] = {}
     handles = [
         network.get_submodule(name).register_forward_hook(
@@ -60,13 +70,13 @@ def stage_outputs(network: Classifier) -> Iterator[dict[str, torch.Tensor]]:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """How many numbers training may change."""
+    """Count the numbers in a network's parameters, frozen ones included, buffers not."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 @contextmanager
 def frozen(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """Hold every submodule in one mode with parameters frozen; restore both exactly afterwards."""
+    """Hold every submodule in train or eval mode, with parameters frozen; restore both exactly after the block."""
     modes = [(module, module.training) for module in model.modules()]
     needed = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     model.train(training)
@@ -81,7 +91,7 @@ def frozen(model: nn.Module, *, training: bool) -> Iterator[None]:
 
 
 def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Digest a state dict: the sha256 over names, dtypes, shapes and bytes of tensors, in order of their names."""
+    """Digest a state dict: the sha256, in hex, over names, dtypes, shapes and bytes of tensors, sorted by name."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

@@ -32,7 +32,7 @@ TINY = torch.finfo(torch.float32).tiny
 
 
 def where_rows(mask: Flags, where_true: Images, where_false: Images) -> Images:
-    """Take whole examples: `where_true` where the mask (n,) is set, `where_false` elsewhere."""
+    """Take whole examples (n, ...): `where_true` where the mask (n,) is set, `where_false` elsewhere."""
     return torch.where(mask.view(-1, *[1] * (where_true.dim() - 1)), where_true, where_false)
 
 
@@ -43,19 +43,23 @@ def rows(mask: Flags, where_true: Images, where_false: Images) -> Images:
 
 
 def misclassified(logits: Logits, y: Labels) -> Flags:
-    """Whether the predicted class is not `y`. Logits that are not finite count as misclassified by nobody: False."""
+    """Tell which examples (n,) are misclassified, from logits (n, k) and labels (n,).
+
+    An example whose logits are not all finite counts as not misclassified.
+    """
     return (logits.argmax(dim=1) != y) & torch.isfinite(logits).all(dim=1)
 
 
 def cross_entropy(logits: Logits, y: Labels) -> torch.Tensor:
-    """Cross-entropy (n,) of each example."""
+    """Compute the cross-entropy (n,) of each example, in nats, from logits (n, k) and labels (n,)."""
     return F.cross_entropy(logits, y, reduction="none")
 
 
 def margin(logits: Logits, y: Labels) -> torch.Tensor:
-    """Margin (n,): the logit of `y` minus the largest other one; negative means misclassified.
+    """Compute the margin (n,): the logit of `y` minus the largest other one; negative means misclassified.
 
-    The true class is masked with -inf, so adding a constant to all logits changes nothing.
+    Takes logits (n, k), k at least 2. The true class is masked with -inf, so adding a constant to all logits changes
+    nothing.
     """
     true = logits.gather(1, y.unsqueeze(1)).squeeze(1)
     others = logits.scatter(1, y.unsqueeze(1), float("-inf"))
@@ -63,7 +67,7 @@ def margin(logits: Logits, y: Labels) -> torch.Tensor:
 
 
 def project_linf(x: Images, eps: float) -> Callable[[Images], Images]:
-    """Make the projection on the linf ball around `x`, then on [0, 1]."""
+    """Make the projection of images (n, c, h, w) on the linf ball of radius `eps` around `x`, then on [0, 1]."""
 
     def project(point: Images) -> Images:
         return (x + (point - x).clamp(-eps, eps)).clamp(0.0, 1.0)
@@ -72,9 +76,10 @@ def project_linf(x: Images, eps: float) -> Callable[[Images], Images]:
 
 
 def project_l2(x: Images, eps: float) -> Callable[[Images], Images]:
-    """Make the projection on the l2 ball around `x`, then on [0, 1], which leads no farther from `x`.
+    """Make the projection of images (n, c, h, w) on the l2 ball of radius `eps` around `x`, then on [0, 1].
 
-    Lengths are taken in float64, so that only the rounding of the image itself is left of the tolerance.
+    Clipping to [0, 1] leads no farther from `x`, which lies there. Lengths are taken in float64, so that only the
+    rounding of the image itself is left of the tolerance.
     """
 
     def project(point: Images) -> Images:
@@ -88,7 +93,8 @@ def project_l2(x: Images, eps: float) -> Callable[[Images], Images]:
 def tolerance(kind: str, eps: float) -> float:
     """Say how far beyond `eps` an image still counts as inside a norm's ball: one float32 rounding of an exact step.
 
-    1e-7 for `linf`, none for `l0`, a part in 1e5 plus 1e-6 for the others. Distances are taken in float64.
+    In the unit of `eps`: 1e-7 for `linf`, none for `l0`, a part in 1e5 plus 1e-6 for the others. Distances are taken in
+    float64.
     """
     return {"linf": 1e-7, "l0": 0.0}.get(kind, 1e-5 * eps + 1e-6)
 
@@ -105,10 +111,18 @@ def ascend(
 ) -> Images:
     """Take `steps` projected gradient steps: the one loop behind FGSM, BIM, PGD and training's inner attack.
 
+    Returns the last point (n, c, h, w), detached. The start is not projected, and gradients of parameters are left
+    alone.
+
     Args:
         loss: images -> values (n,), to be increased; one evaluation per step. It may couple the examples of a batch.
-        observe: called after each update with the number of updates so far and the point.
+        step: the factor of each step, on the [0, 1] scale.
+        project: images -> images inside the threat model, as `project_linf` makes it; called after each step.
+        observe: called after each update with the number of updates so far and the point, which it must not change.
         direction: gradients (n, c, h, w) -> the steps to take, times `step`; it may remember earlier gradients.
+
+    Raises:
+        RuntimeError: where the loss does not depend on the images.
     """
     point = start.detach()
     for done in range(1, steps + 1):
@@ -121,6 +135,6 @@ def ascend(
 
 
 def norm(difference: torch.Tensor, p: float) -> torch.Tensor:
-    """The p-norm (n,) of each example's difference in float64, p in {0, 1, 2, inf}."""
+    """Compute the p-norm (n,) of each example's difference (n, ...), in float64; p is 0, 1, 2 or infinity."""
     norms: torch.Tensor = torch.linalg.vector_norm(difference.double().flatten(1), ord=p, dim=1)
     return norms

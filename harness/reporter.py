@@ -9,7 +9,11 @@ from harness.types import Cell, Subject
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochReport:
-    """What one epoch came to; accuracies on the validation slice, robust ones under the recipe's inner attack."""
+    """What one epoch came to: its number, counted from 1, its mean loss, and accuracies as shares in [0, 1].
+
+    `clean`: the clean accuracy on the validation slice. `robust`: the robust accuracy there, under the recipe's inner
+    attack.
+    """
 
     epoch: int
     loss: float
@@ -18,31 +22,37 @@ class EpochReport:
 
 
 class Reporter:
-    """Every method may be overridden; none may change a result. `checkpoint` may raise to stop between batches."""
+    """Told what a run is doing. Every method may be overridden; none may change a result.
+
+    `train_batch` and `shard_done` may raise `KeyboardInterrupt`, which ends the run there.
+    """
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """Tell the user something worth a line."""
 
     def warn(self, text: str) -> None:
-        """Something the user should act on."""
+        """Tell the user something to act on."""
 
     def train_start(self, subject: Subject, epochs_done: int) -> None:
-        """A training starts, or goes on after so many epochs."""
+        """Tell that a training starts, or goes on after so many epochs."""
 
     def train_batch(self, epoch: int, batch: int, batches: int, loss: float) -> None:
-        """A batch is done; epochs count from 0, batches from 1."""
+        """Tell that a batch is done; epochs count from 0, batches from 1."""
 
     def train_epoch(self, report: EpochReport) -> None:
-        """An epoch is done and saved."""
+        """Tell that an epoch is done and saved."""
 
     def train_end(self) -> None:
-        """A training is complete."""
+        """Tell that a training is complete."""
 
     def attack_start(self, cells: tuple[Cell, ...], shards: int) -> None:
-        """Cells that share one run start on so many shards."""
+        """Tell that cells which share one attack run start on so many shards."""
 
     def shard_done(self, cells: tuple[Cell, ...], done: int, shards: int, images: int) -> None:
-        """A shard of these cells is recorded, now or in an earlier run."""
+        """Tell that a shard of these cells is recorded, now or in an earlier run.
+
+        `done` of `shards` are, and so the first `images` of the fixed order.
+        """
 
     def attack_end(self, cells: tuple[Cell, ...]) -> None:
-        """These cells are complete or failed."""
+        """Tell that these cells are complete or failed."""

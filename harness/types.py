@@ -118,12 +118,13 @@ class ThreatKind:
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """What an attack hands back. The harness judges `last` and `any` itself.
+    """The images that an attack returns. The harness judges `last` and `any` itself.
 
-    `last`: the final images. `any`: for each example the first point found inside the threat model that is
-    misclassified, the clean image where there is none. `evidence`: what the threat model's verifier needs for `last`;
-    `any_evidence`: the same for `any`, by default that of `last`. `details`: name -> one number for each example (n,),
-    recorded as the attack tells it. `snapshots`: for attacks with a prefix parameter, its value -> Result.
+    `last`: the final images. `any`: for each example the first adversarial iterate, the first point inside the threat
+    model that is misclassified, or the clean image where there is none. `evidence`: what the threat model's verifier
+    needs for `last`; `any_evidence`: the same for `any`, by default that of `last`. `details`: name -> one number for
+    each example (n,), recorded as the attack tells it. `snapshots`: for attacks with a prefix parameter, its value ->
+    Result.
     """
 
     last: Images
@@ -297,7 +298,7 @@ class Defense:
     summary: str = ""
 
     def of_training(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of its parameters that training is handed."""
+        """Pick the parameters that training is handed."""
         return {name: value for name, value in values.items() if name not in self.deployment}
 
 
@@ -427,7 +428,7 @@ class CellState(StrEnum):
 
     @property
     def counts_as_failure(self) -> bool:
-        """Whether something went wrong: an attack that does not apply is left out, not failed."""
+        """True where something went wrong; an attack that does not apply is left out, not failed."""
         return self in (CellState.FAILED, CellState.TIMEOUT, CellState.REFUSED)
 
 

@@ -32,7 +32,7 @@ class LoadedPart:
         return len(self.split.labels)
 
     def batch(self, examples: np.ndarray | slice, device: torch.device) -> tuple[Images, Labels]:
-        """Load some examples, by their index in the split: images float32 (n, c, h, w) in [0, 1] and labels int64 (n,)."""
+        """Load examples by their index in the split: images float32 (n, c, h, w) in [0, 1] and labels int64 (n,)."""
         pixels = torch.from_numpy(self.split.pixels[examples]).to(device)
         labels = torch.from_numpy(self.split.labels[examples]).to(device)
         return pixels.float() / self.split.levels, labels
@@ -85,7 +85,7 @@ def split_sha256(split: Split) -> str:
 
 
 def shards(n: int) -> list[tuple[int, int]]:
-    """Cut the first n positions of the fixed order into shards [start, stop) of `SHARD` images; the last may be short."""
+    """Cut the first n positions of the fixed order into shards [start, stop) of `SHARD` images, or less in the last."""
     return [(start, min(start + SHARD, n)) for start in range(0, n, SHARD)]
 
 

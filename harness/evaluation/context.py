@@ -124,8 +124,7 @@ class AttackContext:
         return found
 
     def reached(self, steps: int) -> None:
-        """Note that `steps` steps of a restart are done, which tells the cost of this snapshot from that of the whole
-        run.
+        """Note that `steps` steps of a restart are done, which tells a snapshot's cost from that of the whole run.
 
         Call it in every restart: costs add up, and the largest of `steps_wanted` ends a restart.
         """

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PROBABILITY_TOLERANCE = 1e-4
 STEPS, STEP = 20, 0.1
-"""Of the walk at eps 1: enough to cross the box twice."""
+"""Number and size of the sign steps at eps 1: enough to cross [0, 1] twice."""
 LABELS = ("y", "label", "labels", "target", "targets")
 """What a forward calls the labels that it takes, if it takes any."""
 

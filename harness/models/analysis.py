@@ -28,7 +28,7 @@ __all__ = ["AnalysisContext", "Quantity", "measure"]
 
 @dataclass(slots=True, kw_only=True)
 class AnalysisContext:
-    """Handed to an analysis as `ctx`.
+    """What an analysis is handed as `ctx`.
 
     `model`: what is deployed. `network`: what was trained, before it was wrapped. `stand_ins`: see `StandIn`.
     `defense_params`: the defense's. `examples`: the test images to use, by their index in the split. `training`: the
@@ -49,11 +49,16 @@ class AnalysisContext:
     step: Callable[..., torch.Tensor] | None = None
 
     def images(self) -> tuple[Images, Labels]:
-        """The test images to use and their labels."""
+        """Load the test images to use, float32 (n, c, h, w) in [0, 1], and their labels, int64 (n,)."""
         return self.test.batch(self.examples, self.device)
 
     def attack(self, name: str, threat: str | ThreatModel | None = None) -> PeerAttack:
-        """Get an attack, `craft(model, x, y, examples)`, under the dataset's own budget or under `threat`."""
+        """Get an attack, `craft(model, x, y, examples)`, under the dataset's own budget or under `threat`.
+
+        Raises:
+            PluginError: where the dataset has no budget for it.
+            UsageError: where there is no such attack, or it does not work under `threat`.
+        """
         return self.peers.attack(name, threat)
 
     def network_of(self, defense: str, eps: float | None = None) -> nn.Module:
@@ -64,16 +69,20 @@ class AnalysisContext:
         return self.peers.network(defense, eps)
 
     def budget(self, kind: str) -> Fraction:
-        """Get the dataset's budget of a threat kind, in the kind's unit."""
+        """Get the dataset's budget of a threat kind, in the kind's unit.
+
+        Raises:
+            PluginError: where it has none.
+        """
         return self.peers.budget(kind)
 
     def trainee(self) -> nn.Module:
-        """A copy of the trained network that may be trained on, in train mode."""
+        """Copy the trained network, so that it may be trained on: unfrozen, in train mode."""
         return copy.deepcopy(self.network).requires_grad_(True).train()
 
 
 def measure(analysis: Analysis, ctx: AnalysisContext, params: Mapping[str, Value], seed: int) -> AnalysisObserved:
-    """Run an analysis in isolation; returns what a record says was observed.
+    """Run an analysis in isolation, and return the observed part of its record.
 
     Raises:
         PluginError: where it returns something else than finite quantities.

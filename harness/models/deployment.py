@@ -28,7 +28,7 @@ PROBED = 100
 
 @dataclass(slots=True, kw_only=True)
 class Deployment:
-    """A subject whose network is there. `probes`: what was measured of it before any attack."""
+    """A subject whose network is there, under a judge. `probes`: what was measured of it before any attack."""
 
     judge: Judge
     checkpoint: Checkpoint
@@ -37,7 +37,7 @@ class Deployment:
     probes: dict[str, float]
 
     def observed(self, measured: Measurement, attack: Attack) -> CellObserved:
-        """Put together what a record says was observed: of one cell on one shard, and of the network before."""
+        """Put the observed part of a record together: of one cell on one shard, and of the network before."""
         flags = measured.flags | self.flags | ({"as_published": 1} if attack.as_published else {})
         observed: CellObserved = {
             "n": measured.n, "clean": measured.clean, "raw": measured.raw, "last": measured.last, "any": measured.any,
@@ -51,7 +51,7 @@ class Deployment:
 
 
 class Deployer:
-    """Gets networks for the subjects of one run, each surrogate once."""
+    """Obtains networks for the subjects of one run, each surrogate once."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
@@ -59,7 +59,13 @@ class Deployer:
         self._surrogates: dict[str, Checkpoint] = {}
 
     def deploy(self, subject: Subject) -> Deployment:
-        """Train, reuse or load its network, and probe it."""
+        """Train, reuse or load the network of a subject, put it under a judge, and probe it.
+
+        Raises:
+            CheckpointError: for weights that are damaged or do not fit.
+            PluginError: for a defense that cannot be trained this way.
+            InvalidModel: where what is deployed answers nonsense.
+        """
         found = self._obtain(subject, subject.defense)
         test = self.data.part("test")
         defense = self.registry.entry(Defense, subject.defense)
@@ -83,7 +89,7 @@ class Deployer:
         )  # fmt: skip
 
     def analysis_context(self, subject: Subject, ready: Deployment, n: int) -> AnalysisContext:
-        """What an analysis of a subject is handed, for the first n test images of the fixed order."""
+        """Make what an analysis of a subject is handed, for the first n test images of the fixed order."""
         found, params = ready.checkpoint, plain_params(subject)
         defense = self.registry.entry(Defense, subject.defense).spec
         step = partial(defense.step, **defense.of_training(params)) if defense.step is not None else None
@@ -104,7 +110,7 @@ class Deployer:
         )  # fmt: skip
 
     def surrogate(self, subject: Subject) -> tuple[nn.Module, str]:
-        """The network that a transfer attack crafts on, and the sha256 of its tensors."""
+        """Obtain the network that a transfer attack crafts on, and the sha256 of its deployed tensors."""
         key = str(subject)
         if key not in self._surrogates:
             self._surrogates[key] = self._obtain(subject, f"surrogate {subject.defense} (seed {subject.train_seed})")

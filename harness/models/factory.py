@@ -37,20 +37,20 @@ class Factory:
 
     @property
     def name(self) -> str:
-        """Module and function, as a defense may be called."""
+        """The name that a defense of this network has: module and function, as in `module.function`."""
         place, _, function = self.text.rpartition(":")
         module = Path(place).stem if _is_file(place) else place
         return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{module}.{function}" if module else function)
 
     @property
     def sha256(self) -> str:
-        """Digest what defines the network: its source file as a rule; `absent` where there is nothing."""
+        """The sha256 of what defines the network: its source file as a rule; `absent` where there is nothing."""
         if self.content or self.source is None:
             return self.content or "absent"
         return hashlib.sha256(self.source.read_bytes()).hexdigest()
 
     def network(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """What it returns for images of a shape.
+        """Call the function for images of a shape (c, h, w), and check that a network comes back.
 
         Raises:
             UsageError: where it asks for more than `shape` and `classes`, fails, or returns something else.
@@ -66,7 +66,7 @@ class Factory:
         return network
 
     def _asked(self) -> list[str]:
-        """Which of the things that are offered it asks for."""
+        """List which of the things that are offered the function asks for."""
         try:
             parameters = inspect.signature(self.function).parameters
         except ValueError:  # a builtin without a signature
@@ -119,12 +119,12 @@ def given_factory(function: Callable[..., Any]) -> Factory:
 
 
 def told(error: BaseException) -> str:
-    """An error of somebody else's code in one line."""
+    """Write an error of somebody else's code in one line."""
     return f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
 
 
 def _source(function: Callable[..., Any], module: ModuleType | None) -> Path | None:
-    """The file that defines a function, otherwise that of the module it was found in."""
+    """Find the file that defines a function, otherwise that of the module it was found in."""
     try:
         defined = inspect.getfile(inspect.unwrap(function))
     except TypeError:  # not defined in Python

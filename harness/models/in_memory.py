@@ -16,7 +16,7 @@ SIMPLE = (bool, int, float, str, type(None))
 
 
 def network_in_memory(network: nn.Module) -> Factory:
-    """Stand for a network as a factory that returns copies of it; the network itself is never changed.
+    """Make a factory that returns copies of a network; the network itself is never changed.
 
     Its identity is the tree of its modules as they print themselves, their plain attributes, and the source of every
     class among them that is not torch's own. What a module keeps in other objects is not seen.

@@ -25,8 +25,8 @@ from harness.types import Dataset, Defense
 class OwnModel:
     """A plugin that offers one defense: the network of a factory, with `tensors` in it where there are any.
 
-    Records name the source file of the factory with the head of its sha256, so that editing it is another defense.
-    `weights_file` is where the tensors come from.
+    Records name the source file of the factory with the first digits of its sha256, so that editing it is another
+    defense. `weights_file` is where the tensors come from.
     """
 
     factory: Factory
@@ -36,16 +36,16 @@ class OwnModel:
 
     @property
     def name(self) -> str:
-        """The name of the defense."""
+        """The name of the defense, `module.function` as a rule."""
         return self.factory.name
 
     @hookimpl
     def harness_defenses(self) -> list[Defense]:
-        """The one defense that loads the network."""
+        """Return the one defense that loads the network."""
         return [Defense(name=self.name, load=self._load, summary=f"your own network, by {self.factory.text}")]
 
     def join(self, registry: Registry) -> Registry:
-        """The registry with this defense in it.
+        """Make a registry that also has this defense.
 
         Raises:
             UsageError: where its name cannot be one, or is one already.
@@ -88,14 +88,14 @@ class OwnModel:
 
 
 def own_model(model: str | nn.Module | Callable[..., nn.Module], weights_file: str = "", sha256: str = "") -> OwnModel:
-    """Find the factory and read the weights.
+    """Make the plugin of a user's own network: find the factory and read the weights.
 
     `model`: where a factory is, `file.py:function` or `package.module:function`; a factory; or a network in memory,
     which is copied. Weights are a .safetensors file, or a foreign torch state dict, whose bytes must have the given
     sha256.
 
     Raises:
-        UsageError: where there is no such function.
+        UsageError: where there is no such function, or importing it fails.
         CheckpointError: for weights that cannot be read, or whose sha256 is another one.
     """
     if isinstance(model, nn.Module):

@@ -31,12 +31,12 @@ from harness.types import (
 )
 
 ADAPTIVE = "adaptive"
-"""The group of the attacks that each defense names as those that know it; `all` and `extended` include it."""
+"""The group of the attacks that each defense names as adaptive; `all` and `extended` include it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedAnalysis:
-    """One analysis of one subject."""
+    """One analysis of one subject: names and numbers only."""
 
     subject: Subject
     analysis: str
@@ -60,11 +60,11 @@ class Plan:
 
     @property
     def cells(self) -> list[Cell]:
-        """Every cell, in the order in which they run."""
+        """All cells, in the order in which they run."""
         return [cell for group in self.groups for cell in group]
 
     def images(self, size: int) -> int:
-        """How many images of a test split of this size are asked for: its number, or a share of the split."""
+        """Count the images that are asked for of a test split of this size: all, a number, or a share of the split."""
         if self.limit is None:
             return size
         return min(size, max(1, round(self.limit * size)) if self.limit < 1 else int(self.limit))
@@ -120,7 +120,7 @@ def plan(request: Request, registry: Registry) -> Plan:
 
 
 def _analyses(texts: Sequence[str], defense: Defense, registry: Registry) -> Iterator[tuple[str, dict[str, Value]]]:
-    """The ids and parameters of the analyses that apply to a defense; `all` and other groups, names and globs."""
+    """Find the ids and parameters of the analyses that apply to a defense, by groups such as `all`, names and globs."""
     for text in split_names(texts):
         name, given = parse_name(text)
         found = [entry for entry in registry.entries(Analysis) if name in entry.spec.groups]
@@ -132,7 +132,13 @@ def _analyses(texts: Sequence[str], defense: Defense, registry: Registry) -> Ite
 
 
 def find_dataset(text: str, registry: Registry) -> tuple[Dataset, str, str]:
-    """Look `name` or `name:location` up; the name that records show holds the location's last part only."""
+    """Look `name` or `name:location` up; return the dataset, the name that records show, and the location.
+
+    The name that records show holds the location's last part only.
+
+    Raises:
+        UsageError: where there is no such dataset, or a location is missing or not taken.
+    """
     name, colon, location = text.partition(":")
     dataset = registry.get(Dataset, name).spec
     if bool(colon and location) != dataset.located:
@@ -158,8 +164,11 @@ def _threat(text: str, dataset: Dataset, registry: Registry) -> ThreatModel:
 
 
 def _aimed(chosen: list[Selected], defense: Defense, adaptive: bool, registry: Registry) -> list[Selected]:
-    """The attacks for one defense, cheapest first: on what is deployed, on the stand-ins that every attack with
-    gradients is run on too, and those that the defense names as knowing it."""
+    """List the attacks for one defense, cheapest first.
+
+    On what is deployed, on the stand-ins that every attack with gradients is run on too, and those that the defense
+    names as adaptive.
+    """
     every = [stand_in.name for stand_in in defense.stand_ins if stand_in.every]
     found = {selected.name: selected for selected in chosen}
     for selected in chosen:
@@ -174,7 +183,7 @@ def _aimed(chosen: list[Selected], defense: Defense, adaptive: bool, registry: R
 
 
 def knowledge_of(attack: Attack, name: str, on: str, defense: Defense) -> Knowledge:
-    """What an attacker knows: another network, answers only, the network without its defense, or all of it."""
+    """Tell what an attacker knows: another network, answers only, the network without its defense, or all of it."""
     if on:
         return next(stand_in.knowledge for stand_in in defense.stand_ins if stand_in.name == on)
     if "surrogate" in attack.needs:

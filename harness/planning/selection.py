@@ -16,7 +16,10 @@ EVERY_ATTACK = "extended"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selected:
-    """An attack, the id that records give it, its parameters, and the stand-in it is to run on, empty for its own."""
+    """An attack as selected: the id that records give it, and its parameters.
+
+    `on`: the stand-in that it is to run on, empty for what is deployed.
+    """
 
     name: str
     attack: Attack
@@ -25,12 +28,13 @@ class Selected:
 
 
 def select_attacks(texts: Sequence[str], registry: Registry) -> tuple[list[Selected], list[Skip]]:
-    """Names, globs and groups -> attacks with their parameters, doubles dropped, the cheapest first.
+    """Find the attacks of names, globs and groups, with their parameters; doubles dropped, the cheapest first.
 
     Members of a group whose name is claimed twice, or that have a measured defect, cannot run; they come back as skips.
 
     Raises:
         UsageError: for an attack asked for by name that cannot be used, or a parameter that it does not have.
+        NothingSelected: where a glob matches nothing.
     """
     chosen: dict[str, Selected] = {}
     skips: dict[str, Skip] = {}
@@ -60,7 +64,7 @@ def select_attacks(texts: Sequence[str], registry: Registry) -> tuple[list[Selec
 
 
 def groups(attack: Attack) -> list[tuple[str, dict[str, Value]]]:
-    """Every group that an attack belongs to, with the parameters it has there."""
+    """List every group that an attack belongs to, with the parameters it has there."""
     return [*(parse_name(text) for text in attack.groups), (EVERY_ATTACK, {})]
 
 

@@ -17,7 +17,7 @@ SURROGATE = "raw"
 
 
 def find_recipe(name: str, defense: Defense, dataset: Dataset) -> Recipe | None:
-    """The named recipe, or the first: the defense's own for this dataset before the dataset's.
+    """Find the named recipe, or the first: the defense's own for this dataset before the dataset's. None where none is.
 
     Raises:
         UsageError: where there is no recipe of that name.
@@ -33,10 +33,11 @@ def find_recipe(name: str, defense: Defense, dataset: Dataset) -> Recipe | None:
 
 
 def find_subjects(text: str, dataset: Dataset, request: Request, registry: Registry) -> list[Subject]:
-    """The subjects that one name or glob stands for.
+    """Find the subjects that one name or glob stands for.
 
     Raises:
         UsageError: for names, parameters or recipes that cannot be used.
+        NothingSelected: where a glob matches nothing.
     """
     name, given = parse_name(text)
     subjects = []
@@ -64,7 +65,7 @@ def find_subjects(text: str, dataset: Dataset, request: Request, registry: Regis
 
 
 def _network(text: str, defense: Defense, registry: Registry) -> tuple[str, dict[str, Value]]:
-    """The id and the resolved parameters of a network."""
+    """Resolve the id and the parameters of a network."""
     if not text:
         raise UsageError(f"no network is known for {defense.name} on this dataset: give --arch")
     name, given = parse_name(text)
@@ -74,7 +75,7 @@ def _network(text: str, defense: Defense, registry: Registry) -> tuple[str, dict
 
 
 def find_surrogate(subject: Subject, dataset: Dataset, registry: Registry) -> Subject | str:
-    """What a transfer attack on a subject crafts on, or why there is nothing."""
+    """Find what a transfer attack on a subject crafts on, or say why there is nothing."""
     try:
         raw = registry.get(Defense, SURROGATE).spec
     except UnknownName:
@@ -95,9 +96,10 @@ def find_surrogate(subject: Subject, dataset: Dataset, registry: Registry) -> Su
 def neighbour(
     subject: Subject, defense: str, dataset: Dataset, registry: Registry, eps: float | None = None
 ) -> Subject:
-    """Name another defense on the same network with the same recipe and the next seed: what a training may build on.
+    """Make the subject of another defense on the same network, with the same recipe and the next seed.
 
-    `eps`: of its inner attack, on the [0, 1] scale, instead of the recipe's; a step that the recipe states scales too.
+    It is what a training may build on. `eps`: of its inner attack, on the [0, 1] scale, instead of the recipe's; a step
+    that the recipe states scales too.
     """
     name, given = parse_name(defense)
     spec = registry.get(Defense, name).spec
@@ -112,7 +114,7 @@ def neighbour(
 
 
 def _at(recipe: Recipe, eps: Fraction, dataset: Dataset) -> Recipe:
-    """Train at another eps; a step that the recipe states keeps its share of it."""
+    """Change the eps of a recipe; a step that it states keeps its share of eps."""
     inner = recipe.inner
     before = inner.eps if inner.eps is not None else dataset.budgets.get("linf")
     step = inner.step * eps / before if inner.step is not None and before else inner.step
@@ -120,7 +122,7 @@ def _at(recipe: Recipe, eps: Fraction, dataset: Dataset) -> Recipe:
 
 
 def _with_eps(params: dict[str, Value], recipe: Recipe | None, dataset: Dataset) -> dict[str, Value]:
-    """Put the eps of the training in, where a defense leaves a parameter to it.
+    """Fill the eps of the training in, where a defense leaves a parameter to it.
 
     Raises:
         UsageError: where there is none.

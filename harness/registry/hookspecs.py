@@ -14,41 +14,41 @@ hookimpl = pluggy.HookimplMarker("harness")
 
 @hookspec
 def harness_attacks() -> Iterable[Attack]:
-    """Attacks to offer."""
+    """Return the attacks to offer."""
     raise AssertionError("a specification is never called")
 
 
 @hookspec
 def harness_defenses() -> Iterable[Defense]:
-    """Defenses to offer."""
+    """Return the defenses to offer."""
     raise AssertionError("a specification is never called")
 
 
 @hookspec
 def harness_datasets() -> Iterable[Dataset]:
-    """Datasets to offer."""
+    """Return the datasets to offer."""
     raise AssertionError("a specification is never called")
 
 
 @hookspec
 def harness_architectures() -> Iterable[Architecture]:
-    """Network architectures to offer."""
+    """Return the network architectures to offer."""
     raise AssertionError("a specification is never called")
 
 
 @hookspec
 def harness_threat_models() -> Iterable[ThreatKind]:
-    """Kinds of threat models, with the code that verifies membership."""
+    """Return the kinds of threat models to offer, with the code that verifies membership."""
     raise AssertionError("a specification is never called")
 
 
 @hookspec
 def harness_analyses() -> Iterable[Analysis]:
-    """Measurements of defenses besides their accuracy."""
+    """Return the analyses to offer: measurements of defenses besides their accuracy."""
     raise AssertionError("a specification is never called")
 
 
 @hookspec
 def harness_record(record: Mapping[str, object]) -> None:
-    """Observe a record after it was stored. What is raised here is reported and changes nothing."""
+    """Observe the record of an attack after it was stored. What is raised here is reported and changes nothing."""
     raise AssertionError("a specification is never called")

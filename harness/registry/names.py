@@ -50,7 +50,7 @@ def format_name(name: str, overrides: Mapping[str, Value]) -> str:
 
 
 def titled(defense: str, train_seed: int) -> str:
-    """A defense as rows are called: with the seed of its training, unless that is 0."""
+    """Name a defense as rows of tables do: with the seed of its training, unless that is 0."""
     return f"{defense} (seed {train_seed})" if train_seed else defense
 
 
@@ -62,7 +62,7 @@ def format_value(value: Value) -> str:
 
 
 def resolve(noun: str, name: str, defaults: Defaults, given: Mapping[str, Value]) -> dict[str, Value]:
-    """Fill in the defaults.
+    """Fill in the defaults of parameters that are not given, and check the others.
 
     Raises:
         UsageError: for a parameter that `name` does not have, or a value of another kind than its default.
@@ -80,17 +80,21 @@ def resolve(noun: str, name: str, defaults: Defaults, given: Mapping[str, Value]
 
 
 def default_value(default: Value | OneOf) -> Value:
-    """The value a parameter has when nothing is given."""
+    """Pick the value that a parameter has when nothing is given."""
     return default.values[0] if isinstance(default, OneOf) else default
 
 
 def overrides(defaults: Defaults, resolved: Mapping[str, Value]) -> dict[str, Value]:
-    """The resolved values that differ from their defaults."""
+    """Pick the resolved values that differ from their defaults."""
     return {key: value for key, value in resolved.items() if value != default_value(defaults[key])}
 
 
 def _fitted(default: Value | OneOf, value: Value) -> Value:
-    """The value as the kind of number that the default is, so that 1, 1.0 and 2/2 are one parameter and one key."""
+    """Convert a value to the kind of number that the default is, so that 1, 1.0 and 2/2 are one parameter and one key.
+
+    Raises:
+        ValueError: where it is of another kind; the message goes on after `key=value`.
+    """
     if isinstance(default, OneOf):
         for choice in default.values:
             if choice == value and isinstance(choice, bool) == isinstance(value, bool):
@@ -112,7 +116,7 @@ def _fitted(default: Value | OneOf, value: Value) -> Value:
 
 
 def plain(value: Value) -> bool | int | float | str | None:
-    """A parameter as JSON takes it: fractions and infinities become text."""
+    """Convert a parameter to what JSON takes: fractions and infinities become text."""
     if isinstance(value, Fraction) or (isinstance(value, float) and not math.isfinite(value)):
         return str(value)
     return value

@@ -24,7 +24,7 @@ _ORDER = {"linf": float("inf"), "l2": 2.0, "l1": 1.0, "l0": 0.0}
 
 @hookimpl
 def harness_threat_models() -> Iterable[ThreatKind]:
-    """The norms, `none` (the image itself) and `unbounded` (reported, never ranked beside bounded ones)."""
+    """Return the norms, `none` (the image itself) and `unbounded` (reported, never ranked beside bounded ones)."""
     yield _norm_kind("linf", Fraction(1, 10), "largest change of a pixel value")
     yield _norm_kind("l2", Fraction(1, 2), "Euclidean length of the change")
     yield _norm_kind("l1", Fraction(2), "sum of absolute changes")

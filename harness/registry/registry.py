@@ -33,8 +33,8 @@ Spec = TypeVar("Spec", Attack, Defense, Dataset, Architecture, ThreatKind, Analy
 class Provider:
     """Where something comes from: plugin name, distribution and version.
 
-    `origin` is what records name: the plugin, and for a plugin file also the head of the sha256 of its bytes, so that
-    editing the file is another attack or defense.
+    `origin` is what records name: the plugin, and for a plugin file also the first digits of the sha256 of its bytes,
+    so that editing the file is another attack or defense.
     """
 
     plugin: str
@@ -93,11 +93,11 @@ class Registry:
                 self._aliases.setdefault(alias, []).append(entry)
 
     def entries(self, kind: type[Spec]) -> list[Entry[Spec]]:
-        """Everything usable by its bare name, in order of registration."""
+        """List everything usable by its bare name, in order of registration."""
         return [found[0] for found in self._entries[kind].values() if len(found) == 1]
 
     def named(self, name: str) -> list[Entry[Any]]:
-        """Every entry of that bare or qualified name, of whatever kind.
+        """Find every entry of that bare or qualified name, of whatever kind.
 
         Raises:
             UnknownName: where there is none.
@@ -114,12 +114,12 @@ class Registry:
         return found
 
     def clashes(self) -> list[str]:
-        """One line for each name that is offered twice."""
+        """Write one line for each name or alias that is offered twice."""
         names = [_clash(kind, name, found) for kind in NOUNS for name, found in self.clashing(kind).items()]
         return names + [_clash(Attack, alias, found) for alias, found in self._aliases.items() if len(found) > 1]
 
     def clashing(self, kind: Any) -> dict[str, list[Entry[Any]]]:
-        """The names of one kind that are offered twice, with everything offered under each."""
+        """Find the names of one kind that are offered twice, with everything offered under each."""
         return {name: found for name, found in self._entries[kind].items() if len(found) > 1}
 
     def get(self, kind: type[Spec], name: str) -> Entry[Spec]:
@@ -146,9 +146,13 @@ class Registry:
         return self.get(kind, parse_name(split_target(identifier)[0])[0])
 
     def match(self, kind: type[Spec], pattern: str) -> dict[str, Entry[Spec]]:
-        """Every entry whose name matches a glob, under the name to ask for it; one without wildcards must exist.
+        """Find every entry whose name matches a glob, under the name to ask for it; one without wildcards must exist.
 
         The name is the bare one wherever that is enough.
+
+        Raises:
+            UsageError: as `get` does, for a name without wildcards.
+            NothingSelected: where a glob matches nothing.
         """
         if not any(sign in pattern for sign in WILDCARDS):
             entry = self.get(kind, pattern)
@@ -163,7 +167,7 @@ class Registry:
         return found
 
     def observe(self, record: Mapping[str, object]) -> list[str]:
-        """Show a record to every observer; one line for each that failed."""
+        """Show a record to every observer; return one line for each that failed."""
         failures = []
         for plugin in self.loaded:
             try:
@@ -174,7 +178,7 @@ class Registry:
 
 
 def broken_line(broken: Broken) -> str:
-    """One warning line about a broken plugin."""
+    """Write one warning line about a broken plugin."""
     return (
         f"plugin {broken.provider} not loaded: {broken.reason}. "
         f"Others are unaffected. harness plugins --trace {broken.provider.plugin}"

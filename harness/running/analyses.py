@@ -1,4 +1,4 @@
-"""Running analyses: what is recorded is reused, what fails is kept where it happened."""
+"""Running analyses: what is recorded is reused; a failure is logged and noted, and the run goes on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.types import CellState
 
 
 def run_analysis(job: AnalysisJob, deployer: Deployer, store: RunStore, outcome: Outcome) -> None:
-    """Do one analysis unless its record is there already."""
+    """Run one analysis and store its record, unless the record is there already; a failure goes into `outcome`."""
     subject = job.planned.subject
     if store.find(job.key) is not None:
         outcome.reused += 1

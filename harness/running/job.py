@@ -16,9 +16,9 @@ Span = tuple[int, int]
 
 @dataclass(slots=True, kw_only=True)
 class AttackJob:
-    """One attack run on one subject, and the identities of the records it owes for each shard, a cell each.
+    """One attack run on one subject, and the identities of the records that it owes: for each shard, one for each cell.
 
-    `attacks`: of each cell. `alive`: the numbers of the cells that have neither failed nor been refused so far.
+    `attacks`: that of each cell. `alive`: the numbers of the cells that have neither failed nor been refused so far.
     """
 
     run: AttackRun
@@ -29,12 +29,12 @@ class AttackJob:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """The cells of the run."""
+        """The cells of the run, which differ in the attack's prefix parameter only."""
         return tuple(self.run.cells)
 
     @property
     def keys(self) -> list[str]:
-        """The keys of the records it owes."""
+        """The keys of the records that it owes, for all shards and cells."""
         return [digest(identity) for identities in self.owed.values() for identity in identities]
 
 
@@ -49,5 +49,5 @@ class AnalysisJob:
 
     @property
     def key(self) -> str:
-        """The key of the record it owes."""
+        """The key of the record that it owes."""
         return digest(self.owed)

@@ -13,7 +13,7 @@ BOARDS = Path("leaderboards")
 
 
 class NothingLacking(NothingSelected):
-    """Everything that a board asks for is measured. No mistake: the command says so and ends with 0."""
+    """Raised where everything that a board asks for is measured: no mistake, so the command says so and ends with 0."""
 
     exit_code = 0
 
@@ -24,7 +24,7 @@ def board_folder(board: str | Path) -> Path:
 
 
 def lacking(board: str | Path, datasets: Sequence[str], output: Path, registry: Registry) -> list[Plan]:
-    """Plan what a board lacks, of these datasets or of all; its records are put where the runs find them.
+    """Plan what a board lacks, of these datasets or of all, and put its records where the runs find them.
 
     Raises:
         UsageError: where there is no such board.

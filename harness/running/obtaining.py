@@ -25,7 +25,11 @@ from harness.types import Analysis, Attack, Cell
 class Obtained:
     """The networks of a plan's subjects; one that cannot be had fails its own cells only.
 
-    `absent`: what could not be had, so that the run cannot be complete. `n`: how many images are attacked.
+    `absent`: what could not be had, so that the run cannot be complete. `n`: how many images are attacked. `ready`: for
+    each subject its network, or None.
+
+    Raises:
+        CheckpointError: where weights that the user gave cannot be used.
     """
 
     def __init__(
@@ -49,7 +53,7 @@ class Obtained:
 
     @property
     def data(self) -> LoadedDataset:
-        """The dataset of the run."""
+        """The dataset of the run, loaded when first asked for."""
         return self.deployer.data
 
     def attack_jobs(self) -> Iterator[AttackJob]:

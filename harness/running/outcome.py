@@ -10,7 +10,7 @@ from harness.types import Cell, CellState, Subject
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user asked to stop; everything finished is on disk."""
+    """Raised where the user asked to stop; everything finished is on disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +26,13 @@ class Settings:
 
     @property
     def checkpoints(self) -> Path:
-        """Where trained weights are kept."""
+        """The folder where trained weights are kept."""
         return self.output / "checkpoints"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A cell without a number, and why; `threat` is empty where none was chosen."""
+    """A cell or an analysis without a number, and why; `threat` is `none` for an analysis."""
 
     defense: str
     attack: str
@@ -42,7 +42,7 @@ class Failure:
 
     @classmethod
     def of(cls, cell: Cell, reason: str, state: CellState = CellState.FAILED) -> Failure:
-        """Say of a cell why it has no number."""
+        """Make the failure of a cell, with the reason why it has no number."""
         threat = str(cell.threat)
         return cls(defense=cell.subject.defense, attack=cell.attack, threat=threat, state=state, reason=reason)
 

@@ -1,4 +1,4 @@
-"""One run: obtain every network, do what is not recorded yet, keep every failure where it happened."""
+"""One run: obtain every network, do what is not recorded yet, and go on after failures of single cells."""
 
 from __future__ import annotations
 
@@ -23,7 +23,15 @@ from harness.witnesses.store import WitnessStore
 
 
 def run(plan: Plan, registry: Registry, settings: Settings, reporter: Reporter) -> Outcome:
-    """Run the plan. Running it again continues: trainings after their last epoch, attacks after their last shard."""
+    """Run the plan. Running it again continues: trainings after their last epoch, attacks after their last shard.
+
+    After Ctrl-C the outcome says `interrupted` and holds what was finished.
+
+    Raises:
+        UsageError: where there is no such device.
+        StoreError: where the results folder cannot be written.
+        CheckpointError, DataError: for given weights or images that cannot be read.
+    """
     make_reproducible()
     device = pick_device(settings.device)
     data = LoadedDataset(plan.dataset, plan.dataset_name, settings.data_root, plan.location)
@@ -39,7 +47,7 @@ def run(plan: Plan, registry: Registry, settings: Settings, reporter: Reporter) 
 
 
 def _attack(obtained: Obtained, reporter: Reporter) -> None:
-    """Do every job shard by shard, then write the finished records into one file."""
+    """Run every job shard by shard, then write the finished records into one file."""
     settings, outcome, device = obtained.settings, obtained.outcome, obtained.deployer.device
     jobs, analyses = list(obtained.attack_jobs()), list(obtained.analysis_jobs())
     keys = [key for job in jobs for key in job.keys] + [job.key for job in analyses]

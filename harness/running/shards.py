@@ -1,4 +1,4 @@
-"""Running attack jobs shard by shard: what is recorded is reused, what fails is kept where it happened."""
+"""Running attack jobs shard by shard: what is recorded is reused; a failure ends its own cells, and the run goes on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from harness.witnesses.store import WitnessStore
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ShardRunner:
-    """Does attack jobs on one dataset. Records go to `store`, what broke an image first to `witnesses`."""
+    """Runs attack jobs on one dataset. Records go to `store`, the images that broke an example first to `witnesses`."""
 
     data: LoadedDataset
     registry: Registry
@@ -42,7 +42,7 @@ class ShardRunner:
     device: torch.device
 
     def do(self, job: AttackJob) -> None:
-        """Do what is missing of a job, all its shards in order, until none of its cells is alive."""
+        """Run what is missing of a job, all its shards in order, until none of its cells is alive."""
         self.reporter.attack_start(job.cells, len(job.owed))
         if self.settings.time_limit is not None:
             deadline = time.monotonic() + self.settings.time_limit
@@ -56,7 +56,7 @@ class ShardRunner:
         self.reporter.attack_end(job.cells)
 
     def _estimate(self, job: AttackJob, limit: float) -> None:
-        """Say how long a job will take; one that cannot be done within the limit is not started."""
+        """Report how long a job will take; one that cannot be done within the limit, in seconds, is not started."""
         spans = [span for span, owed in job.owed.items() if any(self.store.find(digest(one)) is None for one in owed)]
         if not spans:
             return
@@ -73,7 +73,7 @@ class ShardRunner:
             self._end(job, index, reason, CellState.TIMEOUT, self.store.attempt, identity, {"outcome": reason})
 
     def _shard(self, job: AttackJob, span: Span, identities: list[CellIdentity]) -> None:
-        """Do what is missing of one shard, for the cells that are alive."""
+        """Run what is missing of one shard, for the cells that are alive."""
         missing = [index for index in job.alive if self.store.find(digest(identities[index])) is None]
         self.outcome.reused += len(job.alive) - len(missing)
         judge = job.ready.judge

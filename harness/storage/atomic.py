@@ -19,7 +19,7 @@ STALE_SECONDS = 3600.0
 
 
 def create(path: Path, data: bytes, scratch: Path) -> bool:
-    """Publish a file that must not exist yet. False where the very same bytes are there already.
+    """Publish a file that must not exist yet; return False where the very same bytes are there already.
 
     Raises:
         StoreError: where other bytes are there, or the system refuses to write.
@@ -80,7 +80,7 @@ def probe(folder: Path) -> None:
 
 
 def sweep(folder: Path, older_than: float) -> int:
-    """Remove what killed writers left in a scratch folder before a moment (seconds since the epoch); count it."""
+    """Remove what killed writers left in a folder before a moment (seconds since the epoch); return how many."""
     removed = 0
     for temporary in folder.glob("*.tmp"):
         with contextlib.suppress(FileNotFoundError):

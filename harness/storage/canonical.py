@@ -8,7 +8,7 @@ from typing import Any
 
 
 def canonical(value: Any) -> bytes:
-    """JSON with sorted keys, no spaces, UTF-8 and finite numbers only.
+    """Encode a value as JSON with sorted keys, no spaces, UTF-8 and finite numbers only.
 
     Raises:
         ValueError: for NaN and infinities.
@@ -19,10 +19,10 @@ def canonical(value: Any) -> bytes:
 
 
 def digest(value: Any) -> str:
-    """The sha256 of the canonical form, in hex."""
+    """Hash the canonical form of a value: the sha256, in hex. Raises as `canonical` does."""
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
 def readable(value: Any) -> bytes:
-    """JSON for people: indented, sorted, ending in a line end. What JSON cannot hold is written as text."""
+    """Encode a value as JSON for people: indented, sorted, ending in a line end; what JSON cannot hold becomes text."""
     return json.dumps(value, indent=1, sort_keys=True, default=str).encode() + b"\n"

@@ -45,28 +45,28 @@ class RunDocument(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Knows where everything of a run is; reads and writes nothing but what its methods say."""
+    """The places of everything in the folder of one run; nothing is read or written but what a method says."""
 
     path: Path
 
     @property
     def document(self) -> Path:
-        """The frozen plan."""
+        """The file of the frozen plan."""
         return self.path / "run.json"
 
     @property
     def environment(self) -> Path:
-        """The stamp of the machine that ran last."""
+        """The file of the stamp of the machine that ran last."""
         return self.path / "environment.json"
 
     @property
     def compacted(self) -> Path:
-        """Every finished record in one sorted file."""
+        """The file of every finished record, sorted."""
         return self.path / COMPACTED
 
     @property
     def temporary(self) -> Path:
-        """Where record files are written before they are published."""
+        """The folder where record files are written before they are published."""
         return self.path / "tmp"
 
     @property
@@ -91,40 +91,40 @@ class RunFolder:
 
     @property
     def table_csv(self) -> Path:
-        """The tidy table."""
+        """The file of the tidy table."""
         return self.path / "table.csv"
 
     @property
     def table_md(self) -> Path:
-        """The table for readers."""
+        """The file of the table for readers."""
         return self.path / "table.md"
 
     @property
     def analyses_csv(self) -> Path:
-        """The measurements besides accuracy."""
+        """The file of the measurements besides accuracy."""
         return self.path / "analyses.csv"
 
     @property
     def checkpoints(self) -> Path:
-        """The trained weights beside the run."""
+        """The folder of trained weights, shared by the runs beside each other."""
         return self.path.parent / "checkpoints"
 
     @property
     def cache(self) -> Path:
-        """Where attacks and trainings beside the run keep files."""
+        """The folder where attacks and trainings keep files, shared by the runs beside each other."""
         return self.path.parent / "cache"
 
     def record(self, key: str) -> Path:
-        """The file of one record."""
+        """Name the file of one record."""
         return self.path / "records" / key[:2] / f"{key}.json"
 
     def in_siblings(self, pattern: str) -> Iterator[Path]:
-        """Files of other runs in the same results folder, by their path inside the run; sorted."""
+        """List files of other runs in the same results folder, sorted; `pattern` is their path inside a run."""
         found = self.path.parent.glob(f"*/{pattern}")
         yield from sorted(path for path in set(found) if not path.is_relative_to(self.path))
 
     def exists(self) -> bool:
-        """Whether this is the folder of a run."""
+        """Tell whether this is the folder of a run."""
         return self.document.exists()
 
     def promised(self) -> tuple[RunDocument, list[str]]:

@@ -19,7 +19,10 @@ Log = Mapping[str, object]
 
 
 class RunStore:
-    """One run under a results folder. Records of sibling runs with the same key are reused."""
+    """One run under a results folder. Records of sibling runs with the same key are reused.
+
+    `damaged`: a line for each record file that could not be used.
+    """
 
     def __init__(self, results: Path, document: RunDocument) -> None:
         self.results = results
@@ -69,7 +72,11 @@ class RunStore:
         return None
 
     def commit(self, record: Record) -> None:
-        """Publish a finished record."""
+        """Publish a finished record.
+
+        Raises:
+            StoreError: where another record of this key is there, or the system refuses to write.
+        """
         atomic.create(self.folder.record(record["key"]), seal(record), self.folder.temporary)
 
     def attempt(self, key: str, log: Log) -> None:
@@ -77,7 +84,7 @@ class RunStore:
         self._log(self.folder.attempts, key, log)
 
     def refuse(self, key: str, log: Log) -> None:
-        """Keep what failed verification, apart from the records."""
+        """Log a shard that failed verification, apart from the records."""
         self._log(self.folder.refused, key, log)
 
     def inapplicable(self, key: str, log: Log) -> None:
@@ -85,14 +92,18 @@ class RunStore:
         atomic.replace(self.folder.inapplicable / f"{key}.json", readable(log))
 
     def records(self, keys: Iterable[str]) -> Iterator[Record]:
-        """Read the records of this run that exist, among the expected keys."""
+        """Read the records of this run that exist, among the expected keys.
+
+        Raises:
+            StoreError: where one is damaged.
+        """
         for key in keys:
             path = self.folder.record(key)
             if path.exists():
                 yield self._checked(path, path.read_bytes())
 
     def compact(self, keys: Iterable[str]) -> list[Record]:
-        """Write the finished records into one sorted file; return them."""
+        """Write the finished records into one sorted file; return them in the order of `keys`."""
         found = list(self.records(keys))
         atomic.replace(self.folder.compacted, compact(found))
         return found

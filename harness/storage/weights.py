@@ -21,7 +21,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 def write(path: Path, tensors: Tensors, note: object = None) -> str:
-    """Store tensors, with a JSON note in the header; return their sha256."""
+    """Store tensors, with a JSON note in the header; return the sha256 over the tensors."""
     # One metadata key only: the header's order of several is not fixed, and equal weights must be equal bytes.
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"note": json.dumps(note, sort_keys=True)} if note is not None else None
@@ -52,7 +52,7 @@ def read(path: Path) -> Tensors:
 
 
 def read_note(path: Path) -> object:
-    """The JSON note of a file that `write` wrote, or None.
+    """Read the JSON note of a file that `write` wrote, or None.
 
     Raises:
         CheckpointError: where it is damaged.
@@ -100,12 +100,12 @@ def _renamed(name: str, rename: Mapping[str, str]) -> str:
 
 
 def _kind(tensor: torch.Tensor) -> str:
-    """Shape and type as text: `(10, 64) float32`."""
+    """Write shape and type as text: `(10, 64) float32`."""
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def convert(source: Path, target: Path, sha256: str, rename: Mapping[str, str] | None = None) -> str:
-    """Turn a foreign torch state dict into safetensors; returns the sha256 over the tensors. See `read_foreign`."""
+    """Turn a foreign torch state dict into safetensors; return the sha256 over the tensors. See `read_foreign`."""
     return write(target, read_foreign(source, sha256, rename))
 
 
@@ -139,7 +139,7 @@ def read_foreign(source: Path, sha256: str, rename: Mapping[str, str] | None = N
 
 
 def pinned(path: Path, sha256: str) -> bytes:
-    """The bytes of a file that must have the given sha256.
+    """Read the bytes of a file that must have the given sha256.
 
     Raises:
         CheckpointError: where it is missing or has another one, which is told.

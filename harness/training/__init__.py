@@ -1,4 +1,4 @@
-"""What a defense that trains works with: the context it is handed, and the epoch loop that it plugs a step into."""
+"""What a defense needs to train: the context it is handed, and the epoch loop that it plugs a step into."""
 
 from harness.reporter import EpochReport
 from harness.training.context import SavedState, TrainContext

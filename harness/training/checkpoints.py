@@ -114,7 +114,7 @@ def budget(recipe: Recipe, data: LoadedDataset) -> tuple[Fraction, Fraction]:
 
 
 def plain_params(subject: Subject) -> dict[str, Any]:
-    """Give the defense's parameters as its functions take them."""
+    """Convert a subject's defense parameters to what its functions take: fractions and infinities as text."""
     return {name: plain(value) for name, value in subject.defense_params.items()}
 
 
@@ -177,7 +177,7 @@ def finish(folder: Path, identity: TrainingIdentity, selection: str, final: Save
 
 
 def _trained_name(subject: Subject, defense: Defense) -> str:
-    """Give the id of a defense without the parameters of deployment."""
+    """Write the id of a defense without the parameters of deployment."""
     if not defense.deployment:
         return subject.defense
     defaults, values = defense.of_training(defense.params), defense.of_training(subject.defense_params)

@@ -44,12 +44,13 @@ def _ignore(*_: object) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class TrainContext:
-    """Handed to a defense's `step` and `train` as `ctx`.
+    """What a defense's `step` and `train` are handed as `ctx`.
 
     `eps` and `step` are the inner attack's, on the [0, 1] scale. `progress` is the number of epochs done, with a
     fraction, and `examples` are the batch's indices in the training split; the loop keeps both up to date. `saved` is
-    the state to resume from, or None. `peers`: other defenses and attacks by name, as far as the defense declares
-    that it `uses` them. `cache_dir`: a folder to keep files in. `note`: tells the user a line.
+    the state to resume from, or None; a `train` of its own calls `save_state` after every epoch. `peers`: other
+    defenses and attacks by name, as far as the defense declares that it `uses` them. `cache_dir`: a folder to keep
+    files in. `note`: tells the user a line.
     """
 
     recipe: Recipe
@@ -70,18 +71,30 @@ class TrainContext:
     examples: np.ndarray = field(default_factory=lambda: np.arange(0))
 
     def loss_of(self, defense: str) -> Callable[..., torch.Tensor]:
-        """Get the loss of another defense, `step(model, x, y, ctx)`, with its parameters filled in."""
+        """Get the loss of another defense, `step(model, x, y, ctx)`, with its parameters filled in.
+
+        Raises:
+            PluginError: where it is not declared, or has no step.
+        """
         return self._peers().loss(defense)
 
     def network_of(self, defense: str, eps: float | None = None) -> nn.Module:
         """Get a trained, frozen network of another defense on the same data, with the next seed.
 
         `eps`: of its inner attack, on the [0, 1] scale, instead of the recipe's.
+
+        Raises:
+            PluginError: where it is not declared.
         """
         return self._peers().network(defense, eps)
 
     def attack(self, name: str, threat: str | ThreatModel | None = None) -> PeerAttack:
-        """Get an attack, `craft(model, x, y, examples)`, under the dataset's own budget or under `threat`."""
+        """Get an attack, `craft(model, x, y, examples)`, under the dataset's own budget or under `threat`.
+
+        Raises:
+            PluginError: where it is not declared, or has no budget here.
+            UsageError: where it does not work under `threat`.
+        """
         return self._peers().attack(name, threat)
 
     def _peers(self) -> Peers:
@@ -90,7 +103,10 @@ class TrainContext:
         return self.peers
 
     def augment(self, x: Images) -> Images:
-        """Change a batch as the recipe's `augment` says; the loop has done so with the images of `step`."""
+        """Augment images (n, c, h, w) as the recipe says, by torch's global generators.
+
+        The loop has done so with the images that `step` is handed.
+        """
         return crop_flip(x) if self.recipe.augment == "crop-flip" else x
 
     def perturb(
@@ -101,7 +117,9 @@ class TrainContext:
         loss: Callable[[Images], torch.Tensor] | None = None,
         **changes: Any,
     ) -> Images:
-        """Attack a batch as the recipe's inner attack says; detached, parameters untouched.
+        """Attack a batch (n, c, h, w) as the recipe's inner attack says; detached, parameters untouched.
+
+        A random start is drawn from torch's global generators, which `fit` seeds for every batch.
 
         Args:
             loss: images -> values (n,) to be increased; cross-entropy against `y` by default.
@@ -123,7 +141,10 @@ class TrainContext:
 
 
 def crop_flip(x: Images) -> Images:
-    """Pad 4 pixels of black, crop a random window of the old size, flip half of the images left to right."""
+    """Pad 4 black pixels, crop a random window of the old size, and flip half of the images left to right.
+
+    Images (n, c, h, w), drawn for each image from torch's global generators.
+    """
     n, _, height, width = x.shape
     padded = F.pad(x, (4, 4, 4, 4))
     top, left = (torch.randint(0, 9, (n,), device=x.device) for _ in range(2))

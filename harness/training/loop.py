@@ -1,7 +1,7 @@
 """The epoch loop that a defense plugs its `step` into.
 
-Every batch reseeds torch's generators from (train seed, epoch, batch), and the state is saved after every epoch, so a
-training that was killed and resumed equals one that was not, bit for bit on one CPU build and thread count.
+Every batch reseeds the global generators from (train seed, epoch, batch), and the state is saved after every epoch, so
+a training that was killed and resumed equals one that was not, bit for bit on one CPU build and thread count.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ def fit(model: nn.Module, step: Step, ctx: TrainContext, params: Mapping[str, Va
 
     After each epoch it saves `model/...`, `best/...` (the best robust accuracy on the validation slice so far) and
     `optimizer/...` tensors.
+
+    Raises:
+        HarnessError: where the loss is not finite.
     """
     optimizer = _optimizer(model, ctx.recipe)
     history: list[dict[str, float]] = []
@@ -58,7 +61,7 @@ def fit(model: nn.Module, step: Step, ctx: TrainContext, params: Mapping[str, Va
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """The rate of an epoch, counted from 0."""
+    """Compute the learning rate of an epoch, counted from 0."""
     if recipe.schedule == "cosine":
         return recipe.lr * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
     passed = sum(epoch >= milestone for milestone in recipe.milestones)
@@ -66,7 +69,7 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
 
 
 def group(tensors: Mapping[str, torch.Tensor], prefix: str) -> Tensors:
-    """The tensors under `prefix/`, without it."""
+    """Pick the tensors under `prefix/`, and drop it from their names."""
     return {name.removeprefix(f"{prefix}/"): t for name, t in tensors.items() if name.startswith(f"{prefix}/")}
 
 

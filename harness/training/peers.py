@@ -44,7 +44,7 @@ class PeerAttack:
     identity: Mapping[str, object]
 
     def __call__(self, model: nn.Module, x: Images, y: Labels, examples: Sequence[int]) -> Images:
-        """Attack a batch; its final images as they are, unjudged and detached, shape (n, c, h, w).
+        """Attack a batch; return its final images (n, c, h, w) as they are, unjudged and detached.
 
         `examples`: the indices (n,) of the images in their split, which key the attack's noise.
         """
@@ -76,7 +76,7 @@ class Peers:
     _losses: dict[str, Loss] = field(default_factory=dict)
 
     def loss(self, defense: str) -> Loss:
-        """The `step(model, x, y, ctx)` of a defense id such as `trades[inner=fgsm]`, with its parameters filled in.
+        """Get the `step(model, x, y, ctx)` of a defense id such as `trades[inner=fgsm]`, with its parameters filled in.
 
         Raises:
             PluginError: where it is not declared, or has no step.
@@ -94,10 +94,10 @@ class Peers:
         return self._losses[defense]
 
     def network(self, defense: str, eps: float | None = None) -> nn.Module:
-        """A trained network of a defense id, of the same architecture and recipe with the next seed: frozen, in eval
-        mode, not to be changed.
+        """Get a trained network of a defense id: frozen, in eval mode, not to be changed.
 
-        `eps`: of its inner attack, on the [0, 1] scale, instead of the recipe's; the inner step scales with it.
+        It has the architecture and the recipe of the subject, and the next seed. `eps`: of its inner attack, on the [0,
+        1] scale, instead of the recipe's; the inner step scales with it.
 
         Raises:
             PluginError: where it is not declared.
@@ -106,7 +106,7 @@ class Peers:
         return self.network_of(defense, eps).eval().requires_grad_(False)
 
     def attack(self, name: str, threat: str | ThreatModel | None = None) -> PeerAttack:
-        """An attack id such as `pgd-20`, ready to be called on any network.
+        """Get the attack of an id such as `pgd-20`, ready to be called on any network.
 
         `threat`: its budget, such as `linf:8/255`; by default the dataset's own.
 
@@ -133,7 +133,7 @@ class Peers:
         )  # fmt: skip
 
     def budget(self, kind: str) -> Fraction:
-        """The dataset's budget of a threat kind, in the kind's unit.
+        """Get the dataset's budget of a threat kind, in the kind's unit.
 
         Raises:
             PluginError: where it has none.

@@ -94,7 +94,7 @@ class Trainer:
         return network.to(memory_format=torch.channels_last)
 
     def peers(self, subject: Subject, part: str, train: Callable[[], LoadedPart] | None = None) -> Peers:
-        """Give the other plugins as a subject sees them. `part`: the split whose images key the noise of attacks.
+        """Make what a subject may use of other plugins. `part`: the split whose images key the noise of attacks.
 
         During training only what the defense declares is handed out; an analysis, which brings its own `train`, is
         handed everything.
@@ -107,7 +107,11 @@ class Trainer:
         )  # fmt: skip
 
     def context(self, subject: Subject, recipe: Recipe, reporter: Reporter | None = None) -> TrainContext:
-        """Make what a defense's `step` and `train` are handed."""
+        """Make what the `step` or `train` of a subject's defense is handed.
+
+        Raises:
+            PluginError: where neither the recipe nor the dataset says an eps.
+        """
         eps, step = budget(recipe, self.data)
         told = reporter or self.reporter
         return TrainContext(

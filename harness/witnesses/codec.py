@@ -1,4 +1,4 @@
-"""Adversarial images kept as evidence: how one image is written down, and the file that holds many.
+"""Adversarial images kept as proof: how one image is written down, and the file that holds many.
 
 A witness is an image that broke one example of one subject under one threat model, and the attack that found it. For
 linf it is int8 k, read as clamp(x + k / 127 * eps); for l2, l1 and l0 the difference from x in float16, rounded toward
@@ -6,8 +6,8 @@ x. Reading back rounds toward x once more, so that no code can leave the budget.
 the network, the float32 image is kept instead.
 
 Other threat models have no witnesses: what has no budget proves nothing, and a flow or a transport plan, which its
-verifier needs beside the image, would be larger than the image. Nor have random defenses, whose verdicts are
-majorities of several predictions.
+verifier needs beside the image, would be larger than the image. Nor have random defenses, whose verdicts are majorities
+of several predictions.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Witnesses:
     found: dict[int, Witness] = field(default_factory=dict)
 
     def images(self, examples: Sequence[int], x: np.ndarray) -> np.ndarray:
-        """The images (n, c, h, w) of some examples, read back; `x`: their clean images, float32.
+        """Read the images (n, c, h, w) of some examples back, float32; `x`: their clean images, float32 in [0, 1].
 
         Raises:
             StoreError: where they have another shape.
@@ -73,9 +73,12 @@ class Witnesses:
 
 
 def encode(x: np.ndarray, images: np.ndarray, threat: ThreatModel) -> np.ndarray:
-    """The codes of adversarial images; both (n, c, h, w), float32 in [0, 1].
+    """Encode adversarial images, given their clean images; both (n, c, h, w), float32 in [0, 1].
 
-    The nearest int8 is inside the budget, and nearer to what broke than the next one toward x.
+    Returns:
+        Codes (n, c, h, w), int8 or float16. The nearest int8 is inside the budget, and nearer to the image that broke
+        the
+        network than the next one toward x.
     """
     change = images.astype(np.float64) - x
     if CODES[threat.kind] is np.int8:
@@ -88,7 +91,7 @@ def encode(x: np.ndarray, images: np.ndarray, threat: ThreatModel) -> np.ndarray
 
 
 def decode(x: np.ndarray, codes: np.ndarray, threat: ThreatModel) -> np.ndarray:
-    """The float32 images (n, c, h, w) that codes stand for: the nearest that are no farther from x than the code."""
+    """Read codes as float32 images (n, c, h, w): the nearest that are no farther from x than the code says."""
     if codes.dtype == np.float32:
         return codes
     change = codes.astype(np.float64)
@@ -101,7 +104,10 @@ def decode(x: np.ndarray, codes: np.ndarray, threat: ThreatModel) -> np.ndarray:
 
 
 def to_bytes(witnesses: Witnesses) -> bytes:
-    """A safetensors file, the same for the same witnesses; its note holds a sha256 over everything else."""
+    """Write witnesses as a safetensors file, the same bytes for the same witnesses.
+
+    Its note holds a sha256 over everything else.
+    """
     examples = sorted(witnesses.found)
     kept = [witnesses.found[example] for example in examples]
     attacks = sorted({witness.attack for witness in kept})

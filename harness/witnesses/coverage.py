@@ -31,7 +31,7 @@ class Breaks:
 
     @property
     def name(self) -> str:
-        """Of its witness file, without suffix."""
+        """The name of its witness file, without suffix."""
         return file_name(self.network, self.threat)
 
     def __str__(self) -> str:
@@ -43,14 +43,15 @@ class Breaks:
 def file_name(identity: NetworkIdentity, threat: str) -> str:
     """Name a file of witnesses: defense, start of the sha256 over the network's identity, threat model.
 
-    For example `pgd_at-0123456789ab-linf-8-255`. The identity of a cell does too.
+    For example `pgd_at-0123456789ab-linf-8-255`. The identity of a cell will do: what says more than the network is
+    left out.
     """
     network = chosen(identity, NETWORK_FIELDS)
     return f"{slug(identity['defense'])}-{digest(network)[:12]}-{slug(threat)}"
 
 
 def slug(text: str) -> str:
-    """A text as part of a file's name."""
+    """Make a text fit to be a part of a file's name."""
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.")[:60]
 
 

@@ -26,7 +26,7 @@ WANTED = 0.99
 
 
 class WitnessStore:
-    """The witnesses of one run under a results folder; those of sibling runs' records are taken over with them.
+    """The witnesses of one run under a results folder; those of sibling runs' records are copied with them.
 
     An example that has a witness gets no other one. `damaged`: a line for each file that cannot be used.
     """
@@ -39,12 +39,12 @@ class WitnessStore:
             atomic.sweep(folder, time.time() - atomic.STALE_SECONDS)
 
     def lacking(self, identity: CellIdentity, examples: Sequence[int]) -> np.ndarray:
-        """Which examples (n,) have no witness from the records before, in the order of the run."""
+        """Tell which examples (n,) have no witness from the records before, in the order of the run."""
         covered = self._covered.get(file_name(identity, identity["threat"]), set())
         return np.array([example not in covered for example in examples], dtype=bool)
 
     def reuse(self, key: str, identity: CellIdentity) -> None:
-        """Count what was kept for a record that is there already; from a sibling run it is copied."""
+        """Count what was kept for a record that is there already as covered; from a sibling run it is copied."""
         self._cover(identity, self._part(key, identity))
 
     def keep(self, key: str, identity: CellIdentity, codes: Mapping[int, np.ndarray]) -> None:
@@ -61,7 +61,8 @@ class WitnessStore:
     def merge(self, records: Iterable[Record]) -> list[str]:
         """Write one file for each subject and threat model, the first witness of each example in it.
 
-        `records`: in the order of the run. Returns a line for each file that lacks too many.
+        `records`: in the order of the run. Returns a line for each file that lacks more than a hundredth of its
+        witnesses.
         """
         groups: dict[str, list[CellRecord]] = {}
         for record in cell_records(records):
@@ -96,7 +97,7 @@ class WitnessStore:
         return self.run.witnesses / file_name(identity, identity["threat"]) / f"{key}.safetensors"
 
     def _part(self, key: str, identity: CellIdentity) -> dict[int, Witness]:
-        """What was kept for a record, here or in the first sibling run that has it."""
+        """Read what was kept for a record, here or in the first sibling run that has it."""
         path = self._path(key, identity)
         if path.exists():
             return self._read(path, path.parent.name)
