@@ -11,6 +11,9 @@
     ├── StoreError          1   records that cannot be read or written
     └── BoardMismatch       4   committed tables that differ from their records
 
+Defined where they are raised: `InvalidModel` and `AccessDenied` (a model or an attack that cannot be judged), `Refused`
+(a shard that failed verification) and `NothingLacking` (0, a complete board).
+
 The message says what was wrong, which thing and where it comes from, and what to do next. Anything else that is
 raised is a bug of ours, or a failure inside a plugin, which becomes the state of a cell.
 """

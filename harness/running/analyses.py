@@ -44,6 +44,9 @@ def run_analysis(job: AnalysisJob, deployer: Deployer, store: RunStore, outcome:
             Failure(defense=subject.defense, attack=name, threat="none", state=tried.state, reason=tried.error)
         )
         return
-    store.commit(analysis_record(job.owed, tried.value))
+    record = analysis_record(job.owed, tried.value)
+    store.commit(record)
     store.attempt(job.key, {**log, "outcome": "done"})
     outcome.computed += 1
+    for line in deployer.registry.observe(record):
+        deployer.trainer.reporter.warn(line)

@@ -19,7 +19,7 @@ from harness.planning.budgets import own_threat, with_step
 from harness.planning.selection import select_attacks
 from harness.registry.names import parse_name, plain, resolve
 from harness.registry.registry import Registry
-from harness.types import Attack, Dataset, Defense, ThreatKind, ThreatModel, Value
+from harness.types import Attack, Dataset, Defense, ThreatModel, Value
 
 if TYPE_CHECKING:
     from harness.data.dataset import LoadedPart
@@ -111,12 +111,14 @@ class Peers:
         `threat`: its budget, such as `linf:8/255`; by default the dataset's own.
 
         Raises:
-            PluginError: where it is not declared, or has no budget here.
+            PluginError: where it is not declared, is not one attack, or has no budget here.
             UsageError: where it does not work under `threat`.
         """
         self._declared(parse_name(name)[0])
-        (selected,), _ = select_attacks([name], self.registry)
-        attack = selected.attack
+        found, _ = select_attacks([name], self.registry)
+        if len(found) != 1:
+            raise PluginError(f"'{name}' is {len(found)} attacks: name one")
+        selected, attack = found[0], found[0].attack
         budget = self._budget(name, attack) if threat is None else _parsed(threat)
         if budget.kind not in attack.threats:
             known = ", ".join(attack.threats)
@@ -138,10 +140,10 @@ class Peers:
         Raises:
             PluginError: where it has none.
         """
-        self.registry.get(ThreatKind, kind)
-        if kind not in self.dataset.budgets:
+        own = own_threat(kind, self.dataset, self.registry)
+        if own is None or own.eps is None:
             raise PluginError(f"dataset '{self.dataset.name}' has no {kind} budget")
-        return self.dataset.budgets[kind]
+        return own.eps
 
     def _budget(self, name: str, attack: Attack) -> ThreatModel:
         own = [threat for kind in attack.threats if (threat := own_threat(kind, self.dataset, self.registry))]

@@ -259,3 +259,16 @@ def test_the_store_keeps_what_it_was_given(tmp_path, outcome):
     store.commit(good)
     assert store.find(good["key"]) == good
     assert records.unseal(records.seal(good), "here") == good
+
+
+def test_observers_see_records_of_analyses_too(tmp_path):
+    class Observer:
+        seen = []
+
+        @hookimpl
+        def harness_record(self, record):
+            self.seen.append(record["identity"]["kind"])
+
+    observer = Observer()
+    bench(tmp_path, ["seen"], toy_registry(Analyses(), observer))
+    assert "analysis" in observer.seen

@@ -7,11 +7,11 @@ from fractions import Fraction
 import pytest
 import torch
 
-from harness.api import TRAINING_EPS, Attack, Defense, hookimpl
+from harness.api import TRAINING_EPS, Attack, Defense, ThreatKind, hookimpl
 from harness.conformance import toys
 from harness.errors import PluginError, UsageError
 from harness.planning.subjects import neighbour
-from support.plugins import one_step, plain_step, toy_registry
+from support.plugins import Offers, one_step, plain_step, toy_registry
 from support.training import subject_and_data, trainer
 
 
@@ -129,6 +129,18 @@ def test_budgets_are_those_of_the_dataset():
     assert peers().budget("l2") == Fraction(1, 2)
     with pytest.raises(PluginError, match="'toy' has no l1 budget"):
         peers().budget("l1")
+
+
+def test_a_kind_may_share_another_kinds_budget():
+    sharing = ThreatKind(name="shared", distance=push, verify=push, budget_of="l2")
+    assert peers(toy_registry(Others(), Offers(sharing))).budget("shared") == Fraction(1, 2)
+
+
+@pytest.mark.parametrize(("name", "said"), [("one_*", "is 2 attacks"), ("all", "is . attacks")])
+def test_what_is_not_one_attack_is_refused_by_name(name, said):
+    many = toy_registry(Others(), Offers(Attack(name="one_more", run=push, threats=("linf",), params={"share": 1.0})))
+    with pytest.raises(PluginError, match=f"'{name.replace('*', '.')}' {said}: name one"):
+        peers(many).attack(name)
 
 
 # networks
