@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,9 +16,10 @@ from harness.errors import HarnessError
 from harness.evaluation.call import pick, run_attack, takes_ctx
 from harness.evaluation.context import AttackContext, Supplies
 from harness.evaluation.isolation import isolated
-from harness.evaluation.judge import Examined, Judge, examine
+from harness.evaluation.judge import Judge, examine
 from harness.evaluation.measurement import Measurement, Refused
 from harness.evaluation.oracle import Oracle
+from harness.evaluation.pieces import Piece, join
 from harness.evaluation.witnessing import coded
 from harness.types import Attack, Cell, ThreatKind
 
@@ -29,19 +29,6 @@ if TYPE_CHECKING:
 
 PROBING = (4, 16)
 """Sizes of the two batches from which the duration of an attack is estimated."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Piece:
-    """What one batch gave for one cell.
-
-    `cost`: images that went forward and that a gradient came back to. `codes`: example -> the code of the image that
-    broke it, for those asked for.
-    """
-
-    examined: Examined
-    cost: tuple[int, int]
-    codes: dict[int, np.ndarray]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,7 +90,7 @@ def evaluate(run: AttackRun, shard: Shard, lacking: np.ndarray | None = None) ->
         InvalidModel: where the model that verdicts use has changed, or answers nonsense.
         HarnessError: where the attack returns something else than images or a `Result`, or lacks a snapshot.
     """
-    pieces: list[list[_Piece]] = [[] for _ in run.cells]
+    pieces: list[list[Piece]] = [[] for _ in run.cells]
     printed = []
     clean = _clean(run.judge, shard, run.batch)
     unwitnessed = None if lacking is None else clean & torch.from_numpy(lacking).to(clean.device)
@@ -122,7 +109,7 @@ def evaluate(run: AttackRun, shard: Shard, lacking: np.ndarray | None = None) ->
         for all_seen, piece in zip(pieces, seen, strict=True):
             all_seen.append(piece)
         start += size
-    results = [_join(seen, clean) for seen in pieces]
+    results = [join(seen, clean) for seen in pieces]
     codes = [
         {} if isinstance(result, Refused) else {k: v for piece in seen for k, v in piece.codes.items()}
         for result, seen in zip(results, pieces, strict=True)
@@ -164,7 +151,7 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or named
 
 
-def _batch(run: AttackRun, shard: Shard, part: slice, unwitnessed: Flags | None = None) -> tuple[list[_Piece], str]:
+def _batch(run: AttackRun, shard: Shard, part: slice, unwitnessed: Flags | None = None) -> tuple[list[Piece], str]:
     """Attack some images of a shard once, and examine the result for every cell; return what was printed too.
 
     `unwitnessed`: of the shard's examples, those that a witness is wanted for.
@@ -197,7 +184,7 @@ def _batch(run: AttackRun, shard: Shard, part: slice, unwitnessed: Flags | None 
         if not examined.reasons:
             lacking[list(codes)] = False
         named = {ctx.examples[row]: code for row, code in codes.items()}
-        pieces.append(_Piece(examined=examined, cost=cost, codes=named))
+        pieces.append(Piece(examined=examined, cost=cost, codes=named))
     return pieces, printed
 
 
@@ -219,35 +206,3 @@ def _tampering(oracle: Oracle, judge: Judge, target: nn.Module, before: dict[str
         if not torch.equal(answers, expected):
             found.append("modified the model (behaviour)")
     return found
-
-
-def _join(pieces: list[_Piece], clean: Flags) -> Measurement | Refused:
-    seen = [piece.examined for piece in pieces]
-    reasons: Counter[str] = sum((examined.reasons for examined in seen), Counter())
-    if len({tuple(sorted(examined.details)) for examined in seen}) > 1:
-        reasons["other details told in other batches"] = len(clean)
-    if reasons:
-        return Refused(reasons, len(clean))
-    minimal = [examined.distances for examined in seen if examined.distances is not None]
-    counts = {
-        "false_claims": sum(examined.false_claims for examined in seen),
-        "out_of_range": sum(examined.out_of_range for examined in seen),
-    }
-    return Measurement(
-        n=len(clean),
-        clean=_bits([clean]),
-        raw=_bits([examined.raw for examined in seen]),
-        last=_bits([examined.last for examined in seen]),
-        any=_bits([examined.any for examined in seen]),
-        distances=[float(value) for distances in minimal for value in distances] if minimal else None,
-        forwards=sum(piece.cost[0] for piece in pieces),
-        backwards=sum(piece.cost[1] for piece in pieces),
-        flags={name: float(count) for name, count in counts.items() if count},
-        details={
-            name: [value for examined in seen for value in examined.details[name].tolist()] for name in seen[0].details
-        },
-    )
-
-
-def _bits(parts: list[Flags]) -> str:
-    return "".join("1" if bit else "0" for part in parts for bit in part.tolist())

@@ -50,5 +50,8 @@ def harness_analyses() -> Iterable[Analysis]:
 
 @hookspec
 def harness_record(record: Mapping[str, object]) -> None:
-    """Observe a record, of an attack or an analysis, after it was stored. What is raised here is reported and changes nothing."""
+    """Observe a record, of an attack or an analysis, after it was stored.
+
+    What is raised here is reported and changes nothing.
+    """
     raise AssertionError("a specification is never called")

@@ -262,13 +262,12 @@ def test_the_store_keeps_what_it_was_given(tmp_path, outcome):
 
 
 def test_observers_see_records_of_analyses_too(tmp_path):
-    class Observer:
-        seen = []
+    kinds = []
 
+    class Observer:
         @hookimpl
         def harness_record(self, record):
-            self.seen.append(record["identity"]["kind"])
+            kinds.append(record["identity"]["kind"])
 
-    observer = Observer()
-    bench(tmp_path, ["seen"], toy_registry(Analyses(), observer))
-    assert "analysis" in observer.seen
+    bench(tmp_path, ["seen"], toy_registry(Analyses(), Observer()))
+    assert "analysis" in kinds
