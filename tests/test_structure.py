@@ -103,6 +103,30 @@ def untyped(source: str) -> list[str]:
     ]
 
 
+def liberties(source: str) -> list[str]:
+    """What code does with a context that it was handed, besides asking it: assigning to it, or reaching through it."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("ctx."):
+            assigned = isinstance(node.ctx, ast.Store | ast.Del)
+            if assigned or ".peers" in ast.unparse(node) or "._" in ast.unparse(node):
+                found.append(ast.unparse(node))
+    return found
+
+
+def test_no_plugin_reaches_through_its_context_or_changes_it():
+    found = {
+        str(path.relative_to(ROOT)): taken
+        for path in (ROOT / "plugins").rglob("*.py")
+        if (taken := liberties(path.read_text()))
+    }
+    assert found == {}
+    planted = "ctx.eps = 1\nctx.training.examples = 2\nctx.peers.registry.get(x)\nctx.attack('pgd-10')"
+    assert set(liberties(planted)) == {
+        "ctx.eps", "ctx.peers", "ctx.peers.registry", "ctx.peers.registry.get", "ctx.training.examples",
+    }  # fmt: skip
+
+
 def test_no_untyped_record_crosses_a_module_boundary():
     parameters = {"plain_params", "of_training", "chosen"}
     """What a plugin's own functions are handed, and fields by name: values of any type."""

@@ -29,6 +29,10 @@ class Piece:
 
 
 def join(pieces: list[Piece], clean: Flags) -> Measurement | Refused:
+    """Put the batches of a shard end to end; `clean` (n,): which clean images are classified correctly.
+
+    A shard with anything that failed verification is refused as a whole.
+    """
     seen = [piece.examined for piece in pieces]
     reasons: Counter[str] = sum((examined.reasons for examined in seen), Counter())
     if len({tuple(sorted(examined.details)) for examined in seen}) > 1:

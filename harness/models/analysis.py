@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -75,6 +75,18 @@ class AnalysisContext:
             PluginError: where it has none.
         """
         return self.peers.budget(kind)
+
+    def training_batch(self, n: int) -> tuple[Images, Labels, TrainContext]:
+        """Get the first n training images as `step` is handed them: images, labels, and the context of that batch.
+
+        Raises:
+            PluginError: where the weights were given, so that nobody knows how they were trained.
+        """
+        if self.training is None:
+            raise PluginError("the weights were given: there is no training to take a batch of")
+        examples = np.arange(min(n, len(self.training.train)))
+        x, y = self.training.train.batch(examples, self.device)
+        return x, y, replace(self.training, examples=examples)
 
     def trainee(self) -> nn.Module:
         """Copy the trained network, so that it may be trained on: unfrozen, in train mode."""

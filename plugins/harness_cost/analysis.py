@@ -1,16 +1,25 @@
 """The analysis `cost`, for one image: 2 FLOPs a multiply-add, and nothing but convolutions and matrix products."""
 
-import numpy as np
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 
 from harness.api import Quantity
 from harness.networks import parameter_count
 from harness_cost.flops import count
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.api import AnalysisContext, Images
+    from harness_cost.flops import Flops
+
 FLOP, PASSES = "FLOP/image", "inferences of the bare network"
 
 
-def cost(ctx, *, images):
+def cost(ctx: AnalysisContext, *, images: int) -> dict[str, Quantity]:
     """Training is one step of the defense on that many images: every image is in one step of an epoch.
 
     `by_convention`: every backward pass costs two forward passes, as the cost table of TPAP counts it. What is counted
@@ -36,22 +45,20 @@ def cost(ctx, *, images):
     }
 
 
-def _times(flops, bare):
+def _times(flops: float, bare: Flops) -> float | None:
     return flops / bare.counted if bare.counted else None
 
 
-def _inference(model, x):
-    def predict():
+def _inference(model: nn.Module, x: Images) -> Flops:
+    def predict() -> None:
         with torch.no_grad():
             model(x)
 
     return count(predict, len(x))
 
 
-def _training(ctx, images):
+def _training(ctx: AnalysisContext, images: int) -> tuple[Flops, int]:
     """One forward and backward of the step, at the end of training, as far as a schedule has it."""
-    training = ctx.training
-    training.examples = np.arange(min(images, len(training.train)))
-    x, y = training.train.batch(training.examples, ctx.device)
+    x, y, training = ctx.training_batch(images)
     model = ctx.trainee()
     return count(lambda: ctx.step(model, x, y, training).backward(), len(x)), len(x)
