@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.torch_version import TorchVersion
 
 if TYPE_CHECKING:
     from harness.types import Images, Logits
 
-__all__ = ["Classifier", "frozen", "parameter_count", "stage_outputs", "tensors_sha256"]
+__all__ = ["Classifier", "frozen", "parameter_count", "stage_outputs", "tensors_sha256", "why_no_torch_files"]
 
 
 class Classifier(nn.Module):
@@ -98,3 +99,16 @@ def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
     return total.hexdigest()
+
+
+def why_no_torch_files() -> str:
+    """Why torch's own files (.pt, .pth, .th, .bin) are not loaded here; empty where they are.
+
+    Before 2.10 `weights_only=True` could be made to run code: CVE-2025-32434, CVE-2026-24747.
+    """
+    if TorchVersion(torch.__version__) >= "2.10":
+        return ""
+    return (
+        f"only .safetensors files are loaded below torch 2.10, and this is {torch.__version__}: "
+        "a torch file can run code there, even with weights_only=True"
+    )

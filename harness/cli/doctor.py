@@ -76,7 +76,8 @@ def _told(module: str, ran: subprocess.CompletedProcess[str]) -> tuple[bool, str
 
 def _torch() -> tuple[str, bool | None, str]:
     device = "torch.cuda.get_device_name() if torch.cuda.is_available() else f'cpu, {torch.get_num_threads()} threads'"
-    return "torch", *_told("torch", _import("torch", f"print(torch.__version__, {device})"))
+    told = f"print(torch.__version__, {device}, why() and '- ' + why())"
+    return "torch", *_told("torch", _import("torch", f"from harness.networks import why_no_torch_files as why; {told}"))
 
 
 def _torchvision() -> tuple[str, bool | None, str]:

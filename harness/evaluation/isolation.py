@@ -54,7 +54,7 @@ def _process_state() -> dict[str, Any]:
         "environment": dict(os.environ),
         "gradients": torch.is_grad_enabled(),
         "dtype": torch.get_default_dtype(),
-        "device": torch.get_default_device(),
+        "device": torch.empty(0).device,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "threads": torch.get_num_threads(),
         "precision": torch.get_float32_matmul_precision(),

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from harness.errors import CheckpointError
-from harness.networks import tensors_sha256
+from harness.networks import tensors_sha256, why_no_torch_files
 from harness.storage import atomic
 
 Tensors = dict[str, torch.Tensor]
@@ -38,6 +38,7 @@ def read(path: Path) -> Tensors:
     if not path.is_file():
         raise CheckpointError(f"weights {path}: no such file")
     if path.suffix != ".safetensors":
+        _refuse_torch_files(path)
         raise CheckpointError(
             f"weights {path}: only .safetensors files are loaded. Convert a state dict once: "
             f"harness weights convert {path} --sha256 HEX"
@@ -112,12 +113,14 @@ def convert(source: Path, target: Path, sha256: str, rename: Mapping[str, str] |
 def read_foreign(source: Path, sha256: str, rename: Mapping[str, str] | None = None) -> Tensors:
     """Read a torch state dict of somebody else, its names without the `module.` of parallel training.
 
-    Loads with `weights_only=True`, never otherwise, and only a file whose bytes have the expected sha256.
+    Loads with `weights_only=True`, never otherwise, on torch 2.10 or newer, and only a file whose bytes have the
+    expected sha256.
     `rename`: beginnings of names -> what stands there instead.
 
     Raises:
-        CheckpointError: where the hash differs, the file needs unpickling, or holds no flat state dict.
+        CheckpointError: where torch is older, the hash differs, the file needs unpickling, or holds no flat state dict.
     """
+    _refuse_torch_files(source)
     data = pinned(source, sha256)
     try:
         loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -136,6 +139,13 @@ def read_foreign(source: Path, sha256: str, rename: Mapping[str, str] | None = N
             f"weights {source}: its names are not text, or collide once 'module.' and --rename are done"
         )
     return bare
+
+
+def _refuse_torch_files(path: Path) -> None:
+    if path.is_file() and (why := why_no_torch_files()):
+        raise CheckpointError(
+            f"weights {path}: {why}. Convert it on torch 2.10 or newer: harness weights convert {path} --sha256 HEX"
+        )
 
 
 def pinned(path: Path, sha256: str) -> bytes:

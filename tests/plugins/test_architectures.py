@@ -19,6 +19,7 @@ from harness.storage import weights
 from harness_vision import harness_architectures, harness_datasets
 from harness_vision.networks.normalisation import ImageStandardisation
 from harness_vision.networks.wide_resnet import MadryResNet, WideResNet
+from support.torch_files import refused_before_2_10
 
 ARCHITECTURES = {arch.name: arch for arch in harness_architectures()}
 GREY, COLOUR, TINY = (1, 28, 28), (3, 32, 32), (3, 64, 64)
@@ -425,6 +426,7 @@ def test_recipes_name_networks_that_fit_their_datasets():
         ("resnet32", "resnet32-d509ac18.th", "d509ac1820d7f25398913559d7e81a13229b1e7adc5648e3bfa5e22dc137f850", 83.7),
     ],
 )
+@refused_before_2_10
 def test_the_public_weights_reach_their_accuracy(name, file, sha256, accuracy, shared, tmp_path):
     target = tmp_path / "converted.safetensors"
     renamed = {"conv1": "stem.0", "bn1": "stem.1", "linear": "head"}

@@ -20,7 +20,7 @@ from harness.data.dataset import LoadedDataset
 from harness_robustbench import harness_defenses, imports
 from harness_robustbench.catalogue import BUDGETS, Entry, entries
 from harness_robustbench.imports import zoo_loader
-from harness_robustbench.loading import load
+from harness_robustbench.loading import load, read_tensors
 from harness_robustbench.model_info import (
     ModelInfo,
     format_model_info,
@@ -28,6 +28,7 @@ from harness_robustbench.model_info import (
     read_model_info,
     write_model_info,
 )
+from support.torch_files import REFUSED, refused_before_2_10, told
 
 DEFENSES = {defense.name: defense for defense in harness_defenses()}
 KANG = {
@@ -264,6 +265,7 @@ def zoo(installed, monkeypatch, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["plain", "state_dict", "parallel"])
+@refused_before_2_10
 def test_weights_of_a_small_archive_are_those_of_the_model(zoo, tmp_path, form):
     tensors = trained()
     stored = {
@@ -280,11 +282,19 @@ def test_weights_of_a_small_archive_are_those_of_the_model(zoo, tmp_path, form):
     assert ours() == {}
 
 
+def test_below_torch_2_10_no_file_of_the_zoo_is_read(tmp_path, monkeypatch):
+    torch.save(trained(), tmp_path / "Tiny.pt")
+    monkeypatch.setattr(torch, "__version__", "2.9.1")
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(CheckpointError, match=rf"{REFUSED}.*robustbench's models need torch 2\.10 or newer$"):
+        read_tensors(tmp_path / "Tiny.pt")
+
+
 @pytest.mark.slow
 def test_a_pickle_with_code_is_refused_and_its_code_not_run(zoo, tmp_path, monkeypatch):
     torch.save({"state_dict": trained(), "args": Bomb(tmp_path / "ran")}, zoo / "Tiny.pt")
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    with pytest.raises(CheckpointError, match="would run code to load") as caught:
+    with pytest.raises(CheckpointError, match=told("would run code to load")) as caught:
         load(entry(), data=data(root=tmp_path))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
@@ -296,7 +306,7 @@ def test_a_web_page_other_tensors_and_a_failing_network_are_told_apart(zoo, tmp_
     with pytest.raises(CheckpointError, match="this is a web page"):
         load(entry(), data=data(root=tmp_path))
     torch.save({"linear.weight": torch.zeros(10, 7)}, zoo / "Tiny.pt")
-    with pytest.raises(CheckpointError, match=r"do not fit robustbench/Tiny: .*linear.bias") as caught:
+    with pytest.raises(CheckpointError, match=told(r"do not fit robustbench/Tiny: .*linear.bias")) as caught:
         load(entry(), data=data(root=tmp_path))
     assert "\n" not in str(caught.value)
 
@@ -311,6 +321,7 @@ def test_a_web_page_other_tensors_and_a_failing_network_are_told_apart(zoo, tmp_
 
 
 @pytest.mark.slow
+@refused_before_2_10
 def test_foreign_modules_are_as_they_were(zoo, tmp_path):
     import timm.models._builder
     import torchvision.models._api
@@ -328,6 +339,7 @@ def test_foreign_modules_are_as_they_were(zoo, tmp_path):
 
 
 @pytest.mark.slow
+@refused_before_2_10
 def test_what_would_be_downloaded_is_the_local_file(installed, tmp_path):
     """ResNet-50 comes by torchvision's own loader, AlexNet by timm's: both find the files that are put there."""
     import torchvision

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from harness.errors import CheckpointError
-from harness.networks import tensors_sha256
+from harness.networks import tensors_sha256, why_no_torch_files
 from harness.storage import weights
+from support.torch_files import REFUSED, refused_before_2_10, told
 
 SMALL = {
     "a.weight": torch.arange(6, dtype=torch.float32).reshape(2, 3),
@@ -291,7 +292,7 @@ def test_code_in_a_pickle_never_runs(tmp_path, zipped, wrap):
     source, target, marker = tmp_path / "x.pt", tmp_path / "x.safetensors", tmp_path / "marker"
     torch.save(wrap(Hostile(marker)), source, _use_new_zipfile_serialization=zipped)
     assert zipfile.is_zipfile(source) == zipped
-    with pytest.raises(CheckpointError, match="would run code to load, which the harness never does"):
+    with pytest.raises(CheckpointError, match=told("would run code to load, which the harness never does")):
         weights.convert(source, target, sha256(source))
     assert not marker.exists()
     assert not target.exists()
@@ -302,6 +303,7 @@ def test_code_in_a_pickle_never_runs(tmp_path, zipped, wrap):
 @pytest.mark.usefixtures("forced")
 @pytest.mark.parametrize("wrap", [lambda t: t, lambda t: {"state_dict": t, "epoch": 3}])
 @pytest.mark.parametrize("prefix", ["", "module."])
+@refused_before_2_10
 def test_a_state_dict_is_converted_and_loads(tmp_path, zipped, wrap, prefix):
     source, target = tmp_path / "x.pt", tmp_path / "x.safetensors"
     tensors = {prefix + name: tensor for name, tensor in state().items()}
@@ -313,12 +315,38 @@ def test_a_state_dict_is_converted_and_loads(tmp_path, zipped, wrap, prefix):
     assert same(model.state_dict(), state())
 
 
+@pytest.mark.parametrize("version", ["2.4.0", "2.9.1+cu128", "2.10.0a0+git1"])
+@pytest.mark.parametrize("name", ["x.pt", "x.pth", "x.th", "x.bin"])
+def test_every_torch_file_is_refused_below_2_10_and_not_looked_into(tmp_path, monkeypatch, zipped, version, name):
+    source, target = tmp_path / name, tmp_path / "x.safetensors"
+    torch.save(state(), source, _use_new_zipfile_serialization=zipped)
+    monkeypatch.setattr(torch, "__version__", version)
+    monkeypatch.setattr(torch, "load", None)
+    for refuse in (
+        lambda: weights.read(source), lambda: weights.convert(source, target, ""),
+        lambda: weights.convert(source, target, sha256(source)),
+    ):  # fmt: skip
+        with pytest.raises(CheckpointError, match=REFUSED) as caught:
+            refuse()
+        said = str(caught.value)
+        assert f"this is {version}: a torch file can run code there" in said
+        assert f"Convert it on torch 2.10 or newer: harness weights convert {source} --sha256 HEX" in said
+        assert "\n" not in said
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("version", ["2.10.0", "2.10.0+cpu", "2.14.1", "3.0.0"])
+def test_from_2_10_on_torch_files_are_read(monkeypatch, version):
+    monkeypatch.setattr(torch, "__version__", version)
+    assert why_no_torch_files() == ""
+
+
 def test_another_sha256_is_refused_and_the_true_one_told(tmp_path):
     source, target = tmp_path / "x.pt", tmp_path / "x.safetensors"
     torch.save(state(), source)
     true = sha256(source)
     for stated in ("0" * 64, true[:-1], true[:8], "", true[::-1]):
-        with pytest.raises(CheckpointError, match=f"sha256 is {true}"):
+        with pytest.raises(CheckpointError, match=told(f"sha256 is {true}")):
             weights.convert(source, target, stated)
     assert not target.exists()
 
@@ -326,7 +354,7 @@ def test_another_sha256_is_refused_and_the_true_one_told(tmp_path):
 def test_the_sha256_is_looked_at_before_the_content(tmp_path):
     source = tmp_path / "x.pt"
     torch.save(Hostile(tmp_path / "marker"), source)
-    with pytest.raises(CheckpointError, match="sha256 is"):
+    with pytest.raises(CheckpointError, match=told("sha256 is")):
         weights.convert(source, tmp_path / "x.safetensors", "0" * 64)
     assert not (tmp_path / "marker").exists()
 
@@ -337,7 +365,7 @@ def test_the_sha256_is_looked_at_before_the_content(tmp_path):
 def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path, content):
     source = tmp_path / "x.pt"
     torch.save(content, source)
-    with pytest.raises(CheckpointError, match="holds no dictionary of tensors"):
+    with pytest.raises(CheckpointError, match=told("holds no dictionary of tensors")):
         weights.convert(source, tmp_path / "x.safetensors", sha256(source))
 
 
@@ -345,7 +373,7 @@ def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path, content):
 def test_foreign_bytes_are_refused(tmp_path, content):
     source = tmp_path / "x.pt"
     source.write_bytes(content)
-    with pytest.raises(CheckpointError, match="not a plain state dict"):
+    with pytest.raises(CheckpointError, match=told("not a plain state dict")):
         weights.convert(source, tmp_path / "x.safetensors", sha256(source))
 
 
@@ -369,6 +397,7 @@ def test_dictionaries_that_cannot_be_stored_are_refused(tmp_path, content):
         weights.convert(source, tmp_path / "x.safetensors", sha256(source))
 
 
+@refused_before_2_10
 def test_tied_tensors_are_stored_twice(tmp_path):
     source, target = tmp_path / "x.pt", tmp_path / "x.safetensors"
     tied = torch.arange(3.0)
