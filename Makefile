@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST = -m pytest -q -n auto --dist worksteal
 # The floors stand once, in pyproject.toml.
-FLOORS = $(shell grep -oE '"(torch|torchvision)>=[0-9.]+"' pyproject.toml | tr -d '"' | sed 's/>=\(.*\)/~=\1.0/')
+FLOORS = $(shell grep -oE '"(torch|torchvision)>=[0-9.]+"' pyproject.toml | tr -d '"' | sed 's/>=\(.*\)/==\1.0/')
 
 .PHONY: help check fast test floor newest boards clean
 

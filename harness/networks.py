@@ -102,7 +102,7 @@ def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def why_no_torch_files() -> str:
-    """Why torch's own files (.pt, .pth, .th, .bin) are not loaded here; empty where they are.
+    """Say why torch's own files (.pt, .pth, .th, .bin) are not loaded here; empty where they are.
 
     Before 2.10 `weights_only=True` could be made to run code: CVE-2025-32434, CVE-2026-24747.
     """

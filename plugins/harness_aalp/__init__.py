@@ -1,24 +1,30 @@
-"""Adaptive adversarial logits pairing (AALP), both arXiv versions, its ablations, and Guided Dropout alone.
+"""Adaptive adversarial logits pairing (AALP) in both arXiv versions, its ablations, and Guided Dropout alone.
 
-Its consistent and inconsistent sets are an analysis of every defense."""
+The sizes and losses of its consistent and inconsistent sets are an analysis of every defense.
+"""
 
 from collections.abc import Iterable
 
-from harness.api import Analysis, Defense, OneOf, hookimpl, lazy
+from harness.api import Analysis, Defense, OneOf, Value, hookimpl, lazy
 
 PAPER = "Wu et al. 2020, arXiv:2005.11904"
 MANDATORY = ("pgd-100[restarts=10]", "cw_inf-100[restarts=10]", "aa_standard", "square")
 
-DROPOUT = {
+DROPOUT: dict[str, Value | OneOf] = {
     "gd_per": OneOf(("batch", "sample")),
     "gd_ties": OneOf(("rank", "half")),
     "gd_scale": 1.0,
     "gd_of": OneOf(("loss", "logit")),
 }
-"""Guided Dropout. `gd_per`: one mask for a batch or for each sample. `gd_ties`: keep exactly half by rank, or half the
-weight at the median. `gd_of`: the gradient of the loss or of the true logit."""
+"""The parameters of Guided Dropout."""
+DROPOUT_ABOUT = {
+    "gd_per": "what has a mask of its own: the batch, or each sample",
+    "gd_ties": "how ties at the median are broken: keep exactly half, by rank, or keep them at half the weight",
+    "gd_scale": "factor on the features that are kept",
+    "gd_of": "what features contribute to: the loss, or the logit of the true class",
+}
 
-PARAMETERS = {
+PARAMETERS: dict[str, Value | OneOf] = {
     "version": OneOf((2, 1)),
     "alpha": 1.0,
     "beta": 0.6,
@@ -29,13 +35,22 @@ PARAMETERS = {
     "gd_rows": OneOf(("both", "clean", "adv")),
     **DROPOUT,
 }
-"""version 1 adds Matching ALP (weight `beta`) to sample weighting. `gd`: Guided Dropout; `sw`: sample weighting.
-`reduction`: mean or sum over the logits of a pair. `classification`: mean over clean and adversarial rows, or the sum
-of their two means. `gd_rows`: whose contribution counts (both, clean, adv)."""
+ABOUT = {
+    "version": "arXiv version of the paper; 1 adds Matching ALP to sample weighting",
+    "alpha": "weight of logit pairing",
+    "beta": "weight of Matching ALP, which version 1 with `sw` has",
+    "gd": "whether the features that contribute least are dropped (Guided Dropout)",
+    "sw": "whether each pair is weighted by its clean confidence in the true class (sample weighting)",
+    "reduction": "how the squared differences of a pair's logits are put together",
+    "classification": "mean cross-entropy over clean and adversarial images, or the sum of their two means",
+    "gd_rows": "images whose contributions rank the features: clean and adversarial ones, or one kind alone",
+    **DROPOUT_ABOUT,
+}
 
 
 @hookimpl
 def harness_defenses() -> Iterable[Defense]:
+    """Offer AALP, its two ablations, and Guided Dropout on clean and on PGD training."""
     for name, parts, summary in (
         ("aalp", {}, "logit pairing weighted by confidence, with Guided Dropout"),
         ("aalp_gd", {"sw": False}, "ablation: logit pairing with Guided Dropout, unweighted"),
@@ -45,6 +60,7 @@ def harness_defenses() -> Iterable[Defense]:
             name=name,
             step=lazy("harness_aalp.step:step"),
             params=PARAMETERS | parts,
+            about=ABOUT,
             mandatory=MANDATORY,
             paper=PAPER,
             summary=summary,
@@ -57,6 +73,7 @@ def harness_defenses() -> Iterable[Defense]:
             name=name,
             step=lazy(f"harness_aalp.single:{name}"),
             params=DROPOUT,
+            about=DROPOUT_ABOUT,
             mandatory=MANDATORY,
             paper=f"{PAPER}, v1 table 5",
             summary=summary,
@@ -65,10 +82,12 @@ def harness_defenses() -> Iterable[Defense]:
 
 @hookimpl
 def harness_analyses() -> Iterable[Analysis]:
+    """Offer the analysis of consistent and inconsistent sets."""
     yield Analysis(
         name="confidence_sets",
         run=lazy("harness_aalp.confidence_sets:confidence_sets"),
         params={"attack": "pgd-10"},
+        about={"attack": "attack under which a consistent image stays right, under the dataset's budget"},
         paper=f"{PAPER}, v1 tables 1 and 6, v2 tables 1 and 4",
         summary="test images that stay right under an attack, and those that do not: sizes, confidences, losses",
     )

@@ -1,17 +1,29 @@
-"""The consistent and the inconsistent set of AALP: test images that are right when clean, and stay so under an attack
-or do not (arXiv v1 tables 1 and 6, v2 tables 1 and 4). Images that are wrong when clean are a third group."""
+"""Measures the consistent and the inconsistent set of AALP (arXiv v1 tables 1 and 6, v2 tables 1 and 4).
+
+Test images that are right when clean stay so under an attack (consistent) or do not (inconsistent). Images that are
+wrong when clean are a third group.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 from harness.api import Quantity
 
+if TYPE_CHECKING:
+    from harness.api import AnalysisContext, Labels, PeerAttack
+
 BATCH = 250
 GROUPS = ("consistent", "inconsistent", "wrong_when_clean")
 
 
-def confidence_sets(ctx, *, attack):
-    """For each group its size and means over its images; the scale of the losses in the papers is unknown.
+def confidence_sets(ctx: AnalysisContext, *, attack: str) -> dict[str, Quantity]:
+    """Measure the size of each group, and means of confidences and losses over its images.
+
+    The scale of the losses in the papers is unknown.
 
     The classification loss is that of the clean image plus that of the adversarial one. `alp_loss` is the mean square
     of the differences between logits, as in training, `alp_loss_sum` their sum. `alp_share` = ALP / (classification +
@@ -29,18 +41,19 @@ def confidence_sets(ctx, *, attack):
         means = {name: float(values[chosen].mean()) if n else None for name, values in measured.items()}
         for name, mean in means.items():
             found[f"{group}_{name}"] = Quantity(mean, n, _unit(name))
-        total = (means["classification_loss"] + means["alp_loss"]) if n else 0.0
-        found[f"{group}_alp_share"] = Quantity(100 * means["alp_loss"] / total if total else None, n, "%")
+        classification, pairing = (means[name] or 0.0 for name in ("classification_loss", "alp_loss"))
+        total = classification + pairing
+        found[f"{group}_alp_share"] = Quantity(100 * pairing / total if total else None, n, "%")
     return found
 
 
-def _unit(name):
+def _unit(name: str) -> str:
     if name.endswith("confidence"):
         return "%"
     return "squared logits" if name.startswith("alp") else "nats"
 
 
-def _logits(ctx, craft):
+def _logits(ctx: AnalysisContext, craft: PeerAttack) -> list[torch.Tensor]:
     """Of the clean images and of the attacked ones, each (n, k) in float64, and the labels."""
     parts = []
     for start in range(0, len(ctx.examples), BATCH):
@@ -52,7 +65,7 @@ def _logits(ctx, craft):
     return [torch.cat(part) for part in zip(*parts, strict=True)]
 
 
-def _each(clean, adversarial, y):
+def _each(clean: torch.Tensor, adversarial: torch.Tensor, y: Labels) -> dict[str, torch.Tensor]:
     """What is averaged, for every image (n,); confidences in the true class, in per cent."""
     square = (clean - adversarial).square()
     losses = [F.cross_entropy(logits, y, reduction="none") for logits in (clean, adversarial)]

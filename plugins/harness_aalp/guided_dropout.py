@@ -1,22 +1,35 @@
-"""Guided Dropout: drop the penultimate features that contribute least to the loss of this batch."""
+"""Guided Dropout: drops the penultimate features that contribute least to the loss of the batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 
+if TYPE_CHECKING:
+    from torch import nn
 
-def trim(head, features, logits, labels, *, gd_rows, gd_per, gd_ties, gd_scale, gd_of):
-    """The logits (n, k) of a linear head once the features (n, d) that contribute least are dropped.
+    from harness.api import Labels, Logits
+
+
+def trim(
+    head: nn.Linear, features: torch.Tensor, logits: Logits, labels: Labels, *, gd_rows: str, gd_per: str, gd_ties: str,
+    gd_scale: float, gd_of: str,
+) -> Logits:  # fmt: skip
+    """Compute the logits (n, k) of a linear head without the features (n, d) that contribute least.
 
     `logits` are those of all features. The mask is a constant: what is dropped takes no gradient.
     """
     scores = contribution(features, logits, labels, head.weight, of=gd_of)
-    return head(features * keep_mask(scores, rows=gd_rows, per=gd_per, ties=gd_ties) * gd_scale)
+    trimmed: Logits = head(features * keep_mask(scores, rows=gd_rows, per=gd_per, ties=gd_ties) * gd_scale)
+    return trimmed
 
 
 @torch.no_grad()
 def contribution(
     features: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, *, of: str = "loss"
 ) -> torch.Tensor:
-    """|gradient * feature| (n, d), in closed form for a linear head: no pass through the backbone.
+    """Compute |gradient * feature| (n, d) in closed form for a linear head, without a pass through the backbone.
 
     `of="loss"`: mean cross-entropy, whose gradient at the features is (softmax - one-hot) W / n. `of="logit"`: the
     logit of the true class, whose gradient is its row of W.
@@ -30,7 +43,7 @@ def contribution(
 
 @torch.no_grad()
 def keep_mask(scores: torch.Tensor, *, rows: str = "both", per: str = "batch", ties: str = "rank") -> torch.Tensor:
-    """Which features stay: the half with the largest contribution. Shape (1, d), or (n, d) with one for each sample.
+    """Build the mask of the half of the features that contributes most: (1, d), or (n, d) with `per="sample"`.
 
     `rows`: the contributions that count. With `both`, `clean` and `adv` the first half of the rows is clean, the second
     adversarial; `all` is for rows that are no pairs. `ties="half"` is version 1's formula: half the weight for what
@@ -44,7 +57,7 @@ def keep_mask(scores: torch.Tensor, *, rows: str = "both", per: str = "batch", t
     return torch.zeros_like(ranked).scatter(1, order[:, :kept], 1.0)
 
 
-def _counted(scores, rows, per):
+def _counted(scores: torch.Tensor, rows: str, per: str) -> torch.Tensor:
     """What is ranked: one row for the batch, or one for each sample."""
     if rows == "all":
         return scores.mean(dim=0, keepdim=True) if per == "batch" else scores

@@ -1,11 +1,11 @@
-"""Asymmetric negative contrast and reverse attention (ANCRA), and what an attacker who knows them differentiates."""
+"""Asymmetric negative contrast and reverse attention (ANCRA), and stand-ins for attackers who know the defense."""
 
 from collections.abc import Iterable
 
-from harness.api import Defense, OneOf, StandIn, hookimpl, lazy
+from harness.api import Defense, OneOf, StandIn, Value, hookimpl, lazy
 from harness_ancra.recipes import RECIPES
 
-PARAMETERS = {
+PARAMETERS: dict[str, Value | OneOf] = {
     "variant": OneOf(("trades", "pgd", "mart")),
     "beta": 6.0,
     "mart_beta": 5.0,
@@ -13,9 +13,14 @@ PARAMETERS = {
     "zeta": 3.0,
     "alpha": 1.0,
 }
-"""`beta` and `mart_beta`: weight of the divergence of TRADES and of MART. `auxiliary`: weight of the auxiliary logits
-in every term and in the inner attacks. `zeta`: weight of the negative contrast; `alpha`: share of it whose gradient
-goes to the negatives alone."""
+ABOUT = {
+    "variant": "training that negative contrast is added to; the authors publish TRADES only",
+    "beta": "for trades: weight of the divergence",
+    "mart_beta": "for mart: weight of the divergence",
+    "auxiliary": "weight of the auxiliary logits in every term and in the inner attacks",
+    "zeta": "weight of the negative contrast",
+    "alpha": "share of the negative contrast whose gradient goes to the negatives alone, from 0 to 1",
+}
 
 STAND_INS = {
     "soft_mask": "the mask of every class, weighted by the softmax of the auxiliary logits",
@@ -26,11 +31,13 @@ STAND_INS = {
 
 @hookimpl
 def harness_defenses() -> Iterable[Defense]:
+    """Offer ANCRA with its stand-ins."""
     yield Defense(
         name="ancra",
         step=lazy("harness_ancra.step:step"),
         extend=lazy("harness_ancra.reverse_attention:extend"),
         params=PARAMETERS,
+        about=ABOUT,
         recipes=RECIPES,
         stand_ins=tuple(
             StandIn(name=name, build=lazy(f"harness_ancra.stand_ins:{name}"), summary=summary)

@@ -1,12 +1,19 @@
-"""Asymmetric negative contrast: the predictions of an image and of one of another class are pushed apart."""
+"""Asymmetric negative contrast: pushes apart the predictions of an image and of an image of another class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 
+if TYPE_CHECKING:
+    from harness.api import Labels, Logits
 
-def negatives(y):
-    """For each label the index of an image of another class: one of the other classes at hand, then one of its images.
 
-    None where there is only one class. Drawn from torch's global generator.
+def negatives(y: Labels) -> torch.Tensor | None:
+    """Draw for each label (n,) the index of an image of another class: first the class, then one of its images.
+
+    Returns None where there is only one class. Draws come from torch's global generator.
     """
     other = y[:, None] != y
     if not other.any():
@@ -14,8 +21,8 @@ def negatives(y):
     return torch.multinomial(other / torch.bincount(y)[y], 1).squeeze(1)
 
 
-def contrast(anchor, negative, alpha):
-    """How alike logits (n, k) of anchors and of their negatives are: 0 to 1, the mean over all rows.
+def contrast(anchor: Logits, negative: Logits, alpha: float) -> torch.Tensor:
+    """Compute the mean similarity, from 0 to 1, of the logits (n, k) of anchors and of their negatives.
 
     Rows that predict one class give the geometric mean of its two probabilities, others 0. A share `alpha` of it takes
     gradient on the negatives' side only, the rest on the anchors' only.

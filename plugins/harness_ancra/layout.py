@@ -1,7 +1,10 @@
-"""Where reverse attention goes in a network, found by asking the network once."""
+"""Finds where reverse attention goes in a network, by asking the network once."""
+
+from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -10,19 +13,25 @@ from torch import nn
 from harness.api import UsageError
 from harness.networks import Classifier, frozen
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """`blocks`: names of the modules that are followed by reverse attention, first to last. `kernel`: height and width
-    of the squares of their maps that are averaged into one feature. `norm`: name of the batch norm that stands, with a
-    ReLU, between the last block and the averages; empty without one."""
+    """Where a network has room for reverse attention.
+
+    `blocks`: names of the modules that are followed by reverse attention, first to last. `kernel`: height and width of
+    the squares of their maps that are averaged into one feature. `norm`: name of the batch norm between the last block
+    and the averages, which a ReLU follows; empty without one.
+    """
 
     blocks: tuple[str, ...]
     kernel: tuple[int, int]
     norm: str
 
 
-def find_layout(network, shape):
+def find_layout(network: nn.Module, shape: tuple[int, int, int]) -> Layout:
     """Find where the features of a network are averages over squares of the map that its last stage gives.
 
     The blocks are the last two of that stage where it is a sequence of blocks: layer4.0 and layer4.1 of resnet18,
@@ -41,7 +50,7 @@ def find_layout(network, shape):
     last = network.stage_names[-1]
     blocks = _blocks(network.get_submodule(last), last)
     x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
-    maps = {}
+    maps: dict[str, torch.Tensor] = {}
     with frozen(network, training=False), torch.no_grad():
         with followed(network, (last, *blocks), maps.__setitem__):
             features = network.features(x)
@@ -59,8 +68,10 @@ def find_layout(network, shape):
 
 
 @contextmanager
-def followed(network, names, act):
-    """While the network is used, call `act(name, output)` after each named module; a tensor that it returns goes on."""
+def followed(
+    network: nn.Module, names: Iterable[str], act: Callable[[str, torch.Tensor], torch.Tensor | None]
+) -> Iterator[None]:
+    """Call `act(name, output)` after each named module inside the block; a tensor it returns replaces the output."""
     handles = [
         network.get_submodule(name).register_forward_hook(lambda _module, _inputs, output, name=name: act(name, output))
         for name in names
@@ -72,14 +83,14 @@ def followed(network, names, act):
             handle.remove()
 
 
-def _blocks(stage, name):
+def _blocks(stage: nn.Module, name: str) -> tuple[str, ...]:
     """The last two blocks of a stage, a block being a module of modules, or the stage itself."""
     children = list(stage.named_children()) if isinstance(stage, nn.Sequential) else []
     composed = [f"{name}.{child}" for child, module in children if list(module.children())]
     return tuple(composed[-2:]) if composed and len(composed) == len(children) else (name,)
 
 
-def _norms(network, z):
+def _norms(network: Classifier, z: torch.Tensor) -> Iterator[str]:
     """Batch norms that would take the map z and belong to no stage."""
     for name, module in network.named_modules():
         inside = any(name == stage or name.startswith(f"{stage}.") for stage in network.stage_names)
@@ -87,7 +98,7 @@ def _norms(network, z):
             yield name
 
 
-def _kernels(z, features):
+def _kernels(z: torch.Tensor, features: torch.Tensor) -> Iterator[tuple[int, int]]:
     """The whole map, or squares of it, that give as many averages as there are features."""
     if z.dim() != 4:
         return

@@ -1,4 +1,7 @@
-"""How the paper trains it: dataset -> recipes. Its code counts epochs from 1, so that its 75 is 74 here."""
+"""The recipes of the paper, by dataset.
+
+Its code counts epochs from 1, so that its 75 is 74 here.
+"""
 
 from dataclasses import replace
 from fractions import Fraction

@@ -1,13 +1,25 @@
-"""The driver: each stage attacks the images that still stand; what it finds is verified and predicted on anew."""
+"""The driver of AutoAttack's stages.
+
+Each stage attacks the images that still stand; what it returns is checked against the budget and predicted on anew.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from harness.api import NotApplicable, Result, UsageError
 from harness.ops import misclassified, norm, tolerance, where_rows
 from harness_autoattack.streams import Fenced
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
+    from harness_autoattack.stages import Settings
 
 ORDERS = {"linf": float("inf"), "l2": 2.0, "l1": 1.0}
 SMALLEST_SIDE = 5
@@ -17,8 +29,9 @@ SHORTEST_L1 = 3
 
 
 def in_sequence(
-    model, x, y, threat, ctx, stages: Callable[[int], tuple[str, ...]], confirmations: int = 1, **lengths
-) -> Result:
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, ctx: AttackContext,
+    stages: Callable[[int], tuple[str, ...]], confirmations: int = 1, **lengths: Any,
+) -> Result:  # fmt: skip
     """Run the stages that the number of classes asks for, each with the seed of `ctx`, as the reference driver does.
 
     An image counts as found where it is within the budget and most of `confirmations` predictions on the whole shard
@@ -63,7 +76,7 @@ def _library() -> ModuleType:
     return stages
 
 
-def _check(x, threat, settings, confirmations) -> None:
+def _check(x: Images, threat: ThreatModel, settings: Settings, confirmations: int) -> None:
     shortest = SHORTEST_L1 if threat.kind == "l1" else 1
     if settings.steps < shortest:
         raise UsageError(f"steps={settings.steps} must be at least {shortest} under {threat.kind}")
@@ -75,7 +88,7 @@ def _check(x, threat, settings, confirmations) -> None:
             raise UsageError(f"{name}: {number} must be at least 1")
 
 
-def _inside(x, points, threat) -> torch.Tensor:
+def _inside(x: Images, points: Images, threat: ThreatModel) -> torch.Tensor:
     """Within the budget, in float64 and with the tolerance of the harness for one rounding; NaN is not."""
-    eps = float(threat.eps)
+    eps = float(cast("Fraction", threat.eps))
     return norm(points.double() - x.double(), ORDERS[threat.kind]) <= eps + tolerance(threat.kind, eps)

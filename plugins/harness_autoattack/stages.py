@@ -1,9 +1,11 @@
-"""The algorithm classes of `pyautoattack`, each set up as a stage: `perturb(x, y)` seeds torch and returns images."""
+"""The stages: classes of `pyautoattack`, whose `perturb(x, y)` seeds torch and returns images."""
+
+from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
@@ -13,6 +15,9 @@ from pyautoattack.square import SquareAttack
 from harness.api import ThreatModel
 from harness.ops import margin
 
+if TYPE_CHECKING:
+    from fractions import Fraction
+
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 SILENT = logging.Logger("autoattack", level=logging.CRITICAL + 1)
 """Of its own, outside the tree of loggers: the classes tell it about zero gradients, which the harness flags itself."""
@@ -20,7 +25,7 @@ SILENT = logging.Logger("autoattack", level=logging.CRITICAL + 1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How long the stages run. `restarts` (else 1) and `targets` (else 9) are by stage; `eot` averages gradients."""
+    """Lengths of the stages. `restarts` (else 1) and `targets` (else 9) go by stage; `eot` averages gradients."""
 
     steps: int = 100
     queries: int = 5000
@@ -29,42 +34,43 @@ class Settings:
     targets: Mapping[str, int] = field(default_factory=dict)
 
 
-class MarginAPGD(APGDAttack):
+class MarginAPGD(APGDAttack):  # type: ignore[misc]  # pyautoattack has no types
     """APGD on the plain margin, which two logits define."""
 
     def dlr_loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Values (n,) to be increased."""
+        """Compute minus the margin (n,), which is increased."""
         return -margin(x, y)
 
 
-class CrossEntropyAPGD(APGDAttack_targeted):
-    """APGD down the cross-entropy against each target."""
+class CrossEntropyAPGD(APGDAttack_targeted):  # type: ignore[misc]  # pyautoattack has no types
+    """APGD that lowers the cross-entropy against each target class."""
 
     def dlr_loss_targeted(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Values (n,) to be increased."""
-        return self.ce_loss_targeted(x, y)
+        """Compute minus the target's cross-entropy (n,), which is increased."""
+        values: torch.Tensor = self.ce_loss_targeted(x, y)
+        return values
 
 
 def build(
     name: str, predict: Callable[[torch.Tensor], torch.Tensor], threat: ThreatModel, seed: int, classes: int,
     settings: Settings,
 ) -> Any:  # fmt: skip
-    """Set up one stage with the constants of the standard version; l1 climbs within 3, 2 and 1 times the budget."""
+    """Set up one stage with the constants of the standard version; l1 searches within 3, 2 and 1 times the budget."""
     shared = {
-        "norm": NORMS[threat.kind], "eps": float(threat.eps), "seed": seed, "verbose": False,
+        "norm": NORMS[threat.kind], "eps": float(cast("Fraction", threat.eps)), "seed": seed, "verbose": False,
         "n_restarts": settings.restarts.get(name, 1),
     }  # fmt: skip
-    climb = {
+    search = {
         **shared, "n_iter": settings.steps, "eot_iter": settings.eot, "rho": 0.75,
         "use_largereps": threat.kind == "l1", "logger": SILENT,
     }  # fmt: skip
     targets = min(settings.targets.get(name, 9), classes - 1)
     make: dict[str, Callable[[], Any]] = {
-        "apgd_ce": lambda: APGDAttack(predict, loss="ce", **climb),
-        "apgd_dlr": lambda: APGDAttack(predict, loss="dlr", **climb),
-        "apgd_margin": lambda: MarginAPGD(predict, loss="dlr", **climb),
-        "apgd_t": lambda: APGDAttack_targeted(predict, n_target_classes=targets, **climb),
-        "apgd_ce_t": lambda: CrossEntropyAPGD(predict, n_target_classes=targets, **climb),
+        "apgd_ce": lambda: APGDAttack(predict, loss="ce", **search),
+        "apgd_dlr": lambda: APGDAttack(predict, loss="dlr", **search),
+        "apgd_margin": lambda: MarginAPGD(predict, loss="dlr", **search),
+        "apgd_t": lambda: APGDAttack_targeted(predict, n_target_classes=targets, **search),
+        "apgd_ce_t": lambda: CrossEntropyAPGD(predict, n_target_classes=targets, **search),
         "fab": lambda: FABAttack_PT(predict, n_iter=settings.steps, **shared),
         "fab_t": lambda: FABAttack_PT(
             predict, n_iter=settings.steps, targeted=True, n_target_classes=targets, **shared

@@ -1,4 +1,4 @@
-"""The model behind a fence: what it draws and what the stages draw are two streams of random numbers."""
+"""A wrapper that keeps the random numbers of the model apart from those of the stages."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 
 
 class Fenced:
-    """Asks the model with random numbers of its own, which go on from where the generators stand.
+    """The model, drawing random numbers from a stream of its own, which continues from the generators' state.
 
     The stages seed the global generators for every batch, so that a random defense would repeat its noise; with two
     streams neither sees the other. An empty batch, which Square asks for, is answered here: many networks cannot.
@@ -18,7 +18,7 @@ class Fenced:
         self.stream = self._state()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (n, k) of its own, which Square may write to."""
+        """Compute the logits (n, k), in a tensor of their own, which Square may write to."""
         if not len(x):
             return x.new_zeros(0, self.classes)
         outside = self._state()

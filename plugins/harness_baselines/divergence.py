@@ -1,16 +1,27 @@
-"""The loss of one batch for the baselines that pull clean and adversarial predictions together: TRADES and MART.
+"""The losses of TRADES and MART, which pull clean and adversarial predictions together.
 
-Nothing is detached but the images.
+Only images are detached; gradients flow through both predictions.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 from harness_baselines.examples import examples
 
+if TYPE_CHECKING:
+    from torch import nn
 
-def trades(model, x, y, ctx, *, beta, inner, start):
-    """Cross-entropy on clean images plus beta times the divergence between clean and adversarial predictions.
+    from harness.api import Images, Labels, TrainContext
+
+
+def trades(
+    model: nn.Module, x: Images, y: Labels, ctx: TrainContext, *, beta: float, inner: str, start: str
+) -> torch.Tensor:
+    """Compute the cross-entropy on clean images plus beta times the divergence of adversarial predictions.
 
     The clean images pass a second time for the divergence, as in the reference code.
     """
@@ -20,10 +31,13 @@ def trades(model, x, y, ctx, *, beta, inner, start):
     return classification + beta * F.kl_div(adversarial, clean, reduction="batchmean", log_target=True)
 
 
-def mart(model, x, y, ctx, *, beta, variant, inner, start):
-    """Boosted cross-entropy on adversarial images plus beta times a divergence weighted by 1 - p(true class).
+def mart(
+    model: nn.Module, x: Images, y: Labels, ctx: TrainContext, *, beta: float, variant: str, inner: str, start: str
+) -> torch.Tensor:
+    """Compute the boosted cross-entropy on adversarial images plus beta times the weighted divergence.
 
-    The small constants are those of the reference code. `variant="tpap"` keeps the divergence of some rows only.
+    The weight of an image is 1 - p(true class). The small constants are those of the reference code. `variant="tpap"`
+    keeps the divergence of some rows only (see `tpap_mask`).
     """
     x_adv = examples(model, x, y, ctx, inner, start)
     clean, adversarial = model(x), model(x_adv)
@@ -35,11 +49,14 @@ def mart(model, x, y, ctx, *, beta, variant, inner, start):
     weight = 1.0000001 - p.gather(1, y.unsqueeze(1)).squeeze(1)
     if variant == "tpap":
         weight = weight * tpap_mask(clean.argmax(dim=1), y)
-    return boosted + beta * (divergence * weight).mean()
+    total: torch.Tensor = boosted + beta * (divergence * weight).mean()
+    return total
 
 
 def tpap_mask(predicted: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Whose divergence counts (n,) in TPAP's code: "1e-7 + predicted != y", meant as "1e-7 + (predicted != y)".
+    """Compute whose divergence counts (n,) in TPAP's code.
+
+    The code writes "1e-7 + predicted != y" and means "1e-7 + (predicted != y)".
 
     In float32, 1e-7 changes 0 and 1 and is lost in 2 and above. So it is 1 for what is misclassified, 1 for what is
     rightly taken for class 0 or 1, and 0 for what is rightly taken for any other class.

@@ -1,4 +1,4 @@
-"""How the papers train these defenses: dataset -> recipes, the default first.
+"""The recipes of the papers, by dataset, the default first.
 
 Milestones count epochs from 0, as TPAP does; TRADES and MART count from 1, so that their 75 is 74 here.
 """

@@ -1,19 +1,30 @@
-"""The loss of one batch for each baseline without a divergence term.
+"""The losses of the baselines without a divergence term.
 
 Images handed to a loss are detached; gradients go to parameters only.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 from harness_baselines.examples import fgsm
 
+if TYPE_CHECKING:
+    from torch import nn
 
-def raw(model, x, y, ctx):
+    from harness.api import Images, Labels, TrainContext
+
+
+def raw(model: nn.Module, x: Images, y: Labels, ctx: TrainContext) -> torch.Tensor:
+    """Compute the cross-entropy on clean images."""
     return F.cross_entropy(model(x), y)
 
 
-def pgd_at(model, x, y, ctx, *, mix, attack_mode):
+def pgd_at(model: nn.Module, x: Images, y: Labels, ctx: TrainContext, *, mix: float, attack_mode: str) -> torch.Tensor:
+    """Compute the cross-entropy on PGD examples, times 1 - `mix`, plus `mix` times that on clean images."""
     x_adv = ctx.perturb(model, x, y, mode=attack_mode)
     adversarial = F.cross_entropy(model(x_adv), y)
     if not mix:
@@ -21,8 +32,10 @@ def pgd_at(model, x, y, ctx, *, mix, attack_mode):
     return mix * F.cross_entropy(model(x), y) + (1 - mix) * adversarial
 
 
-def fgsm_at(model, x, y, ctx, *, statistics):
-    """The base of TPAP: step eps, the true label, no random start, so that catastrophic overfitting may set in.
+def fgsm_at(model: nn.Module, x: Images, y: Labels, ctx: TrainContext, *, statistics: str) -> torch.Tensor:
+    """Compute the cross-entropy on FGSM examples: the base of TPAP.
+
+    One step of eps against the true label, without a random start, so that catastrophic overfitting may set in.
 
     `statistics="both"`: batch norm also sees the clean images, as in TPAP's code, which passes them for its log.
     """
@@ -33,8 +46,10 @@ def fgsm_at(model, x, y, ctx, *, statistics):
     return F.cross_entropy(model(x_adv), y)
 
 
-def fast_at(model, x, y, ctx, *, alpha):
-    """Wong et al. 2020: one step of `alpha` eps from a uniform start, the network attacked in train mode.
+def fast_at(model: nn.Module, x: Images, y: Labels, ctx: TrainContext, *, alpha: float) -> torch.Tensor:
+    """Compute the cross-entropy on examples of one step of `alpha` eps from a uniform start (Wong et al. 2020).
+
+    The network is attacked in train mode.
 
     Their early stop, once PGD accuracy on a training batch falls by 20 points, belongs to a training loop and is left
     out; the validation accuracy of every epoch shows what it would have caught.
@@ -43,8 +58,11 @@ def fast_at(model, x, y, ctx, *, alpha):
     return F.cross_entropy(model(x_adv), y)
 
 
-def alp(model, x, y, ctx, *, weight, ce):
-    """Clean and adversarial images share one forward pass, so batch norm sees their union; nothing is detached."""
+def alp(model: nn.Module, x: Images, y: Labels, ctx: TrainContext, *, weight: float, ce: str) -> torch.Tensor:
+    """Compute the cross-entropy plus `weight` times the mean squared difference of clean and adversarial logits.
+
+    Both kinds of images share one forward pass, so batch norm sees their union; nothing is detached.
+    """
     both = torch.cat([x, ctx.perturb(model, x, y)])
     logits = model(both)
     clean, adversarial = logits.chunk(2)

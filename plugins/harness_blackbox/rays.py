@@ -1,18 +1,30 @@
-"""RayS: flip ever smaller blocks of a sign vector, and keep a flip where the boundary comes nearer along it."""
+"""RayS: flips ever smaller blocks of a sign vector, and keeps a flip where the boundary comes nearer along it."""
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from harness.api import Result, UsageError
 from harness.ops import misclassified, where_rows
 
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
+
 LOOK, BUDGET, BISECT = range(3)
 
 
-def rays(model, x, y, threat, *, ctx, queries, tolerance):
-    """Every example still standing asks one decision a round, whatever phase of its search it is in.
+def rays(
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, queries: int, tolerance: float
+) -> Result:
+    """Search for the sign vector along which the boundary is nearest (Chen and Gu 2020, arXiv:2006.12792).
+
+    Every example still standing asks one decision a round, whatever phase of its search it is in.
 
     An example stops at its first misclassified point within eps; one without is returned clean after `queries`.
     `tolerance`: where the bisection ends, as the Euclidean length of the perturbation. Details: `queries` asked, and
@@ -20,7 +32,7 @@ def rays(model, x, y, threat, *, ctx, queries, tolerance):
     """
     if queries < 1 or tolerance <= 0:
         raise UsageError(f"queries={queries} must be at least 1, and tolerance={tolerance} above 0")
-    eps, found = float(threat.eps), x.clone()
+    eps, found = float(cast("Fraction", threat.eps)), x.clone()
     radii, asked = torch.ones(len(x), device=x.device), torch.full((len(x),), queries, device=x.device)
     broken = misclassified(model(x), y)
     radii[broken], asked[broken] = 0.0, 1
@@ -45,7 +57,7 @@ def rays(model, x, y, threat, *, ctx, queries, tolerance):
 
 @dataclass(slots=True)
 class Search:
-    """The examples still searched, one row each.
+    """The state of the examples still searched, one row each; its methods change it in place.
 
     `best` is the smallest radius known to break along `signs`, infinite before there is one. A phase is to LOOK
     whether the candidate breaks at `best` too, to try the BUDGET, and to BISECT between `low` and `high`.
@@ -63,19 +75,19 @@ class Search:
     high: torch.Tensor
 
     def radius(self, eps: float) -> torch.Tensor:
-        """Where each example asks next (n,). A radius of 1 reaches a corner of [0, 1], so more is never needed."""
+        """Compute at which radius (n,) each example asks next; 1 reaches a corner of [0, 1] and is the most."""
         look = torch.where(self.phase == LOOK, self.best.clamp_max(1.0), (self.low + self.high) / 2)
         return torch.where(self.phase == BUDGET, eps, look)
 
     def candidate(self) -> torch.Tensor:
-        """The best sign vectors (n, d), with the block whose turn it is flipped."""
+        """Build the sign vectors (n, d) to ask about: the best ones with the current block flipped."""
         place = torch.arange(self.x.shape[1], device=self.x.device)
         start, size = self.block * self._size(), self._size()
         flipped = (place >= start.unsqueeze(1)) & (place < (start + size).unsqueeze(1))
         return torch.where(flipped, -self.signs, self.signs)
 
     def learn(self, broken: torch.Tensor, radius: torch.Tensor, direction: torch.Tensor, width: float) -> None:
-        """Take in the answers at these radii along these directions, and move on to the next question."""
+        """Record which points broke the model, and move every example on to its next question."""
         look, bisect = self.phase == LOOK, self.phase == BISECT
         self.high = torch.where(broken, radius, self.high)
         self.low = torch.where(broken, self.low, radius)
@@ -90,7 +102,7 @@ class Search:
         self.level = (self.level + full).clamp_max(math.ceil(math.log2(self.x.shape[1])))
 
     def keep(self, mask: torch.Tensor) -> None:
-        """Drop the other examples."""
+        """Drop the examples outside the mask (n,)."""
         if not mask.all():
             for state in fields(self):
                 setattr(self, state.name, getattr(self, state.name)[mask])

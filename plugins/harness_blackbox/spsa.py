@@ -1,11 +1,20 @@
-"""Simultaneous perturbation: Adam on the margin, with its gradient estimated along random sign vectors."""
+"""SPSA: Adam on the margin, with gradients estimated from scores along random sign vectors."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from harness.api import Result, UsageError
 from harness.ops import margin, misclassified, project_linf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from fractions import Fraction
+
+    from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
 
 BITS = 16
 """Sign vectors taken from one uniform draw: its leading bits, of the 24 that a float32 draw has."""
@@ -13,15 +22,20 @@ BITS = 16
 BETAS, TINY = (0.9, 0.999), 1e-8
 
 
-def spsa(model, x, y, threat, *, ctx, steps, samples, lr, delta, chunk):
-    """Each step asks 2 `samples` scores along directions of the example's own, and one at the new point.
+def spsa(
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, steps: int, samples: int,
+    lr: float, delta: float, chunk: int,
+) -> Result:  # fmt: skip
+    """Lower the margin by gradients estimated from scores (Uesato et al. 2018, arXiv:1802.05666).
+
+    Each step asks 2 `samples` scores along directions of the example's own, and one at the new point.
 
     An example stops at its first misclassified point; one that never is comes back clean after
     1 + `steps` (2 `samples` + 1) queries. `chunk`: how many images are asked about at once; memory only.
     """
     if steps < 1 or samples < 1 or chunk < 1 or delta <= 0:
         raise UsageError(f"{steps=}, {samples=} and {chunk=} must be at least 1, and {delta=} above 0")
-    eps, found = float(threat.eps), x.clone()
+    eps, found = float(cast("Fraction", threat.eps)), x.clone()
     queries = torch.ones(len(x), device=x.device)
     left = (~misclassified(model(x), y)).nonzero().squeeze(1)
     point = x[left]
@@ -43,8 +57,12 @@ def spsa(model, x, y, threat, *, ctx, steps, samples, lr, delta, chunk):
     return Result(last=found, any=found, details={"queries": queries})
 
 
-def estimate(value: Callable, point, y, blocks, samples: int, delta: float, chunk: int) -> torch.Tensor:
-    """The mean over random sign vectors v of v (value(point + delta v) - value(point - delta v)) / (2 delta).
+def estimate(
+    value: Callable[[Images, Labels], torch.Tensor], point: Images, y: Labels, blocks: Iterable[torch.Tensor],
+    samples: int, delta: float, chunk: int,
+) -> torch.Tensor:  # fmt: skip
+    """Estimate a gradient: the mean over sign vectors v of v (value(point + delta v) - value(point - delta v)) / (2
+    delta).
 
     `blocks`: one uniform draw shaped like `point` for every `BITS` of the `samples`.
     """
@@ -61,7 +79,8 @@ def estimate(value: Callable, point, y, blocks, samples: int, delta: float, chun
 
 
 def rademacher(uniform: torch.Tensor, count: int) -> torch.Tensor:
-    """`count` <= `BITS` independent sign images (n, count, c, h, w) out of one uniform on [-1, 1)."""
+    """Read `count` <= `BITS` independent sign images (n, count, c, h, w) from one uniform draw on [-1, 1)."""
     bits = ((uniform.double() + 1) * 2 ** (BITS - 1)).long().unsqueeze(1)
     shifts = torch.arange(count, device=uniform.device).view(1, -1, *[1] * (uniform.dim() - 1))
-    return ((bits >> shifts) & 1).to(uniform.dtype) * 2 - 1
+    signs: torch.Tensor = ((bits >> shifts) & 1).to(uniform.dtype) * 2 - 1
+    return signs

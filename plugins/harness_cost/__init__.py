@@ -1,5 +1,7 @@
-"""What a defense costs: parameters, and floating point operations of an inference and of training. Never seconds,
-which are no property of a defense and differ from run to run; those of a run are in its attempt log."""
+"""The cost of a defense: parameters, and floating point operations of inference and of training.
+
+Never seconds, which are no property of a defense and differ from run to run; those of a run are in its attempt log.
+"""
 
 from collections.abc import Iterable
 
@@ -8,9 +10,11 @@ from harness.api import Analysis, hookimpl, lazy
 
 @hookimpl
 def harness_analyses() -> Iterable[Analysis]:
+    """Offer the analysis `cost`."""
     yield Analysis(
         name="cost",
         run=lazy("harness_cost.analysis:cost"),
         params={"images": 16},
+        about={"images": "images of the one inference and the one training step that are counted"},
         summary="parameters, FLOPs of inference and of training, inferences of the bare network that one of it takes",
     )

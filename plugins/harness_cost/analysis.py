@@ -1,8 +1,8 @@
-"""The analysis `cost`, for one image: 2 FLOPs a multiply-add, and nothing but convolutions and matrix products."""
+"""The analysis `cost`: FLOPs of one image, two for a multiply-add, of convolutions and matrix products alone."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -11,6 +11,8 @@ from harness.networks import parameter_count
 from harness_cost.flops import count
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
     from harness.api import AnalysisContext, Images
@@ -20,7 +22,9 @@ FLOP, PASSES = "FLOP/image", "inferences of the bare network"
 
 
 def cost(ctx: AnalysisContext, *, images: int) -> dict[str, Quantity]:
-    """Training is one step of the defense on that many images: every image is in one step of an epoch.
+    """Measure parameters, and FLOPs of inference and of training.
+
+    Training is one step of the defense on that many images: every image is in one step of an epoch.
 
     `by_convention`: every backward pass costs two forward passes, as the cost table of TPAP counts it. What is counted
     leaves out gradients of weights where nobody asks for them, and of images in the first layer.
@@ -60,5 +64,5 @@ def _inference(model: nn.Module, x: Images) -> Flops:
 def _training(ctx: AnalysisContext, images: int) -> tuple[Flops, int]:
     """One forward and backward of the step, at the end of training, as far as a schedule has it."""
     x, y, training = ctx.training_batch(images)
-    model = ctx.trainee()
-    return count(lambda: ctx.step(model, x, y, training).backward(), len(x)), len(x)
+    model, step = ctx.trainee(), cast("Callable[..., torch.Tensor]", ctx.step)
+    return count(lambda: step(model, x, y, training).backward(), len(x)), len(x)

@@ -1,10 +1,18 @@
-"""First-order attacks: fgsm, bim, iter_ll, pgd and cw_inf over one engine, and variants of them."""
+"""Gradient attacks: FGSM, BIM, iterative least-likely class, PGD and CW over one step loop, and variants of them."""
 
 from collections.abc import Iterable
 
 from harness.api import FROM_DATASET, Attack, OneOf, hookimpl, lazy
 from harness_gradient import papers, variants
 
+ABOUT = {
+    "steps": "gradient steps",
+    "step": "size of one step, on the [0, 1] pixel scale; by default the dataset's share of eps",
+    "loss": "what is increased: cross-entropy, minus the margin, or minus the cross-entropy of the least likely class",
+    "kappa": "for the margin: lead of another class, in logits, beyond which nothing is gained; inf for no limit",
+    "start": "where a run starts: drawn uniformly from the ball, or the image itself (none)",
+    "restarts": "runs, each with its own random start; the first one that succeeds counts",
+}
 STEPS = (10, 20, 40, 100)
 LOSSES = ("ce", "margin", "least_likely")
 STARTS = ("none", "uniform")
@@ -18,7 +26,7 @@ PAPERS = {
 """The papers' suites, with the printed settings. AALP's two versions share fgsm, pgd and cw_inf (kappa 50)."""
 
 
-def _climb(
+def _sign_ascent(
     name: str, steps: int, loss: str, start: str, *, paper: str, summary: str, suites: tuple[str, ...] = ()
 ) -> Attack:
     return Attack(
@@ -33,6 +41,7 @@ def _climb(
             "start": OneOf((start, *(other for other in STARTS if other != start))),
             "restarts": 1,
         },
+        about=ABOUT,
         prefix="steps",
         cost=2 * steps,
         groups=("all", "linf", *(("fast",) if steps <= 20 else ()), *PAPERS.get(name, suites)),
@@ -43,6 +52,7 @@ def _climb(
 
 @hookimpl
 def harness_attacks() -> Iterable[Attack]:
+    """Offer the clean baseline, the attacks of the step loop, their variants, and papers' versions."""
     yield Attack(
         name="clean",
         run=lazy("harness_gradient.engine:clean"),
@@ -61,25 +71,25 @@ def harness_attacks() -> Iterable[Attack]:
         paper="Goodfellow et al. 2015, arXiv:1412.6572",
         summary="one step of size eps along the sign of the gradient",
     )
-    yield _climb(
+    yield _sign_ascent(
         "bim", 10, "ce", "none",
         paper="Kurakin et al. 2017, arXiv:1607.02533",
         summary="iterated FGSM from the image itself",
     )  # fmt: skip
-    yield _climb(
+    yield _sign_ascent(
         "iter_ll10", 10, "least_likely", "none",
         paper="Kurakin et al. 2017, arXiv:1611.01236",
         summary="ten steps towards the class that the clean image makes least likely",
     )  # fmt: skip
     for steps in STEPS:
-        yield _climb(
+        yield _sign_ascent(
             f"pgd-{steps}", steps, "ce", "uniform",
             suites=AALP,
             paper=variants.MADRY,
             summary=f"{steps} steps up the cross-entropy from a random start in the ball",
         )  # fmt: skip
     for steps in STEPS:
-        yield _climb(
+        yield _sign_ascent(
             f"cw_inf-{steps}", steps, "margin", "uniform",
             suites=tuple(f"{suite}[kappa=50]" for suite in AALP),
             paper=f"{variants.MADRY}, with the loss of Carlini and Wagner 2017, arXiv:1608.04644",

@@ -1,32 +1,45 @@
-"""The balls that iterates are kept in: where to start, which way to step and how to come back."""
+"""Balls that iterates are kept in: start points, step directions and projections."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from harness.ops import norm, project_l2, project_linf
 from harness_gradient.first_adversarial import Function
 
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from harness.api import AttackContext, ThreatModel
+
 TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ball:
-    """A norm's ball of radius eps around images, cut to [0, 1]: the direction of steepest ascent and the projection."""
+    """A norm's ball around images, cut to [0, 1]: the direction of steepest ascent and the projection."""
 
     direction: Function
     project: Function
 
 
 def ball(kind: str, x: torch.Tensor, eps: float) -> Ball:
-    """The `linf` or `l2` ball around `x`."""
+    """Make the `linf` or `l2` ball of radius eps around `x`."""
     if kind == "linf":
         return Ball(direction=torch.sign, project=project_linf(x, eps))
     return Ball(direction=unit, project=project_l2(x, eps))
 
 
-def offsets(kind: str, ctx, restart: int) -> torch.Tensor:
-    """Changes drawn uniformly in the unit ball, keyed for each example; multiply by eps."""
+def radius(threat: ThreatModel) -> float:
+    """Return the budget as a float; every threat model that these attacks are run under has one."""
+    return float(cast("Fraction", threat.eps))
+
+
+def offsets(kind: str, ctx: AttackContext, restart: int) -> torch.Tensor:
+    """Draw changes (n, c, h, w) uniformly from the unit ball, keyed for each example; multiply them by eps."""
     if kind == "linf":
         return ctx.noise(f"start:{restart}")
     normal = ctx.noise(f"start:{restart}", "normal")
@@ -37,7 +50,7 @@ def offsets(kind: str, ctx, restart: int) -> torch.Tensor:
 
 
 def unit(gradient: torch.Tensor) -> torch.Tensor:
-    """Each example's gradient over its Euclidean length; zero, and whatever is not finite, stays zero."""
+    """Divide each example's gradient by its Euclidean length; zero, and whatever is not finite, stays zero."""
     finite = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
     # Divided by the largest value first: the squares of saturated or exploding gradients leave the float32 range.
     level = finite / _wide(finite.abs().flatten(1).amax(dim=1).clamp_min(TINY))

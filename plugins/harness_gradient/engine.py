@@ -1,26 +1,40 @@
-"""The one engine: sign ascent in the linf ball, one run answering for every number of steps up to the longest."""
+"""The step loop of FGSM and PGD: sign ascent in the linf ball, with a snapshot for every wanted number of steps."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from harness.api import Result, UsageError
 from harness.ops import ascend, cross_entropy, margin, misclassified, project_linf, where_rows
+from harness_gradient.balls import radius
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
 
 Objective = Callable[[torch.Tensor], torch.Tensor]
 
 
-def clean(model, x, y, threat):
+def clean(model: Oracle, x: Images, y: Labels, threat: ThreatModel) -> Images:
+    """Return the images unchanged."""
     return x
 
 
-def fgsm(model, x, y, threat):
-    eps = float(threat.eps)
+def fgsm(model: Oracle, x: Images, y: Labels, threat: ThreatModel) -> Images:
+    """Take one step of eps along the sign of the gradient (Goodfellow et al. 2015, arXiv:1412.6572)."""
+    eps = radius(threat)
     return ascend(lambda point: cross_entropy(model(point), y), x, eps, project_linf(x, eps), 1)
 
 
-def pgd(model, x, y, threat, *, ctx, steps, step, loss, kappa, start, restarts):
-    """Take `steps` sign steps of size `step` from each of `restarts` starts, and snapshot the wanted numbers of steps.
+def pgd(
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, steps: int, step: float, loss: str,
+    kappa: float, start: str, restarts: int,
+) -> Result:  # fmt: skip
+    """Take `steps` sign steps of size `step` from each of `restarts` starts; snapshot the wanted numbers of steps.
 
     `last` is the final iterate of the first restart whose final iterate is misclassified, else of the first restart.
     `any` is the first misclassified iterate over all restarts. Restarts run on the whole batch, so that a snapshot
@@ -28,7 +42,7 @@ def pgd(model, x, y, threat, *, ctx, steps, step, loss, kappa, start, restarts):
     """
     if steps < 1 or restarts < 1:
         raise UsageError(f"steps={steps} and restarts={restarts} must be at least 1")
-    eps = float(threat.eps)
+    eps = radius(threat)
     wanted = ctx.steps_wanted or (steps,)
     objective = _objective(model, x, y, loss, kappa)
     snapshots: dict[int, Result] = {}
@@ -48,7 +62,10 @@ def pgd(model, x, y, threat, *, ctx, steps, step, loss, kappa, start, restarts):
     return Result(last=snapshots[steps].last, any=snapshots[steps].any, snapshots=snapshots)
 
 
-def _one_run(model, x, y, begin, objective, eps, step, wanted, reached) -> dict[int, Result]:
+def _one_run(
+    model: Oracle, x: Images, y: Labels, begin: Images, objective: Objective, eps: float, step: float,
+    wanted: Sequence[int], reached: Callable[[int], None],
+) -> dict[int, Result]:  # fmt: skip
     first = x
     broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     snapshots: dict[int, Result] = {}
@@ -70,13 +87,14 @@ def _one_run(model, x, y, begin, objective, eps, step, wanted, reached) -> dict[
     return snapshots
 
 
-def _either(x, earlier: Result, result: Result, later: torch.Tensor) -> Result:
+def _either(x: Images, earlier: Result, result: Result, later: torch.Tensor) -> Result:
     """Example by example the earlier restarts' result, unless only the later one succeeds."""
-    unbroken = (earlier.any == x).flatten(1).all(dim=1)
-    return Result(last=where_rows(later, result.last, earlier.last), any=where_rows(unbroken, result.any, earlier.any))
+    first, second = cast("Images", earlier.any), cast("Images", result.any)
+    unbroken = (first == x).flatten(1).all(dim=1)
+    return Result(last=where_rows(later, result.last, earlier.last), any=where_rows(unbroken, second, first))
 
 
-def _objective(model, x, y, loss: str, kappa: float) -> Objective:
+def _objective(model: Oracle, x: Images, y: Labels, loss: str, kappa: float) -> Objective:
     """Logits -> what each example ascends: cross-entropy, minus the margin (with a dead zone beyond -kappa), or minus
     the cross-entropy against the class that is least likely on the clean image, the true one excepted."""
     if loss == "ce":

@@ -1,4 +1,4 @@
-"""The first misclassified point on the way of an ascent."""
+"""Records the first adversarial iterate of a gradient ascent."""
 
 from collections.abc import Callable
 
@@ -10,10 +10,11 @@ Function = Callable[[torch.Tensor], torch.Tensor]
 
 
 class FirstAdversarial:
-    """Asks the model at every point of an ascent, and remembers for each example the first point that is misclassified.
+    """Evaluates the model at every iterate, and keeps for each example the first one that is misclassified.
 
-    `objective`: logits (n, k) -> what each example ascends (n,). `draws`: the model is asked so often at every point,
-    for models that answer at random: losses are averaged, and more than half of the draws must be wrong.
+    `objective`: logits (n, k) -> the value (n,) that each example increases. `draws`: how often the model is evaluated
+    at every point, for random models: losses are averaged, and more than half of the draws must be wrong. `first`: the
+    first adversarial iterates, the clean image where there is none. `broken`: where there is one (n,).
     """
 
     def __init__(self, model: Function, x: torch.Tensor, y: torch.Tensor, objective: Function, draws: int = 1):
@@ -22,7 +23,7 @@ class FirstAdversarial:
         self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
     def loss(self, point: torch.Tensor) -> torch.Tensor:
-        """What each example climbs (n,)."""
+        """Compute the value (n,) that each example increases, and record new adversarial iterates."""
         answers = [self.model(point) for _ in range(self.draws)]
         with torch.no_grad():
             new = _outvoted(answers, self.y) & ~self.broken
@@ -30,7 +31,7 @@ class FirstAdversarial:
         return torch.stack([self.objective(logits) for logits in answers]).mean(dim=0)
 
     def breaks(self, point: torch.Tensor) -> torch.Tensor:
-        """Whether each example is misclassified at the point."""
+        """Tell whether each example (n,) is misclassified at the point, in most of the draws."""
         with torch.no_grad():
             return _outvoted([self.model(point) for _ in range(self.draws)], self.y)
 

@@ -1,18 +1,25 @@
-"""Attacks as papers' scripts run them, defects included: their numbers carry a flag, and none is in a general suite."""
+"""Attacks as papers' scripts run them, defects included.
+
+Their numbers carry a flag, and none is in a general suite.
+"""
 
 from collections.abc import Iterable
 from fractions import Fraction
 
 from harness.api import Attack, lazy
 
+STEPS = "gradient steps"
+STEP = "size of one step, on the [0, 1] pixel scale"
+
 
 def attacks() -> Iterable[Attack]:
-    """The variants of Simple Structure, ANCRA and TPAP."""
+    """Yield the attacks of Simple Structure, ANCRA and TPAP."""
     yield Attack(
         name="fgsm_ss",
         run=lazy("harness_gradient.published:fgsm_ss"),
         threats=("unbounded",),
         params={"size": Fraction(5, 1000)},
+        about={"size": "size of the step, on the [0, 1] pixel scale, before it is divided by the channel's deviation"},
         cost=2,
         as_published=True,
         groups=("paper:simple-structure",),
@@ -24,6 +31,10 @@ def attacks() -> Iterable[Attack]:
         run=lazy("harness_gradient.published:bim_ss"),
         threats=("unbounded",),
         params={"size": Fraction(1, 1000), "steps": 5},
+        about={
+            "size": "size of the first step, on the [0, 1] pixel scale; later ones: over the channel's deviation",
+            "steps": "gradient steps after the first one",
+        },
         cost=12,
         as_published=True,
         groups=("paper:simple-structure",),
@@ -35,6 +46,7 @@ def attacks() -> Iterable[Attack]:
         run=lazy("harness_gradient.published:fgsm_rs"),
         threats=("linf",),
         params={"step": Fraction(8, 255)},
+        about={"step": STEP},
         cost=2,
         as_published=True,
         groups=("paper:ancra",),
@@ -46,6 +58,7 @@ def attacks() -> Iterable[Attack]:
         run=lazy("harness_gradient.published:cw_inf_batchsum"),
         threats=("linf",),
         params={"steps": 20, "step": Fraction(7, 1000)},
+        about={"steps": STEPS, "step": STEP},
         batch_coupled=True,
         cost=40,
         as_published=True,
@@ -58,6 +71,7 @@ def attacks() -> Iterable[Attack]:
         run=lazy("harness_gradient.published:mi_fgsm_tpap"),
         threats=("linf",),
         params={"steps": 20, "step": Fraction(3, 1000), "decay": 1.0},
+        about={"steps": STEPS, "step": STEP, "decay": "factor on the sum of earlier gradients at each step"},
         batch_coupled=True,
         cost=40,
         as_published=True,

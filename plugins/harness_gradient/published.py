@@ -1,34 +1,48 @@
-"""Attacks as papers' scripts run them, defects included. Their final point counts, as in the scripts."""
+"""Attacks as papers' scripts run them, defects included.
+
+The final iterate counts, as in the scripts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 
 from harness.ops import ascend, cross_entropy, margin, project_linf
+from harness_gradient.balls import radius
 from harness_gradient.momentum import momentum
+
+if TYPE_CHECKING:
+    from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
+    from harness_gradient.first_adversarial import Function
 
 CIFAR_DEVIATIONS = (0.2023, 0.1994, 0.2010)
 """Standard deviations of CIFAR-10's channels, as the Simple Structure script has them."""
 
 
-def fgsm_ss(model, x, y, threat, *, size):
-    """Simple Structure: one step of size / deviation of the channel, a zero gradient counting as positive."""
+def fgsm_ss(model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, size: float) -> Images:
+    """Take one step of size / deviation of the channel, a zero gradient counting as positive (Simple Structure)."""
     return _stepped(model, x, y, size / _deviations(x))
 
 
-def bim_ss(model, x, y, threat, *, size, steps):
-    """Simple Structure: one step of `size` pixels, then `steps` of size / deviation of the channel, in no ball."""
+def bim_ss(model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, size: float, steps: int) -> Images:
+    """Take one step of `size`, then `steps` of size / deviation of the channel, in no ball (Simple Structure)."""
     point = _stepped(model, x, y, torch.full_like(_deviations(x), size))
     for _ in range(steps):
         point = _stepped(model, point, y, size / _deviations(x))
     return point
 
 
-def fgsm_rs(model, x, y, threat, *, ctx, step):
-    """ANCRA: one step of PGD from a random start that may leave [0, 1]."""
+def fgsm_rs(model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, step: float) -> Images:
+    """Take one step of PGD from a random start that may leave [0, 1] (ANCRA)."""
     return ascend(lambda point: cross_entropy(model(point), y), _unclamped(x, threat, ctx), step, _ball(x, threat), 1)
 
 
-def cw_inf_batchsum(model, x, y, threat, *, ctx, steps, step):
-    """ANCRA: PGD on the hinge of the batch's summed margins: once the sum is negative no example has a gradient."""
+def cw_inf_batchsum(
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, steps: int, step: float
+) -> Images:
+    """Run PGD on the hinge of the batch's summed margins (ANCRA); below 0, no example has a gradient."""
 
     def loss(point: torch.Tensor) -> torch.Tensor:
         return -torch.relu(margin(model(point), y).sum())
@@ -36,8 +50,10 @@ def cw_inf_batchsum(model, x, y, threat, *, ctx, steps, step):
     return ascend(loss, _unclamped(x, threat, ctx), step, _ball(x, threat), steps)
 
 
-def mi_fgsm_tpap(model, x, y, threat, *, steps, step, decay):
-    """TPAP's DIM, whose resizing is the identity: MI-FGSM with gradients over the mean of the whole batch.
+def mi_fgsm_tpap(
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, steps: int, step: float, decay: float
+) -> Images:
+    """Run MI-FGSM with gradients over the mean of the whole batch: TPAP's DIM, whose resizing is the identity.
 
     The script takes the mean of the losses; the sum's gradient differs by a factor that the division takes out.
     """
@@ -45,7 +61,7 @@ def mi_fgsm_tpap(model, x, y, threat, *, steps, step, decay):
     return ascend(lambda point: cross_entropy(model(point), y), x, step, _ball(x, threat), steps, direction=direction)
 
 
-def _stepped(model, x, y, size):
+def _stepped(model: Oracle, x: Images, y: Labels, size: torch.Tensor) -> Images:
     def positive(gradient: torch.Tensor) -> torch.Tensor:
         return torch.where(gradient >= 0, size, -size)
 
@@ -60,9 +76,9 @@ def _deviations(x: torch.Tensor) -> torch.Tensor:
     return (deviations if x.shape[1] == len(deviations) else deviations.mean()).view(1, -1, 1, 1)
 
 
-def _unclamped(x, threat, ctx):
-    return x + float(threat.eps) * ctx.noise("start:0")
+def _unclamped(x: Images, threat: ThreatModel, ctx: AttackContext) -> Images:
+    return x + radius(threat) * ctx.noise("start:0")
 
 
-def _ball(x, threat):
-    return project_linf(x, float(threat.eps))
+def _ball(x: Images, threat: ThreatModel) -> Function:
+    return project_linf(x, radius(threat))

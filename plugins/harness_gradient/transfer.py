@@ -1,25 +1,38 @@
-"""DIM and TI-DIM: crafted on another network, with resized inputs and smoothed gradients; the target is never asked."""
+"""DIM and TI-DIM, crafted on another network with resized inputs and smoothed gradients.
+
+The model under attack is never queried.
+"""
+
+from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 from harness.api import UsageError
 from harness.ops import ascend, cross_entropy, project_linf
+from harness_gradient.balls import radius
 from harness_gradient.momentum import guarded, momentum, step_size
 
+if TYPE_CHECKING:
+    from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
 
-def transfer(model, x, y, threat, *, ctx, steps, step, decay, probability, enlarge, pad, labels, kernel=1, nsig=3.0):
-    """MI-FGSM on the surrogate, asked about a resized image in one of `1 / probability` steps of each example.
+
+def transfer(
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, steps: int, step: float | None,
+    decay: float, probability: float, enlarge: float, pad: float, labels: str, kernel: int = 1, nsig: float = 3.0,
+) -> Images:  # fmt: skip
+    """Run MI-FGSM on the surrogate, which sees a resized image with `probability`, drawn for each example and step.
 
     `kernel`: gradients are smoothed by a Gaussian of that odd size; 0 scales the published 15 of 299 pixels down, 1
     leaves them alone. `labels`: `predicted` by the surrogate on the clean image, as published, or `true`.
     """
-    eps = float(threat.eps)
+    eps = radius(threat)
     surrogate = ctx.surrogate()
     with torch.no_grad():
-        climbed = surrogate(x).argmax(dim=1) if labels == "predicted" else y
+        attacked = surrogate(x).argmax(dim=1) if labels == "predicted" else y
     size = kernel or kernel_size(x.shape[2])
     if size < 1 or size % 2 == 0:
         raise UsageError(f"kernel={kernel} must be odd, or 0 for 15 pixels of 299")
@@ -28,7 +41,7 @@ def transfer(model, x, y, threat, *, ctx, steps, step, decay, probability, enlar
 
     def loss(point: torch.Tensor) -> torch.Tensor:
         uniform = (next(draws).flatten(1)[:, :4] + 1) / 2
-        return cross_entropy(surrogate(diversify(point, uniform, probability, enlarge, pad)), climbed)
+        return cross_entropy(surrogate(diversify(point, uniform, probability, enlarge, pad)), attacked)
 
     def normalise(gradient: torch.Tensor) -> torch.Tensor:
         return guarded(smooth(gradient, window) if size > 1 else gradient)
@@ -64,12 +77,12 @@ def _sampling(length: int, enlarge: float, size: torch.Tensor, place: torch.Tens
 
 
 def kernel_size(height: int) -> int:
-    """The odd number next to 15 * height / 299, at least 3."""
+    """Return the odd number next to 15 * height / 299, at least 3."""
     return max(3, 2 * round((15 * height / 299 - 1) / 2) + 1)
 
 
 def gaussian(size: int, nsig: float) -> torch.Tensor:
-    """A normal density out to `nsig` deviations on `size` points, times itself, summing to 1: float64 (size, size)."""
+    """Build the Gaussian window, float64 (size, size), out to `nsig` deviations and summing to 1."""
     density = torch.linspace(-nsig, nsig, size, dtype=torch.float64).square().div(-2).exp() / math.sqrt(2 * math.pi)
     window = torch.outer(density, density)
     return window / window.sum()

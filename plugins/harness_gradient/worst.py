@@ -1,56 +1,61 @@
-"""The worst of several runs: PGD with several targets, step sizes or starts, on logits or averaged over draws."""
+"""The worst of several PGD runs, over target classes, step sizes and starts."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from itertools import product
+from typing import TYPE_CHECKING
 
 import torch
 
 from harness.api import Result, UsageError
 from harness.ops import ascend, where_rows
-from harness_gradient.balls import ball, offsets
+from harness_gradient.balls import ball, offsets, radius
 from harness_gradient.first_adversarial import FirstAdversarial
 from harness_gradient.targets import aims, objective
 
+if TYPE_CHECKING:
+    from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
+
 
 def worst(
-    model, x, y, threat, *, ctx, steps, loss, logits, start, restarts, eot,
-    step=None, shares="", target="none", targets=1,
-):  # fmt: skip
-    """Run once for each start, step size and target in turn; an example leaves when a run ends in a misclassification.
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, steps: int, loss: str,
+    logits: str, start: str, restarts: int, eot: int, step: float | None = None, shares: object = "",
+    target: str = "none", targets: int = 1,
+) -> Result:  # fmt: skip
+    """Run PGD for each start, step size and target class in turn; an example leaves at its first success.
 
     `last` is the end of the first such run, else of the first run; `any` the first misclassified point of all runs.
     `step`: one step size, or `shares`: several as shares of eps, `1/20:1/4`. `eot`: how often the model is asked at
     each point (see `FirstAdversarial`). A single run's end is not evaluated: the harness judges it.
     """
-    sizes = [step] if step is not None else [share * float(threat.eps) for share in _shares(shares)]
+    sizes = [step] if step is not None else [share * radius(threat) for share in _shares(shares)]
     if min(steps, restarts, targets, eot) < 1:
         raise UsageError("steps, restarts, targets and eot must be at least 1")
-    eps = float(threat.eps)
-    aimed = None
+    eps = radius(threat)
+    classes = None
     if target != "none":
         with torch.no_grad():
-            aimed = aims(model(x), y, target, targets, ctx)
-    turns = list(product(sizes, [None] if aimed is None else aimed.unbind(dim=1)))
+            classes = aims(model(x), y, target, targets, ctx)
+    turns = list(product(sizes, [None] if classes is None else classes.unbind(dim=1)))
     last, first = x.clone(), x.clone()
     ended, broken = (torch.zeros(len(x), dtype=torch.bool, device=x.device) for _ in range(2))
     for restart in range(restarts):
         begin = x if start == "none" else (x + eps * offsets(threat.kind, ctx, restart)).clamp(0.0, 1.0)
-        for turn, (size, aim) in enumerate(turns):
+        for turn, (size, towards) in enumerate(turns):
             left = (~ended).nonzero().squeeze(1)
             if not len(left):
                 break
             own = y[left]
-            climbs = objective(loss, logits, own, None if aim is None else aim[left])
-            trail, around = FirstAdversarial(model, x[left], own, climbs, eot), ball(threat.kind, x[left], eps)
-            end = ascend(trail.loss, begin[left], size, around.project, steps, direction=around.direction)
+            goal = objective(loss, logits, own, None if towards is None else towards[left])
+            run, around = FirstAdversarial(model, x[left], own, goal, eot), ball(threat.kind, x[left], eps)
+            end = ascend(run.loss, begin[left], size, around.project, steps, direction=around.direction)
             if len(turns) * restarts == 1:
-                return Result(last=end, any=trail.first)
-            wins = trail.breaks(end)
-            first[left] = where_rows(trail.broken & ~broken[left], trail.first, first[left])
+                return Result(last=end, any=run.first)
+            wins = run.breaks(end)
+            first[left] = where_rows(run.broken & ~broken[left], run.first, first[left])
             last[left] = where_rows(wins | (restart + turn == 0), end, last[left])
-            broken[left] |= trail.broken
+            broken[left] |= run.broken
             ended[left] = wins
     return Result(last=last, any=first)
 

@@ -1,4 +1,4 @@
-"""Attacks that seek the smallest perturbation: DeepFool, DDN and Carlini and Wagner, and how papers ran them."""
+"""Attacks that seek the smallest perturbation: DeepFool, DDN and Carlini-Wagner, and how papers ran them."""
 
 from collections.abc import Iterable
 
@@ -7,6 +7,20 @@ from harness.api import Attack, hookimpl, lazy
 DEEPFOOL = "Moosavi-Dezfooli et al. 2016, arXiv:1511.04599"
 DDN = "Rony et al. 2019, arXiv:1811.09600"
 CW = "Carlini and Wagner 2017, arXiv:1608.04644"
+DDN_ABOUT = {
+    "steps": "gradient steps",
+    "levels": "pixel levels that images are rounded to; 0 for no rounding",
+    "gamma": "share by which the radius shrinks after a success and grows after a failure",
+    "init_norm": "radius (l2) before the first step, for pixels in [0, 1]",
+}
+CW_ABOUT = {
+    "searches": "values of c that are tried, one minimisation for each",
+    "iterations": "iterations of Adam for each c",
+    "c0": "first weight c of the margin against the squared distance",
+    "lr": "learning rate of Adam, in tanh space",
+    "kappa": "lead of another class, in logits, that counts as a success",
+    "abort_early": "whether an image rests until the next c once a tenth of the iterations brings no progress",
+}
 QUICK = "searches=5,iterations=100,c0=0.1,lr=0.05"
 
 
@@ -16,6 +30,7 @@ def _ddn(name: str, steps: int, levels: int, *, groups: tuple[str, ...], summary
         run=lazy("harness_minimal.ddn:ddn"),
         threats=("l2",),
         params={"steps": steps, "levels": levels, "gamma": 0.05, "init_norm": 1.0},
+        about=DDN_ABOUT,
         minimal=True,
         # A value that lies halfway between two levels is rounded either way.
         verdicts_only=levels > 0,
@@ -29,11 +44,17 @@ def _ddn(name: str, steps: int, levels: int, *, groups: tuple[str, ...], summary
 
 @hookimpl
 def harness_attacks() -> Iterable[Attack]:
+    """Offer DeepFool, DDN and the Carlini-Wagner attack, with papers' versions."""
     yield Attack(
         name="deepfool",
         run=lazy("harness_minimal.deepfool:deepfool"),
         threats=("l2", "linf"),
         params={"steps": 50, "overshoot": 0.02, "candidates": 10},
+        about={
+            "steps": "most steps to the boundary of the linearised classifier",
+            "overshoot": "share by which the sum of all steps is stretched beyond the boundary",
+            "candidates": "classes considered, the true one included: those likeliest on the clean image",
+        },
         minimal=True,
         cost=50,
         groups=("all", "l2", "paper:simple-structure[steps=5,overshoot=0]"),
@@ -61,6 +82,7 @@ def harness_attacks() -> Iterable[Attack]:
         run=lazy("harness_minimal.cw:cw_l2"),
         threats=("l2",),
         params={"searches": 9, "iterations": 1000, "c0": 1e-3, "lr": 0.01, "kappa": 0.0, "abort_early": False},
+        about=CW_ABOUT,
         minimal=True,
         cost=500,
         trial={"searches": 5, "iterations": 50, "c0": 0.1, "lr": 0.05},
@@ -73,6 +95,7 @@ def harness_attacks() -> Iterable[Attack]:
         run=lazy("harness_minimal.cw:cw_l2"),
         threats=("l2",),
         params={"searches": 4, "iterations": 10, "c0": 1.0, "lr": 0.01, "kappa": 1.0, "abort_early": False},
+        about=CW_ABOUT,
         minimal=True,
         cost=40,
         as_published=True,
@@ -85,6 +108,11 @@ def harness_attacks() -> Iterable[Attack]:
         run=lazy("harness_minimal.cw:adam_in_pixels"),
         threats=("l2",),
         params={"iterations": 100, "lr": 0.01, "distance_weight": 0.0},
+        about={
+            "iterations": "iterations of Adam",
+            "lr": "learning rate of Adam, on the [0, 1] pixel scale",
+            "distance_weight": "weight of the squared l2 distance in the loss; 0 in the script, 1 in the paper",
+        },
         minimal=True,
         cost=100,
         as_published=True,

@@ -1,20 +1,27 @@
-"""What a search for the smallest perturbation keeps: for each example the nearest misclassified point it passed."""
+"""Keeps for each example the nearest misclassified point that a search for the smallest perturbation finds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 
 from harness.ops import margin, misclassified
 
+if TYPE_CHECKING:
+    from harness.api import Images, Labels, Oracle
+
 ROUNDING = 4e-6
 
 
-def standing(model, x, y) -> torch.Tensor:
-    """The indices of the images that are not misclassified as they are; the others need no perturbation."""
+def standing(model: Oracle, x: Images, y: Labels) -> torch.Tensor:
+    """Return the indices of the images that are classified correctly; the others need no perturbation."""
     with torch.no_grad():
         return (~misclassified(model(x), y)).nonzero().squeeze(1)
 
 
 def beaten(logits: torch.Tensor, y: torch.Tensor, kappa: float = 0.0) -> torch.Tensor:
-    """Whether each example is misclassified by more than `kappa`, and by more than rounding can undo.
+    """Tell whether each example (n,) is misclassified by more than `kappa`, and by more than rounding can undo.
 
     The logits of one image differ between batches by nearly a millionth of the largest one. These searches end beside
     the boundary, where such a point would be judged now this way, now that. NaN beats nothing.
@@ -24,19 +31,23 @@ def beaten(logits: torch.Tensor, y: torch.Tensor, kappa: float = 0.0) -> torch.T
 
 
 def length(images: torch.Tensor, p: float = 2.0) -> torch.Tensor:
-    """The p-norm (n,) of each image, in its own precision."""
-    return torch.linalg.vector_norm(images.flatten(1), ord=p, dim=1)
+    """Compute the p-norm (n,) of each image, in its own precision."""
+    found: torch.Tensor = torch.linalg.vector_norm(images.flatten(1), ord=p, dim=1)
+    return found
 
 
 class Closest:
-    """`points`: the nearest beaten point offered so far (l2), the clean image where there was none."""
+    """The nearest misclassified points offered so far.
+
+    `points`: those points by l2 distance, the clean image where there was none; `offer` changes them in place.
+    """
 
     def __init__(self, x: torch.Tensor) -> None:
         self.x, self.points = x, x.clone()
         self.distances = x.new_full((len(x),), float("inf"))
 
     def offer(self, index: torch.Tensor, points: torch.Tensor, won: torch.Tensor) -> None:
-        """Take the points, of the examples at `index`, that won and are nearer than what is kept."""
+        """Take those of the points, of the examples at `index`, that won and are nearer than what is kept."""
         points = points.detach()
         distances = length(points - self.x[index])
         nearer = won & (distances < self.distances[index])

@@ -1,4 +1,8 @@
-"""The l2 attack of Carlini and Wagner: squared distance plus c times the hinged margin, minimised by Adam."""
+"""The l2 attack of Carlini and Wagner: Adam on squared distance plus c times the hinged margin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -7,6 +11,9 @@ from harness.ops import margin, where_rows
 from harness_minimal.adam import Adam
 from harness_minimal.closest import Closest, beaten, standing
 
+if TYPE_CHECKING:
+    from harness.api import AttackContext, Flags, Images, Labels, Oracle, ThreatModel
+
 INSIDE = 1 - 1e-6
 """How much of [-1, 1] is used, so that pixels at 0 and 1 have a finite atanh, and move."""
 LARGEST = 1e10
@@ -14,8 +21,11 @@ CHECKS = 10
 PROGRESS = 0.9999
 
 
-def cw_l2(model, x, y, threat, *, ctx, searches, iterations, c0, lr, kappa, abort_early):
-    """Search `searches` times for the smallest c, each example for itself, with `iterations` of Adam for each c.
+def cw_l2(
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, searches: int, iterations: int,
+    c0: float, lr: float, kappa: float, abort_early: bool,
+) -> Result:  # fmt: skip
+    """Search for the smallest c that succeeds, each example on its own (Carlini and Wagner 2017, arXiv:1608.04644).
 
     c grows tenfold until it first succeeds and is bisected then. Success is a margin beyond -`kappa`. The nearest
     success of all iterations counts. With `abort_early` an example rests, until the next c, once a tenth of the
@@ -38,7 +48,10 @@ def cw_l2(model, x, y, threat, *, ctx, searches, iterations, c0, lr, kappa, abor
     return Result(last=closest.points, any=closest.points)
 
 
-def _minimise(model, y, c, closest: Closest, index, iterations: int, lr: float, kappa: float, abort_early: bool):
+def _minimise(
+    model: Oracle, y: Labels, c: torch.Tensor, closest: Closest, index: torch.Tensor, iterations: int, lr: float,
+    kappa: float, abort_early: bool,
+) -> Flags:  # fmt: skip
     """One minimisation for the examples at `index`, offering every point to `closest`; whether each one won (n,)."""
     ever = torch.zeros(len(index), dtype=torch.bool, device=c.device)
     live = torch.arange(len(index), device=c.device)
@@ -68,7 +81,10 @@ def _minimise(model, y, c, closest: Closest, index, iterations: int, lr: float, 
     return ever
 
 
-def adam_in_pixels(model, x, y, threat, *, ctx, iterations, lr, distance_weight):
+def adam_in_pixels(
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, iterations: int, lr: float,
+    distance_weight: float,
+) -> Result:  # fmt: skip
     """Push the runner-up of the clean image over the true class by Adam on the pixels; clamp once, at the end.
 
     As Simple Structure's script does it: no tanh, no search, no memory of the nearest success; what counts is the

@@ -1,6 +1,9 @@
-"""Decoupled direction and norm: the direction follows the gradient, the norm follows success and failure."""
+"""DDN: the direction follows the gradient, the norm follows success and failure."""
+
+from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -8,8 +11,14 @@ from harness.api import Result, UsageError
 from harness.ops import where_rows
 from harness_minimal.closest import Closest, beaten, length, standing
 
+if TYPE_CHECKING:
+    from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
 
-def ddn(model, x, y, threat, *, ctx, steps, levels, gamma, init_norm):
+
+def ddn(
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, steps: int, levels: int,
+    gamma: float, init_norm: float,
+) -> Result:  # fmt: skip
     """Take `steps` steps on spheres whose radius shrinks by `gamma` after success and grows by it after failure.
 
     Images are rounded to `levels` values for each pixel, 0 for no rounding. The nearest misclassified point counts,
@@ -40,7 +49,7 @@ def ddn(model, x, y, threat, *, ctx, steps, levels, gamma, init_norm):
     return Result(last=closest.points, any=closest.points)
 
 
-def _descend(model, point, y) -> tuple[torch.Tensor, torch.Tensor]:
+def _descend(model: Oracle, point: Images, y: Labels) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits, and a gradient that points where the cross-entropy's does.
 
     With d = log sum of exp over the other classes, minus the true logit, the cross-entropy is log(1 + exp(d)): its
@@ -54,7 +63,7 @@ def _descend(model, point, y) -> tuple[torch.Tensor, torch.Tensor]:
     return logits, gradient
 
 
-def _direction(gradient, ctx, step: int, index) -> torch.Tensor:
+def _direction(gradient: torch.Tensor, ctx: AttackContext, step: int, index: torch.Tensor) -> torch.Tensor:
     """The gradient at length 1 (l2); where there is none, a random direction."""
     largest = gradient.flatten(1).abs().amax(dim=1)
     usable = (largest > 0) & largest.isfinite()

@@ -1,4 +1,8 @@
-"""DeepFool for the l2 and the linf norm, on a whole batch."""
+"""DeepFool for the l2 and the linf norm, on a batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -6,11 +10,17 @@ from harness.api import Result, UsageError
 from harness.ops import misclassified, where_rows
 from harness_minimal.closest import beaten, length
 
+if TYPE_CHECKING:
+    from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
+
 EXTRA = 1e-4
 """Added to the length of every step, as its authors do: without it iterates stop on the boundary."""
 
 
-def deepfool(model, x, y, threat, *, ctx, steps, overshoot, candidates):
+def deepfool(
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, steps: int, overshoot: float,
+    candidates: int,
+) -> Result:  # fmt: skip
     """Step to the nearest boundary of the linearised classifier until the prediction changes, at most `steps` times.
 
     `overshoot` stretches the sum of all steps. Of more than `candidates` classes only those that are likeliest on the
@@ -39,7 +49,7 @@ def deepfool(model, x, y, threat, *, ctx, steps, overshoot, candidates):
     return Result(last=found, any=found)
 
 
-def _nearest(model, point, y, rivals, kind: str) -> torch.Tensor:
+def _nearest(model: Oracle, point: Images, y: Labels, rivals: torch.Tensor, kind: str) -> torch.Tensor:
     """The shortest way, by the linearised classifier, on which one of the rivals (n, r) overtakes the true class.
 
     Zero where no logit difference has a usable gradient. One backward pass for each rival.

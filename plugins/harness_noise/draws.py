@@ -1,23 +1,43 @@
-"""Clean images plus noise, clamped to [0, 1], drawn several times for each image."""
+"""Noise attacks: clean images plus noise, clamped to [0, 1], drawn several times for each image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from harness.api import Result, UsageError
 from harness.ops import misclassified, where_rows
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from fractions import Fraction
 
-def gaussian(model, x, y, threat, *, ctx, sigma, draws):
+    from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
+
+
+def gaussian(
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, sigma: float, draws: int
+) -> Result:
+    """Add normal noise of deviation `sigma`, on the [0, 1] scale, `draws` times.
+
+    `last` is the first draw, `any` the first misclassified one.
+    """
     if sigma < 0:
         raise UsageError(f"sigma={sigma} cannot be negative")
     return _worst(model, x, y, draws, lambda draw: x + sigma * ctx.noise(f"draw:{draw}", "normal"))
 
 
-def uniform(model, x, y, threat, *, ctx, draws):
-    eps = float(threat.eps)
+def uniform(model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, draws: int) -> Result:
+    """Add noise drawn uniformly from the linf ball, `draws` times.
+
+    `last` is the first draw, `any` the first misclassified one.
+    """
+    eps = float(cast("Fraction", threat.eps))
     return _worst(model, x, y, draws, lambda draw: x + eps * ctx.noise(f"draw:{draw}"))
 
 
-def _worst(model, x, y, draws: int, noisy) -> Result:
+def _worst(model: Oracle, x: Images, y: Labels, draws: int, noisy: Callable[[int], Images]) -> Result:
     """`last` is the first draw, `any` the first misclassified one; the mean of `broken_draws` over `draws` is the mean
     error. Every draw is evaluated, whatever the others did."""
     if draws < 1:

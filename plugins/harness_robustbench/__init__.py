@@ -12,4 +12,5 @@ from harness_robustbench.catalogue import entries
 
 @hookimpl
 def harness_defenses() -> Iterable[Defense]:
+    """Offer every model of the zoo."""
     return (entry.defense() for entry in entries())

@@ -1,4 +1,4 @@
-"""What the zoo of robustbench 1.1.1 holds: `zoo.json`, one model a line, so that listing needs no robustbench.
+"""The models of robustbench 1.1.1's zoo, from `zoo.json`, one a line, so that listing needs no robustbench.
 
 Names, sources and image sizes are those of its `model_zoo`; paper, architecture and accuracies those of its README.
 Where that shows a stronger evaluation than AutoAttack, AutoAttack's accuracy is that of its model_info.
@@ -29,7 +29,7 @@ BUDGETS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One model of the zoo, by robustbench's own words for dataset, threat and model.
+    """One model of the zoo, in robustbench's own terms for dataset, threat and model.
 
     `claims`: `clean`, and `aa_standard` or `corruptions`, in per cent; `external` is the lowest that is known, where
     an attack beyond AutoAttack found less. `sources`: where each of its files comes from. `preprocessing`: how images
@@ -53,7 +53,7 @@ class Entry:
 
     @property
     def budget(self) -> str:
-        """What its published robust accuracy is told under."""
+        """The threat model of its published robust accuracy."""
         return BUDGETS[self.dataset, self.threat]
 
     @property
@@ -65,7 +65,7 @@ class Entry:
         return tuple(file.with_name(f"{file.name}_m{i}.pt") for i in range(len(self.sources)))
 
     def defense(self) -> Defense:
-        """The model as a defense that loads its weights."""
+        """Describe the model as a defense that loads its weights."""
         size = f", images by {self.preprocessing}" if self.preprocessing else ""
         return Defense(
             name=self.name,
@@ -78,6 +78,6 @@ class Entry:
 
 @functools.cache
 def entries() -> tuple[Entry, ...]:
-    """Every model, in robustbench's order."""
+    """Read every model, in robustbench's order."""
     found = json.loads(Path(__file__).with_name("zoo.json").read_text(encoding="utf-8"))
     return tuple(Entry(**{**values, "sources": tuple(values["sources"])}) for values in found)

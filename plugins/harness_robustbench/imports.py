@@ -1,4 +1,4 @@
-"""robustbench without the imports of it that are broken.
+"""Imports the zoo of robustbench without the broken imports of its top module.
 
 The released package imports `autoattack`, which it does not install (it installs `pyautoattack`), and `pkg_resources`,
 which setuptools 81 dropped: both in its top module, for a benchmark and a data loader that are not used here. The zoo
@@ -22,7 +22,7 @@ _LOADED: dict[str, ModuleType] = {}
 
 
 def installed() -> ModuleSpec:
-    """Where robustbench is, without importing it.
+    """Find robustbench without importing it.
 
     Raises:
         UsageError: where it is not installed.
@@ -35,7 +35,7 @@ def installed() -> ModuleSpec:
 
 @contextmanager
 def zoo_loader() -> Iterator[ModuleType]:
-    """`robustbench.utils`, importable with all of the zoo inside the block only, without its warnings.
+    """Import `robustbench.utils` with all of the zoo, without its warnings, for the block only.
 
     Raises:
         UsageError: where robustbench is not installed, or something else that it needs does not import.

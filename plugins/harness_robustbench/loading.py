@@ -1,4 +1,4 @@
-"""Loads one model of the zoo: local files only, read without running any code that they hold."""
+"""Loads one model of the zoo, from local files only, without running any code that they hold."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from harness.api import CheckpointError, NotApplicable, PluginError
+from harness.networks import why_no_torch_files
 from harness_robustbench.catalogue import CLASSES, Entry
 from harness_robustbench.imports import installed, zoo_loader
 
@@ -17,7 +18,7 @@ FOLDER = "robustbench"
 
 
 def load(entry: Entry, *, data: Any) -> nn.Module:
-    """The network with its weights, built and filled by robustbench's own `load_model`.
+    """Build the network and fill in its weights with robustbench's own `load_model`.
 
     `data` is the harness's loaded dataset: of its name, classes and root nothing else is used.
 
@@ -33,7 +34,8 @@ def load(entry: Entry, *, data: Any) -> nn.Module:
     _check_files(entry, files)
     with zoo_loader() as loader, _local(loader, list(files)):
         try:
-            return loader.load_model(entry.model, folder, entry.dataset, entry.threat)
+            network: nn.Module = loader.load_model(entry.model, folder, entry.dataset, entry.threat)
+            return network
         except CheckpointError:
             raise
         except Exception as error:
@@ -110,14 +112,16 @@ class _Reading:
 
 
 def read_tensors(file: Path) -> Any:
-    """What a torch file holds, on the CPU.
+    """Read what a torch file holds, on the CPU.
 
     Raises:
-        CheckpointError: where it is no torch file, or would run code to load.
+        CheckpointError: where torch is older than 2.10, it is no torch file, or would run code to load.
     """
     with file.open("rb") as opened:
         if opened.read(64).lstrip()[:1] == b"<":
             raise CheckpointError(f"weights {file}: this is a web page, not weights; download it again")
+    if why := why_no_torch_files():
+        raise CheckpointError(f"weights {file}: {why}. robustbench's models need torch 2.10 or newer")
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds for foreign bytes; all mean the same to the user

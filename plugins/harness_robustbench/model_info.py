@@ -1,4 +1,4 @@
-"""robustbench's model_info: the JSON file that stands for one row of its leaderboards, read and written.
+"""Reads and writes robustbench's model_info: the JSON file behind one row of its leaderboards.
 
 Numbers are numbers here and, apart from `number_forward_passes`, text there; what they leave empty is None.
 """
@@ -44,7 +44,7 @@ class ModelInfo:
     rest: Mapping[str, Any] = field(default_factory=dict)
 
     def claims(self) -> dict[str, float]:
-        """What `Defense.claims` takes: `clean`, `aa_standard` and `external`, where told."""
+        """Collect what `Defense.claims` takes: `clean`, `aa_standard` and `external`, where given."""
         told = {"clean": self.clean_acc, "aa_standard": self.autoattack_acc, "external": self.external}
         return {name: value for name, value in told.items() if value is not None}
 
@@ -83,7 +83,7 @@ def write_model_info(info: ModelInfo, path: Path) -> None:
 
 
 def format_model_info(info: ModelInfo) -> dict[str, Any]:
-    """The JSON object, in robustbench's order of fields."""
+    """Build the JSON object, in robustbench's order of fields."""
     values = {item.name: getattr(info, item.name) for item in fields(ModelInfo) if item.name != "rest"}
     return {key: _theirs(key, value) for key, value in values.items() if value is not None} | dict(info.rest)
 

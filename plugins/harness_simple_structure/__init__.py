@@ -1,4 +1,4 @@
-"""Simple Structure: training on stored adversarial images, beside a detector that looks at a frozen clean network."""
+"""Simple Structure: training on stored adversarial images, beside a detector that sees a frozen clean network."""
 
 from collections.abc import Iterable
 
@@ -11,6 +11,7 @@ USED = ("raw", "gaussian", "fgsm_ss", "bim_ss", "deepfool", "cw_l2_adam100", "ns
 
 @hookimpl
 def harness_defenses() -> Iterable[Defense]:
+    """Offer the defense, with its clean network as a stand-in."""
     yield Defense(
         name="simple_structure",
         step=lazy("harness_simple_structure.step:step"),
@@ -26,6 +27,17 @@ def harness_defenses() -> Iterable[Defense]:
             "a": 1.0,
             "b": 1.0,
             "match": OneOf(("detector", "random", "features")),
+        },
+        about={
+            "ratio": "chance that a training image is replaced by an attacked one, from 0 to 1",
+            "ratio_range": "range, as in 0.3:0.7, that the ratio is drawn from in each epoch; none for a fixed one",
+            "sets": "stored attacks to train on, all or names joined by +",
+            "storage": "how attacked images are kept: rounded to 8 bits, or compressed as JPEG of quality 75",
+            "input": "feature maps that the detector sees: of all stages (full), or of the first one (low)",
+            "layers": "layers of the detector's transformer",
+            "a": "weight of the classification loss",
+            "b": "weight of the distance to the clean network's feature; 0 for none",
+            "match": "feature to match: of the trained detector, of an untrained one (random), or the penultimate one",
         },
         recipes=recipes.RECIPES,
         uses=USED,
@@ -46,10 +58,16 @@ def harness_defenses() -> Iterable[Defense]:
 
 @hookimpl
 def harness_analyses() -> Iterable[Analysis]:
+    """Offer the analysis of its detector."""
     yield Analysis(
         name="detector",
         run=lazy("harness_simple_structure.analysis:detector"),
         params={"mixture": OneOf(("both", "uniform", "by_class")), "white_box": "pgd-40"},
+        about={
+            "mixture": "which images of a mixture are attacked: an equal share of each class, those of the last "
+            "classes (by_class, as published), or one mixture of each kind",
+            "white_box": "attack on the deployed network that is measured besides those of the sets",
+        },
         only_of=("simple_structure",),
         paper=PAPER,
         summary="how well the detector tells attacks from clean images, and what rejecting by it would leave",

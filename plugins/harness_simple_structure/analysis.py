@@ -1,4 +1,8 @@
-"""The detector, and what rejecting by it would leave, on test images that the sets' attacks changed."""
+"""Measures the detector on attacked test images, and what rejecting by it would leave."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -6,16 +10,24 @@ import torch
 from harness.api import Quantity
 from harness_simple_structure import eight_bit, metrics, mixtures, sets
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.api import AnalysisContext, Labels
+    from harness_simple_structure.structure import Structure
+
 BATCH = 250
 
+Seen = dict[str, list[torch.Tensor]]
 
-def detector(ctx, *, mixture, white_box):
-    """Shares of images, those of an attack on as many clean images as attacked ones.
+
+def detector(ctx: AnalysisContext, *, mixture: str, white_box: str) -> dict[str, Quantity]:
+    """Measure detection and classification under each attack, on as many clean images as attacked ones.
 
     The sets are crafted on P, `white_box` on what is deployed, and neither knows the detector. Clean images went
     through the storage as often as attacked ones, but for the mixture `by_class`, which is the published one.
     """
-    params = ctx.defense_params
+    params = cast("Mapping[str, Any]", ctx.defense_params)
     names = sets.chosen(params["sets"])
     seen = _observe(ctx, names, white_box, params["storage"])
     found = {"base rate, one attack": Quantity(0.5, 2 * len(ctx.examples), "share")}
@@ -30,15 +42,16 @@ def detector(ctx, *, mixture, white_box):
     return found
 
 
-def _observe(ctx, names, white_box, storage):
+def _observe(ctx: AnalysisContext, names: list[str], white_box: str, storage: str) -> Seen:
     """For each source of images the detector's scores, higher for adversarial, and whether T and P are right: (n,)."""
+    network = cast("Structure", ctx.network)
     plain = eight_bit.pixels_of(ctx.test.split, ctx.examples)
     labels = ctx.test.split.labels[ctx.examples]
     again = eight_bit.jpeg if storage == "jpeg75" else np.array
     once = again(plain)
     images = {"clean, once": once, "clean": again(once)}
     for name in [*names, white_box]:
-        target = ctx.model if name == white_box else ctx.network.clean
+        target = ctx.model if name == white_box else network.clean
         images[name] = sets.attacked(
             sets.crafter(ctx, name), target, once, labels, ctx.examples, storage=storage, device=ctx.device, batch=BATCH
         )
@@ -46,18 +59,19 @@ def _observe(ctx, names, white_box, storage):
 
 
 @torch.no_grad()
-def _answers(ctx, pixels, labels):
+def _answers(ctx: AnalysisContext, pixels: np.ndarray, labels: Labels) -> list[torch.Tensor]:
+    trained = cast("Structure", ctx.network)
     answers = []
     for start in range(0, len(pixels), BATCH):
         x = eight_bit.images_of(pixels[start : start + BATCH], ctx.device)
         y = labels[start : start + BATCH].to(ctx.device)
-        verdict = ctx.network.detector(ctx.network.clean.stages(x))[1]
-        right = [network(x).argmax(dim=1) == y for network in (ctx.model, ctx.network.clean)]
+        verdict = trained.detector(trained.clean.stages(x))[1]
+        right = [network(x).argmax(dim=1) == y for network in (ctx.model, trained.clean)]
         answers.append([verdict[:, 1] - verdict[:, 0], *right])
     return [torch.cat(parts).cpu() for parts in zip(*answers, strict=True)]
 
 
-def _one_attack(seen, name):
+def _one_attack(seen: Seen, name: str) -> dict[str, Quantity]:
     clean, scores = seen["clean"][0], seen[name][0]
     right = torch.cat([clean <= 0, scores > 0])
     return {
@@ -68,7 +82,7 @@ def _one_attack(seen, name):
     }
 
 
-def _classified(seen, name):
+def _classified(seen: Seen, name: str) -> dict[str, Quantity]:
     """How many images are right, and how many are accepted where 5 % of the clean ones are rejected."""
     scores, right, right_of_clean = seen[name]
     accepted = scores <= metrics.threshold(seen["clean"][0])
@@ -80,7 +94,7 @@ def _classified(seen, name):
     }
 
 
-def _mixture(seen, mixture, names, kinds, y):
+def _mixture(seen: Seen, mixture: str, names: list[str], kinds: torch.Tensor, y: Labels) -> dict[str, Quantity]:
     scores, right = (torch.stack([seen[name][part] for name in names]) for part in (0, 1))
     rows = torch.arange(len(y))
     scores, right, adversarial = scores[kinds, rows], right[kinds, rows], kinds > 0

@@ -1,4 +1,4 @@
-"""H, the transformer that tells adversarial images by a network's feature maps."""
+"""H, the transformer that detects adversarial images by a network's feature maps."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,9 @@ Maps = Mapping[str, torch.Tensor]
 
 
 class Detector(nn.Module):
-    """Feature maps (n, c, h, w) of named stages -> a feature (n, d), and logits (n, 2) for clean and adversarial.
+    """A transformer from feature maps (n, c, h, w) of named stages to a feature (n, d) and logits (n, 2).
+
+    Class 0 is clean, 1 adversarial.
 
     Where stages are called layer1, layer2 and so on, a stem is none of them. `input="full"`: all stages, brought to the
     channels and the size of the second one; each channel is a token, and its pixels are the numbers in it.
@@ -42,6 +44,7 @@ class Detector(nn.Module):
         self.head = nn.Linear(dimension, 2)
 
     def forward(self, maps: Maps) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the feature (n, d) and the logits (n, 2) for clean and adversarial."""
         found = torch.cat([path(maps[name]) for name, path in zip(self.stages, self.paths, strict=True)], dim=1)
         tokens = found.flatten(2) if self.full else found.flatten(2).transpose(1, 2)
         tokens = torch.cat([self.summary.expand(len(tokens), -1, -1), tokens], dim=1)
@@ -59,7 +62,7 @@ def _path(shape: Shape, meeting: Shape) -> nn.Module:
     before, after = shape[0], meeting[0]
     ratio = shape[1] / meeting[1]
     if ratio == 1:
-        steps = [nn.Conv2d(before, after, 1)]
+        steps: list[nn.Module] = [nn.Conv2d(before, after, 1)]
     elif ratio > 1:
         steps = [nn.Conv2d(before, after, 3, round(ratio), 1)]
     else:

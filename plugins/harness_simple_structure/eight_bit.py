@@ -1,9 +1,12 @@
-"""Images as they are stored: 8 bits for each pixel, as they are or once more through JPEG.
+"""Images as they are stored: 8 bits for each value, with or without JPEG compression.
 
 Arrays are uint8 (n, c, h, w), images float32 in [0, 1].
 """
 
+from __future__ import annotations
+
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,21 +14,25 @@ from PIL import Image
 
 from harness.api import UsageError
 
+if TYPE_CHECKING:
+    from harness.api import Split
+
 QUALITY, SUBSAMPLING = 75, "4:2:0"
 
 
-def pixels_of(split, examples) -> np.ndarray:
-    """Some images of a split with 255 levels, whatever it has itself."""
+def pixels_of(split: Split, examples: np.ndarray | slice) -> np.ndarray:
+    """Return some images of a split, uint8 with 255 levels, whatever levels it has itself."""
     found = split.pixels[examples]
     return found if split.levels == 255 else np.rint(found * (255 / split.levels)).astype(np.uint8)
 
 
 def images_of(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Convert stored pixels to images, float32 in [0, 1]."""
     return torch.from_numpy(np.array(pixels, order="C")).to(device).float() / 255
 
 
 def stored(x: torch.Tensor, storage: str) -> np.ndarray:
-    """Attacked images, rounded to the nearest level; as published (`jpeg75`), cut and compressed."""
+    """Convert attacked images to pixels: rounded to the nearest level, or (`jpeg75`) truncated and compressed."""
     scaled = x.detach().cpu() * 255
     if storage == "lossless":
         return scaled.round().to(torch.uint8).numpy()
@@ -33,7 +40,11 @@ def stored(x: torch.Tensor, storage: str) -> np.ndarray:
 
 
 def jpeg(pixels: np.ndarray) -> np.ndarray:
-    """Through JPEG and back, one file for each image, at the quality that PIL has when nothing is said."""
+    """Compress each image as a JPEG file of PIL's default quality, 75, and decode it again.
+
+    Raises:
+        UsageError: for images of other than 1 or 3 channels.
+    """
     if pixels.shape[1] not in (1, 3):
         raise UsageError(f"storage=jpeg75 takes grey or colour images, not {pixels.shape[1]} channels; use lossless")
     return np.stack([_once(image) for image in pixels])

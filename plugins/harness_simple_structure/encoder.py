@@ -1,4 +1,6 @@
-"""A transformer encoder of which one token is asked for."""
+"""A transformer encoder that computes the first token only."""
+
+from __future__ import annotations
 
 import math
 
@@ -9,7 +11,7 @@ HEADS, DROPOUT = 4, 0.1
 
 
 class Encoder(nn.Module):
-    """Pre-norm layers and a last norm: tokens (n, t, d) -> what becomes of the first token (n, d).
+    """Pre-norm layers and a last norm, from tokens (n, t, d) to the encoded first token (n, d).
 
     The last layer is computed for that token alone, since the others would be thrown away: with two layers half the
     work.
@@ -21,10 +23,12 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(dimension)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Encode the first token (n, d)."""
         *others, last = self.layers
         for layer in others:
             tokens = layer(tokens, len(tokens[0]))
-        return self.norm(last(tokens, 1)).squeeze(1)
+        answer: torch.Tensor = self.norm(last(tokens, 1)).squeeze(1)
+        return answer
 
 
 class Layer(nn.Module):
@@ -46,18 +50,21 @@ class Layer(nn.Module):
         )
 
     def forward(self, tokens: torch.Tensor, asked: int) -> torch.Tensor:
-        """The first `asked` tokens (n, asked, d), which look at all of them."""
+        """Encode the first `asked` tokens (n, asked, d), which attend to all of them."""
         normed = self.norm1(tokens)
         key, value = self.key_value(normed).chunk(2, dim=2)
         found = tokens[:, :asked] + self.dropout(self._attend(self.query(normed[:, :asked]), key, value))
-        return found + self.dropout(self.mlp(self.norm2(found)))
+        answer: torch.Tensor = found + self.dropout(self.mlp(self.norm2(found)))
+        return answer
 
-    def _attend(self, query, key, value):
+    def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         query, key, value = (self._split(part) for part in (query, key, value))
         weights = (query / math.sqrt(query.shape[2]) @ key.transpose(1, 2)).softmax(dim=2)
         mixed = self.dropout(weights) @ value
-        return self.out(mixed.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2))
+        answer: torch.Tensor = self.out(mixed.unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2))
+        return answer
 
-    def _split(self, part):
+    def _split(self, part: torch.Tensor) -> torch.Tensor:
         """(n, t, d) -> (n * heads, t, d / heads)."""
-        return part.unflatten(2, (self.heads, -1)).transpose(1, 2).flatten(0, 1)
+        answer: torch.Tensor = part.unflatten(2, (self.heads, -1)).transpose(1, 2).flatten(0, 1)
+        return answer

@@ -1,4 +1,4 @@
-"""How well scores tell positives (adversarial) from negatives (clean images). Scores (n,), higher for positives."""
+"""Detection metrics from scores (n,), higher for positives (adversarial images) than for negatives (clean ones)."""
 
 import torch
 
@@ -7,7 +7,7 @@ FALSE_ALARMS = 20
 
 
 def auroc(negatives: torch.Tensor, positives: torch.Tensor) -> float:
-    """The share of pairs in which the positive scores higher, ties counting half."""
+    """Compute the share of pairs in which the positive scores higher, ties counting half."""
     ordered = negatives.sort().values
     below = torch.searchsorted(ordered, positives)
     up_to = torch.searchsorted(ordered, positives, right=True)
@@ -15,10 +15,10 @@ def auroc(negatives: torch.Tensor, positives: torch.Tensor) -> float:
 
 
 def threshold(negatives: torch.Tensor) -> torch.Tensor:
-    """The lowest score that at most 5 % of the negatives exceed."""
+    """Find the lowest score that at most 5 % of the negatives exceed."""
     return negatives.sort(descending=True).values[len(negatives) // FALSE_ALARMS]
 
 
 def true_positives(negatives: torch.Tensor, positives: torch.Tensor) -> float:
-    """The share of positives above that score: TPR at 5 % FPR."""
+    """Compute the share of positives above that score: TPR at 5 % FPR."""
     return float((positives > threshold(negatives)).double().mean())

@@ -1,10 +1,10 @@
-"""Which test image is attacked by what, where one number stands for all sets: 0 for clean, 1 and up for the sets."""
+"""Mixtures of clean and attacked test images, as kinds (n,): 0 for clean, 1 and up for the attack sets."""
 
 import torch
 
 
 def uniform(y: torch.Tensor, ratio: float, sets: int) -> torch.Tensor:
-    """Within each class the same share is adversarial, spread over the sets in turn: kinds (n,)."""
+    """Attack the same share of each class, spread over the sets in turn."""
     kinds = torch.zeros_like(y)
     for turn, label in enumerate(y.unique().tolist()):
         (rows,) = torch.where(y == label)
@@ -14,7 +14,7 @@ def uniform(y: torch.Tensor, ratio: float, sets: int) -> torch.Tensor:
 
 
 def by_class(y: torch.Tensor, ratio: float, sets: int) -> torch.Tensor:
-    """As in the published validation: sorted by class, the first images are clean and the others adversarial.
+    """Attack the last images in the order of their classes, as in the published validation.
 
     The sets take equal parts of the others in their order, so that a class tells whether, and nearly how, its images
     were attacked.
@@ -27,7 +27,7 @@ def by_class(y: torch.Tensor, ratio: float, sets: int) -> torch.Tensor:
 
 
 def told_by_class(y: torch.Tensor, kinds: torch.Tensor) -> float:
-    """How often a detector would be right that looks at the class alone: one half where nothing is confounded."""
+    """Compute the accuracy of a detector that looks at the class alone: one half where nothing is confounded."""
     right = 0
     for label in y.unique().tolist():
         adversarial = kinds[y == label] > 0

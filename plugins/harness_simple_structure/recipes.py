@@ -1,4 +1,7 @@
-"""How it is trained: dataset -> recipes, the default first. The clean network is trained by the same one."""
+"""The recipes of Simple Structure, by dataset, the default first.
+
+The clean network is trained by the same recipe.
+"""
 
 from fractions import Fraction
 

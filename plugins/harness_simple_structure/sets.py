@@ -1,4 +1,9 @@
-"""The attack sets: every image attacked once on the clean network, before training."""
+"""The attack sets: every training image attacked once on the clean network, before training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -8,6 +13,9 @@ from harness.api import NotApplicable, UsageError
 from harness.networks import tensors_sha256
 from harness_simple_structure import eight_bit
 from harness_simple_structure.store import Store
+
+if TYPE_CHECKING:
+    from harness.api import AnalysisContext, TrainContext
 
 ATTACKS = {
     "gaussian": "gaussian[draws=1]",
@@ -20,8 +28,15 @@ ATTACKS = {
 """The paper's six, as this harness names them, in the order of its table 1."""
 
 
+Craft = Callable[[nn.Module, torch.Tensor, torch.Tensor, list[int]], torch.Tensor]
+
+
 def chosen(text: str) -> list[str]:
-    """The sets that `all`, or a list such as `gaussian+fgsm_ss`, stands for, in the order of the paper."""
+    """Read `all`, or a list such as `gaussian+fgsm_ss`, as names of sets in the order of the paper.
+
+    Raises:
+        UsageError: for an unknown set.
+    """
     asked = list(ATTACKS) if text == "all" else str(text).split("+")
     if unknown := [name for name in asked if name not in ATTACKS]:
         raise UsageError(f"simple_structure has no set {', '.join(unknown)}; there are: {'+'.join(ATTACKS)}")
@@ -29,13 +44,13 @@ def chosen(text: str) -> list[str]:
 
 
 class StoredImages:
-    """Every training image in 8 bits, clean and under each attack; arrays (n, c, h, w), clean first."""
+    """Every training image in 8 bits, clean and under each attack: arrays (n, c, h, w), clean first."""
 
     def __init__(self, arrays: list[np.ndarray]) -> None:
         self.arrays = arrays
 
     def pick(self, examples: np.ndarray, kinds: torch.Tensor, device: torch.device) -> torch.Tensor:
-        """For each example its image of that kind; see `sampling`."""
+        """Return for each example its image of the given kind (see `sampling`), float32 in [0, 1]."""
         found = np.empty((len(examples), *self.arrays[0].shape[1:]), dtype=np.uint8)
         for kind in kinds.unique().tolist():
             asked = (kinds == kind).numpy()
@@ -43,11 +58,11 @@ class StoredImages:
         return eight_bit.images_of(found, device)
 
 
-def collect(clean: nn.Module, ctx, sets: list[str], storage: str) -> StoredImages:
-    """The stored images of a training: sets of this clean network are read, and those that are missing crafted."""
+def collect(clean: nn.Module, ctx: TrainContext, sets: list[str], storage: str) -> StoredImages:
+    """Read the stored images of a training, and craft the sets that are missing on the clean network."""
     store = Store(ctx.cache_dir and ctx.cache_dir / "simple_structure")
     split, examples = ctx.train.split, np.arange(len(ctx.train))
-    basis = {"data": ctx.train.sha256, "storage": storage}
+    basis: dict[str, object] = {"data": ctx.train.sha256, "storage": storage}
     start = eight_bit.pixels_of(split, slice(None))
     if storage == "jpeg75":
         plain = start
@@ -62,7 +77,7 @@ def collect(clean: nn.Module, ctx, sets: list[str], storage: str) -> StoredImage
     for name in sets:
         craft = crafter(ctx, name)
 
-        def make(span: slice, craft=craft) -> np.ndarray:
+        def make(span: slice, craft: Craft = craft) -> np.ndarray:
             pixels, labels = start[span], split.labels[span]
             return attacked(
                 craft, clean, pixels, labels, examples[span], storage=storage, device=ctx.device, batch=ctx.recipe.batch
@@ -72,8 +87,8 @@ def collect(clean: nn.Module, ctx, sets: list[str], storage: str) -> StoredImage
     return StoredImages(arrays)
 
 
-def crafter(ctx, name: str):
-    """`craft(model, x, y, examples)` for a set, which says what to do where it cannot be crafted."""
+def crafter(ctx: TrainContext | AnalysisContext, name: str) -> Craft:
+    """Make `craft(model, x, y, examples)` for a set; where it cannot be crafted, the error says which sets remain."""
     craft = ctx.attack(ATTACKS.get(name, name))
 
     def crafted(model: nn.Module, x: torch.Tensor, y: torch.Tensor, examples: list[int]) -> torch.Tensor:
@@ -87,10 +102,10 @@ def crafter(ctx, name: str):
 
 
 def attacked(
-    craft, model: nn.Module, pixels: np.ndarray, labels: np.ndarray, examples: np.ndarray, *, storage: str,
+    craft: Craft, model: nn.Module, pixels: np.ndarray, labels: np.ndarray, examples: np.ndarray, *, storage: str,
     device: torch.device, batch: int,
 ) -> np.ndarray:  # fmt: skip
-    """Stored images attacked on a model, and stored again."""
+    """Attack stored images on a model, batch by batch, and convert the result to stored pixels."""
     made = []
     for start in range(0, len(pixels), batch):
         part = slice(start, start + batch)

@@ -1,4 +1,12 @@
-"""The loss of one batch: H learns to tell attacks on P's features, and T is pulled to the feature that H sees of P."""
+"""The loss of one batch of Simple Structure.
+
+The detector H learns to tell attacks by the features of the clean network P, and the classifier T is pulled to the
+feature that H computes of P.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +17,15 @@ from harness.networks import Classifier, stage_outputs
 from harness_simple_structure import sampling, sets
 from harness_simple_structure.structure import Structure
 
+if TYPE_CHECKING:
+    from harness.api import Images, Labels, TrainContext
 
-def step(model, x, y, ctx, *, ratio, ratio_range, storage, a, b, match, **sizes):
-    """`x` is replaced by stored images of the same examples, augmented like it."""
+
+def step(
+    model: Structure, x: Images, y: Labels, ctx: TrainContext, *, ratio: float, ratio_range: str | None, storage: str,
+    a: float, b: float, match: str, **sizes: Any,
+) -> torch.Tensor:  # fmt: skip
+    """Compute the loss on stored images of the batch's examples, which replace `x` and are augmented like it."""
     if len(ctx.examples) != len(y):
         raise PluginError("simple_structure trains on stored images: ctx.examples must be the indices of the batch")
     images = _prepared(model, ctx, sets.chosen(sizes["sets"]), storage)
@@ -21,15 +35,17 @@ def step(model, x, y, ctx, *, ratio, ratio_range, storage, a, b, match, **sizes)
     return loss(model, mixed, y, (kinds > 0).long().to(ctx.device), a=a, b=b, match=match)
 
 
-def loss(model: Structure, x, y, adversarial, *, a: float, b: float, match: str) -> torch.Tensor:
-    """CE(H(P(x)), adversarial), which reaches H alone, and a CE(T(x), y) + b SmoothL1(h_T, h_P), which reaches T alone.
+def loss(
+    model: Structure, x: Images, y: Labels, adversarial: torch.Tensor, *, a: float, b: float, match: str
+) -> torch.Tensor:
+    """Compute CE(H(P(x)), adversarial), which trains H, plus a CE(T(x), y) + b SmoothL1(h_T, h_P), which trains T.
 
     h is H's feature. The published code updates H before the step of T, so that h_T is taken with the newer H and h_P
     with the older one; here both losses are of the same H and their steps are one. `match="random"` leaves H untrained,
     `match="features"` compares the penultimate features of T and P themselves.
     """
     with torch.no_grad():
-        aim, maps = _looked_into(model.clean, x)
+        wanted, maps = _looked_into(model.clean, x)
     seen, verdict = model.detector(maps)
     found, maps = _looked_into(model.network, x)
     total = a * F.cross_entropy(model.network.head(found), y)
@@ -39,8 +55,8 @@ def loss(model: Structure, x, y, adversarial, *, a: float, b: float, match: str)
         if match != "features":
             constants = {name: parameter.detach() for name, parameter in model.detector.named_parameters()}
             found, _ = functional_call(model.detector, constants, (maps,))
-            aim = seen.detach()
-        total = total + b * F.smooth_l1_loss(found, aim)
+            wanted = seen.detach()
+        total = total + b * F.smooth_l1_loss(found, wanted)
     return total
 
 
@@ -51,7 +67,7 @@ def _looked_into(network: Classifier, x: torch.Tensor) -> tuple[torch.Tensor, di
     return features, maps
 
 
-def _prepared(model: Structure, ctx, names: list[str], storage: str) -> sets.StoredImages:
+def _prepared(model: Structure, ctx: TrainContext, names: list[str], storage: str) -> sets.StoredImages:
     """The stored images; before the first batch of a training P gets its weights, and keeps those that were saved."""
     if model.images is None:
         if not model.filled:

@@ -1,4 +1,4 @@
-"""Arrays on disk that are made block by block, so that what was made before a kill is not made again."""
+"""Arrays on disk that are made block by block, so that an interrupted run continues where it stopped."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,18 +17,19 @@ BLOCK = 256
 
 
 class Store:
-    """A folder of arrays uint8 (n, ...), each under a key that tells all that it depends on; None keeps nothing."""
+    """A folder of arrays uint8 (n, ...), each under a key of all that it depends on; without one nothing is kept."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
     def has(self, name: str, identity: Mapping[str, Any]) -> bool:
+        """Tell whether the whole array of this identity is stored."""
         return self.folder is not None and self._file(name, identity).exists()
 
     def obtain(
         self, name: str, identity: Mapping[str, Any], shape: tuple[int, ...], make: Callable[[slice], np.ndarray]
     ) -> np.ndarray:
-        """The array of this identity, read only and not in memory; `make` gives the blocks of it that are missing.
+        """Return the array of this identity, memory-mapped and read-only; `make` gives the blocks that are missing.
 
         Raises:
             DataError: where a file is not what it should be.
@@ -49,7 +50,7 @@ class Store:
 
     def _file(self, name: str, identity: Mapping[str, Any]) -> Path:
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        return self.folder / f"{name}-{key[:16]}.npy"
+        return cast("Path", self.folder) / f"{name}-{key[:16]}.npy"
 
 
 def _join(file: Path, shape: tuple[int, ...], blocks: Mapping[Path, slice]) -> None:
@@ -79,7 +80,7 @@ def _temporary(file: Path) -> Path:
 
 def _read(file: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
-        found = np.load(file, mmap_mode="r", allow_pickle=False)
+        found: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
         raise DataError(f"{file} is damaged ({error}); remove it, and it is made again") from error
     if found.shape != shape or found.dtype != np.uint8:

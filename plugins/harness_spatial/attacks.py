@@ -1,4 +1,8 @@
-"""The spatially transformed attack: with a reward for smooth flows, and within a bound."""
+"""Spatially transformed attacks: with a reward for smooth flows, and within a bound."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -8,6 +12,11 @@ from harness_spatial.minimize import adam, lbfgs
 from harness_spatial.smoothness import smoothness
 from harness_spatial.warp import pull_inside, warp
 
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from harness.api import AttackContext, Flags, Images, Labels, Logits, Oracle, ThreatModel
+
 ROUNDING = 1e-6
 """Margins within this share of the largest logit may have the other sign in another batch."""
 
@@ -16,16 +25,21 @@ NEAR = 0.01
 
 
 class Search:
-    """The loss of flows: margin plus tau times roughness. Keeps each example's adversarial flow of lowest loss."""
+    """The loss of flows, margin plus tau times roughness; keeps each example's adversarial flow of lowest loss."""
 
-    def __init__(self, model, x, y, tau, kappa, neighbours):
+    def __init__(self, model: Oracle, x: Images, y: Labels, tau: float, kappa: float, neighbours: str) -> None:
         self.model, self.x, self.y = model, x, y
         self.tau, self.kappa, self.neighbours = tau, kappa, neighbours
         self.lowest = x.new_full((len(x),), float("inf"))
         self.images, self.flow = x.clone(), x.new_zeros(len(x), 2, *x.shape[2:])
 
-    def __call__(self, points, which, penalized=True):
-        """Losses (k,) and gradients (k, d) of flattened flows for the examples `which`; of the margin alone on wish."""
+    def __call__(
+        self, points: torch.Tensor, which: torch.Tensor, penalized: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute losses (k,) and gradients (k, d) of flattened flows for the examples `which`.
+
+        `penalized=False`: of the margin alone. Adversarial flows of lower loss are kept either way.
+        """
         flow = points.view(-1, *self.flow.shape[1:]).requires_grad_(True)
         images = warp(self.x[which], flow)
         logits, y = self.model(images), self.y[which]
@@ -42,9 +56,12 @@ class Search:
 
 
 def sta(
-    model, x, y, threat, *, ctx, tau, kappa, neighbours, optimizer, steps, history, adam_steps, adam_rate, rough_steps
-):
-    """The smoothest adversarial flow that was met; `ctx` is not used, nothing is drawn.
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, tau: float, kappa: float,
+    neighbours: str, optimizer: str, steps: int, history: int, adam_steps: int, adam_rate: float, rough_steps: int,
+) -> Result:  # fmt: skip
+    """Search for the smoothest adversarial flow (Xiao et al. 2018, arXiv:1801.02612), without a bound.
+
+    Nothing is drawn; `ctx` is not used.
 
     Around a flow of zero the reward for smoothness has nearly a kink, at which L-BFGS can stay without an adversarial
     image, SciPy's too. Such examples are searched again from where `rough_steps` steps without the reward lead.
@@ -52,8 +69,8 @@ def sta(
     _at_least_one(steps=steps, history=history, adam_steps=adam_steps)
     search = Search(model, x, y, tau, kappa, neighbours)
 
-    def minimize(which, start):
-        def objective(points, rows):
+    def minimize(which: torch.Tensor, start: torch.Tensor) -> None:
+        def objective(points: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return search(points, which[rows])
 
         if optimizer == "lbfgs":
@@ -74,14 +91,19 @@ def sta(
     return Result(last=search.images, any=search.images, evidence=search.flow, details=details)
 
 
-def sta_b(model, x, y, threat, *, ctx, steps, start):
-    """`last` is the final iterate; it is not evaluated, the harness judges it."""
+def sta_b(
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, steps: int, start: str
+) -> Result:
+    """Increase the cross-entropy over flows that move no pixel by more than eps, in pixels.
+
+    `last` is the final iterate, which is not evaluated here, `any` the first adversarial one. The evidence is the flow.
+    """
     _at_least_one(steps=steps)
-    rho = _not_above(float(threat.eps))
+    rho = _not_above(float(cast("Fraction", threat.eps)))
     first, first_flow = x, x.new_zeros(len(x), 2, *x.shape[2:])
     done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
-    def loss(flow):
+    def loss(flow: torch.Tensor) -> torch.Tensor:
         nonlocal first, first_flow, done
         point = warp(x, flow)
         logits = model(point)
@@ -99,18 +121,18 @@ def sta_b(model, x, y, threat, *, ctx, steps, start):
     return Result(last=warp(x, flow), any=first, evidence=flow, any_evidence=first_flow)
 
 
-def broken(logits, y):
-    """Whether each example is misclassified by more than rounding."""
+def broken(logits: Logits, y: Labels) -> Flags:
+    """Tell whether each example (n,) is misclassified by more than rounding."""
     return margin(logits, y) < -ROUNDING * logits.abs().amax(dim=1)
 
 
-def _not_above(bound):
+def _not_above(bound: float) -> float:
     """The largest float32 that is not above the bound."""
     nearest = torch.tensor(bound, dtype=torch.float32)
     return float(nearest if float(nearest) <= bound else torch.nextafter(nearest, torch.zeros(())))
 
 
-def _at_least_one(**lengths):
+def _at_least_one(**lengths: int) -> None:
     for name, length in lengths.items():
         if length < 1:
             raise UsageError(f"{name}={length} must be at least 1")

@@ -1,15 +1,20 @@
-"""Minimisers of many independent problems at once, one for each row: no row sees another."""
+"""Minimisers of many independent problems at once, one for each row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 
+Objective = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 DECREASE = 1e-4
 TRIALS = 20
 STANDSTILL = 1e-9
 CURVATURE = 1e-10
 
 
-def lbfgs(objective, start, steps, history):
-    """Limited-memory BFGS with backtracking, for each row of `start` (n, d) on its own.
+def lbfgs(objective: Objective, start: torch.Tensor, steps: int, history: int) -> torch.Tensor:
+    """Minimise by limited-memory BFGS with backtracking, each row of `start` (n, d) on its own.
 
     `objective(points (k, d), rows (k,))` gives values (k,) and gradients (k, d); `rows` says which of the n problems
     the points belong to. Each call evaluates one trial point of every unfinished row: a row whose trial is accepted
@@ -18,7 +23,7 @@ def lbfgs(objective, start, steps, history):
     """
     active = torch.arange(len(start), device=start.device)
     value, gradient = objective(start, active)
-    point, pairs = start.clone(), Pairs(*start.shape, history, start)
+    point, pairs = start.clone(), Pairs(start.shape[0], start.shape[1], history, start)
     direction, slope = _descent(gradient, pairs, active)
     length, accepted = torch.ones_like(value), torch.zeros_like(active)
     tries = torch.zeros_like(active)
@@ -44,8 +49,8 @@ def lbfgs(objective, start, steps, history):
     return point
 
 
-def adam(objective, start, steps, rate):
-    """Adam with its usual constants; elementwise, so that rows do not mix."""
+def adam(objective: Objective, start: torch.Tensor, steps: int, rate: float) -> torch.Tensor:
+    """Minimise by Adam with its usual constants, elementwise, so that rows do not mix."""
     rows = torch.arange(len(start), device=start.device)
     point, mean, square = start, torch.zeros_like(start), torch.zeros_like(start)
     for done in range(1, steps + 1):
@@ -58,16 +63,16 @@ def adam(objective, start, steps, rate):
 
 
 class Pairs:
-    """The last accepted moves of each row and the changes of gradient along them, in rings of `size`."""
+    """The last accepted moves of each row, and the changes of gradient along them, in ring buffers of `size`."""
 
-    def __init__(self, n, d, size, like):
+    def __init__(self, n: int, d: int, size: int, like: torch.Tensor) -> None:
         self.size = size
         self.moves, self.changes = like.new_zeros(size, n, d), like.new_zeros(size, n, d)
         self.inverse = like.new_zeros(size, n)
         self.count = torch.zeros(n, dtype=torch.long, device=like.device)
 
-    def add(self, rows, moves, changes):
-        """Keep the pairs of positive curvature."""
+    def add(self, rows: torch.Tensor, moves: torch.Tensor, changes: torch.Tensor) -> None:
+        """Keep the pairs of positive curvature, in place."""
         curvature = (moves * changes).sum(dim=1)
         good = curvature > CURVATURE
         rows, place = rows[good], self.count[rows[good]] % self.size
@@ -75,8 +80,8 @@ class Pairs:
         self.inverse[place, rows] = 1 / curvature[good]
         self.count[rows] += 1
 
-    def solve(self, rows, gradient):
-        """The approximate inverse Hessian times the gradient, by the two-loop recursion; unscaled without pairs."""
+    def solve(self, rows: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """Multiply the approximate inverse Hessian by the gradient (two-loop recursion); the identity without pairs."""
         result, factors = gradient, []
         count = self.count[rows]
         for back in range(min(self.size, int(count.max()))):
@@ -95,7 +100,7 @@ class Pairs:
         return result
 
 
-def _descent(gradient, pairs, rows):
+def _descent(gradient: torch.Tensor, pairs: Pairs, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Directions and the slopes along them; steepest descent of length 1 without pairs or where they point uphill."""
     direction = -pairs.solve(rows, gradient)
     slope = (gradient * direction).sum(dim=1)

@@ -5,6 +5,10 @@ only a fresh start of it; the flow is in units of half the image, seen through b
 come back black.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,20 +16,29 @@ import torch.nn.functional as F
 from harness.api import Result
 from harness.ops import margin, misclassified, where_rows
 
+if TYPE_CHECKING:
+    from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
+
 LINE_SEARCH = 100
 OFFSET = 1e-10
 
 
-def sta_tpap(model, x, y, threat, *, ctx, steps, searches, smoothing):
-    """`last` is the library's output, `any` the same with clean images in place of black ones."""
+def sta_tpap(
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, steps: int, searches: int,
+    smoothing: float,
+) -> Result:  # fmt: skip
+    """Run the attack of advertorch as TPAP does.
+
+    `last` is the library's output, `any` the same with clean images in place of black ones.
+    """
     from scipy.optimize import fmin_l_bfgs_b
 
-    identity = F.affine_grid(torch.eye(2, 3, device=x.device).expand(len(x), 2, 3), x.shape, align_corners=False)
+    identity = F.affine_grid(torch.eye(2, 3, device=x.device).expand(len(x), 2, 3), list(x.shape), align_corners=False)
 
-    def sampled(grid):
+    def sampled(grid: torch.Tensor) -> torch.Tensor:
         return F.grid_sample(x, grid, padding_mode="zeros", align_corners=False)
 
-    def objective(numbers):
+    def objective(numbers: np.ndarray) -> tuple[float, np.ndarray]:
         grid = torch.from_numpy(numbers).view(identity.shape).to(x).requires_grad_(True)
         loss = (margin(model(sampled(grid)), y).clamp_min(0.0) + smoothing * _variation(identity - grid)).sum()
         (gradient,) = torch.autograd.grad(loss, grid)
@@ -50,7 +63,8 @@ def sta_tpap(model, x, y, threat, *, ctx, steps, searches, smoothing):
     return Result(last=last, any=where_rows(nearest.isfinite(), last, x), details=details)
 
 
-def _variation(move):
+def _variation(move: torch.Tensor) -> torch.Tensor:
     """The root (n,) of the summed squares of all horizontal differences, plus that of the vertical ones."""
     differences = move[:, :, 1:] - move[:, :, :-1], move[:, 1:] - move[:, :-1]
-    return sum((difference + OFFSET).square().flatten(1).sum(dim=1).sqrt() for difference in differences)
+    lengths = ((difference + OFFSET).square().flatten(1).sum(dim=1).sqrt() for difference in differences)
+    return cast("torch.Tensor", sum(lengths))

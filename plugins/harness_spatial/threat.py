@@ -1,9 +1,16 @@
-"""Membership in `flow`: the returned image is the clean one warped by the flow, and no pixel moves beyond the budget.
+"""Membership in `flow`: the image is the clean one warped by the flow, and no pixel moves beyond the budget.
 
 Written apart from `warp`, on absolute positions in float64.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
+
+if TYPE_CHECKING:
+    from harness.api import Flags, Images
 
 REACH = 1e-6
 """Slack of the budget in pixels: the rounding of a float32 flow."""
@@ -12,14 +19,14 @@ IMAGE = 1e-5
 """Slack of a pixel value: float32 sampling positions of images of up to a hundred pixels; 1/400 of an 8-bit level."""
 
 
-def distance(x, x_adv, evidence=None):
-    """The largest displacement (n,) in pixels, infinite where the flow does not give the returned image."""
+def distance(x: Images, x_adv: Images, evidence: object = None) -> torch.Tensor:
+    """Compute the largest displacement (n,) in pixels, infinite where the flow does not give the returned image."""
     flow, given = _flow(x, evidence)
     return torch.where(given & _gives(x, x_adv, flow), _reach(flow), float("inf"))
 
 
-def verify(x, x_adv, eps, evidence=None):
-    """Whether each image is `x` warped by its flow, no pixel moving by more than `eps` in either direction.
+def verify(x: Images, x_adv: Images, eps: float, evidence: object = None) -> Flags:
+    """Tell whether each image is `x` warped by its flow, no pixel moving by more than `eps` in either direction.
 
     `evidence`: the flow (n, 2, h, w) in pixels, vertical first. Without one, or with a malformed one, all are outside.
     """
@@ -27,7 +34,7 @@ def verify(x, x_adv, eps, evidence=None):
     return given & (_reach(flow) <= eps + REACH) & _gives(x, x_adv, flow)
 
 
-def _flow(x, evidence):
+def _flow(x: Images, evidence: object) -> tuple[torch.Tensor, Flags]:
     """The flow in float64, zero where it is missing, malformed or not finite, and where it is none of that (n,)."""
     shape = (len(x), 2, *x.shape[2:])
     if not isinstance(evidence, torch.Tensor) or evidence.shape != shape or not evidence.is_floating_point():
@@ -37,15 +44,15 @@ def _flow(x, evidence):
     return torch.where(finite.view(-1, 1, 1, 1), flow, 0.0), finite
 
 
-def _reach(flow):
+def _reach(flow: torch.Tensor) -> torch.Tensor:
     return flow.abs().flatten(1).amax(dim=1)
 
 
-def _gives(x, x_adv, flow):
+def _gives(x: Images, x_adv: Images, flow: torch.Tensor) -> Flags:
     return (_warped(x.double(), flow) - x_adv.double()).abs().flatten(1).amax(dim=1) <= IMAGE
 
 
-def _warped(x, flow):
+def _warped(x: Images, flow: torch.Tensor) -> Images:
     n, c, h, w = x.shape
     row = (torch.arange(h, dtype=flow.dtype, device=x.device)[:, None] + flow[:, 0]).clamp(0, h - 1)
     column = (torch.arange(w, dtype=flow.dtype, device=x.device) + flow[:, 1]).clamp(0, w - 1)

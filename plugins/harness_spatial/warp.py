@@ -1,9 +1,16 @@
-"""Bilinear warping, with gradients for the flow."""
+"""Bilinear warping, differentiable in the flow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 
+if TYPE_CHECKING:
+    from harness.api import Images
 
-def warp(x, flow):
+
+def warp(x: Images, flow: torch.Tensor) -> Images:
     """Sample `x` (n, c, h, w) at every pixel's position plus `flow` (n, 2, h, w): vertical, horizontal, in pixels.
 
     Outside the image the nearest border pixel is seen. Whole pixels and the remainder are taken apart before positions
@@ -22,18 +29,18 @@ def warp(x, flow):
     return torch.lerp(upper, lower, down)
 
 
-def pull_inside(flow):
-    """The shortest flow that warps like this one: positions outside the image become those on its border."""
+def pull_inside(flow: torch.Tensor) -> torch.Tensor:
+    """Shorten a flow (n, 2, h, w) without changing its image: positions outside the image move to its border."""
     h, w = flow.shape[2:]
     row, column = torch.arange(h, device=flow.device).view(-1, 1), torch.arange(w, device=flow.device)
     down, right = flow.unbind(1)
     return torch.stack([down.clamp(-row, h - 1 - row), right.clamp(-column, w - 1 - column)], dim=1)
 
 
-def _inside(index, size):
+def _inside(index: torch.Tensor, size: int) -> torch.Tensor:
     return index.clamp(0, size - 1).long()
 
 
-def _pick(x, rows, columns):
+def _pick(x: Images, rows: torch.Tensor, columns: torch.Tensor) -> Images:
     index = (rows * x.shape[3] + columns).flatten(1).unsqueeze(1).expand(-1, x.shape[1], -1)
     return x.flatten(2).gather(2, index).view_as(x)

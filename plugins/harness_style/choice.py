@@ -1,12 +1,19 @@
-"""Which image of another class each example is pulled towards."""
+"""Chooses the image of another class that each example is pulled towards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 
 from harness.api import NotApplicable
 
+if TYPE_CHECKING:
+    from harness.api import AttackContext
 
-def style_images(ctx, y: torch.Tensor, classes: int) -> torch.Tensor:
-    """For each example a training image of another class, all equally likely.
+
+def style_images(ctx: AttackContext, y: torch.Tensor, classes: int) -> torch.Tensor:
+    """Draw for each example a training image of another class (n, c, h, w), all equally likely.
 
     A function of the seed, the example's index and its label: the rest of the batch and the attack have no part in it.
     """

@@ -9,5 +9,6 @@ from harness_torchattacks.offered import offered
 
 @hookimpl
 def harness_attacks() -> Iterable[Attack]:
+    """Offer every class, those with a defect included, which never run."""
     yield from offered()
     yield from defective()

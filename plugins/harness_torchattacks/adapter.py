@@ -1,13 +1,22 @@
-"""Runs one class of torchattacks on a model that it can neither switch nor reach into."""
+"""Runs one class of torchattacks on a model whose mode and parameters it cannot reach."""
+
+from __future__ import annotations
 
 import inspect
 import warnings
 from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
 from harness.api import NotApplicable, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from fractions import Fraction
+
+    from harness.api import AttackContext, Images, Labels, Logits, Oracle, ThreatModel
 
 NORMS = {"linf": "Linf", "l2": "L2"}
 SQUARE_IMAGES = ("Pixle", "Square")
@@ -16,7 +25,7 @@ SMALLEST_SIDE = 5
 
 
 class Fenced(nn.Module):
-    """Answers like the model, and is all that torchattacks gets to see.
+    """A wrapper that answers like the model, and is all that torchattacks sees.
 
     torchattacks takes its device from the first parameter, prints where there is none, and calls `train` and `eval`
     on what it holds: here is a parameter, and calls end here.
@@ -28,13 +37,18 @@ class Fenced(nn.Module):
         # Held outside the module tree, so that no mode and no gradient flag is handed down.
         object.__setattr__(self, "_model", model)
 
-    def forward(self, x):
-        """Logits (n, k) of its own: Square writes to them."""
-        return self._model(x).clone()
+    def forward(self, x: Images) -> Logits:
+        """Compute the logits (n, k), in a tensor of their own, which Square writes to."""
+        model = cast("nn.Module", self._model)
+        logits: Logits = model(x).clone()
+        return logits
 
 
-def run(name, least, model, x, y, threat, *, ctx, **params):
-    """Attack with torchattacks' class `name`, which needs at least so many classes.
+def run(
+    name: str, least: int, model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext,
+    **params: Any,
+) -> Images:  # fmt: skip
+    """Attack with torchattacks' class `name`, which needs at least `least` classes.
 
     The class is asked what it wants to know beyond its parameters: budget, norm, number of classes, seed. A seed is
     drawn from the global generator, which the harness seeds for the shard, like all of torchattacks' draws.
@@ -55,17 +69,18 @@ def run(name, least, model, x, y, threat, *, ctx, **params):
         settings |= {"n_classes": classes} if "n_classes" in wanted else {}
     if "seed" in wanted:
         settings["seed"] = int(torch.randint(2**31, ()))
-    return attack(Fenced(model, x.device), **settings)(x, y).detach()
+    images: Images = attack(Fenced(model, x.device), **settings)(x, y).detach()
+    return images
 
 
-def _budget(wanted, threat, channels: int) -> dict[str, object]:
+def _budget(wanted: Mapping[str, inspect.Parameter], threat: ThreatModel, channels: int) -> dict[str, object]:
     """The budget as the class takes it. Under l0 it counts values, of which a pixel has one for each channel."""
-    eps = float(threat.eps)
+    eps = float(cast("Fraction", threat.eps))
     offered = {"eps": eps, "max_epsilon": eps, "norm": NORMS.get(threat.kind), "pixels": int(eps) // channels}
     return {key: value for key, value in offered.items() if key in wanted}
 
 
-def _check_images(name: str, x: torch.Tensor, threat) -> None:
+def _check_images(name: str, x: torch.Tensor, threat: ThreatModel) -> None:
     height, width = x.shape[2:]
     if name in SQUARE_IMAGES and height != width:
         raise NotApplicable(f"torchattacks' {name} takes square images only, these are {height} by {width}")
@@ -84,4 +99,5 @@ def _library() -> ModuleType:
             raise UsageError(
                 "attacks named torchattacks/... need an extra: pip install 'adversarial-harness[torchattacks]'"
             ) from error
-    return torchattacks
+    library: ModuleType = torchattacks
+    return library

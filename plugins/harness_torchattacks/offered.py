@@ -10,6 +10,7 @@ AUTOATTACK = "Croce and Hein 2020, arXiv:2003.01690"
 
 
 def offered() -> Iterable[Attack]:
+    """Yield the classes that can be used."""
     yield described(
         "GN", ("unbounded",), {"std": 0.1}, access="decision", batch_coupled=True, cost=0,
         summary="torchattacks' GN: Gaussian noise, without a look at the model",
@@ -51,7 +52,8 @@ def offered() -> Iterable[Attack]:
         summary="torchattacks' PGDRS: PGD through averaged noise, for models smoothed with that noise",
     )  # fmt: skip
     yield stepwise(
-        "Jitter", {"scale": 10.0, "std": 0.1, "random_start": True}, batch_coupled=True, cost=20,
+        "Jitter", {"scale": 10.0, "std": 0.1, "random_start": True},
+        about={"std": "standard deviation of the noise on the softmax; 0 for none"}, batch_coupled=True, cost=20,
         # Two opposite logits divided by the larger one are constant: there is no gradient.
         min_classes=3,
         paper="Schwinn et al. 2021, arXiv:2105.10304",
@@ -60,6 +62,7 @@ def offered() -> Iterable[Attack]:
     yield described(
         "APGD", ("linf", "l2"),
         {"steps": 10, "n_restarts": 1, "loss": OneOf(("ce", "dlr")), "eot_iter": 1, "rho": 0.75},
+        about={"loss": "what is increased: cross-entropy (ce), or the difference of logits ratio (dlr)"},
         batch_coupled=True, cost=22, paper=AUTOATTACK,
         summary="torchattacks' APGD: steps that halve where they do not help; 10 of them, AutoAttack takes 100",
     )  # fmt: skip
@@ -73,6 +76,7 @@ def offered() -> Iterable[Attack]:
         # Not under l1: there it raises an UnboundLocalError.
         "FAB", ("linf", "l2"),
         {"steps": 10, "n_restarts": 1, "alpha_max": 0.1, "eta": 1.05, "beta": 0.9, "multi_targeted": False},
+        about={"beta": "share of its distance from the clean image that a success keeps, a step back"},
         batch_coupled=True, cost=130,
         paper="Croce and Hein 2020, arXiv:1907.02044",
         summary="torchattacks' FAB: steps to the nearest boundary, kept where inside the budget; AutoAttack takes 100",
@@ -80,6 +84,7 @@ def offered() -> Iterable[Attack]:
     yield described(
         "Square", ("linf", "l2"),
         {"n_queries": 5000, "n_restarts": 1, "p_init": 0.8, "loss": OneOf(("margin", "ce")), "resc_schedule": True},
+        about={"loss": "what is lowered or increased on scores: the margin, or cross-entropy (ce)"},
         access="score", batch_coupled=True, cost=5000, trial={"n_queries": 100},
         paper="Andriushchenko et al. 2020, arXiv:1912.00049",
         summary="torchattacks' Square: random squares on scores; its schedule is rescaled, AutoAttack's is not",
@@ -91,7 +96,9 @@ def offered() -> Iterable[Attack]:
         summary="torchattacks' SPSA: gradients guessed from scores in random directions; a single step by default",
     )  # fmt: skip
     yield described(
-        "OnePixel", ("l0",), {"steps": 10, "popsize": 10}, access="score", batch_coupled=True, cost=110,
+        "OnePixel", ("l0",), {"steps": 10, "popsize": 10},
+        about={"steps": "most generations of differential evolution"},
+        access="score", batch_coupled=True, cost=110,
         trial={"steps": 1},
         paper="Su, Vargas and Sakurai 2019, arXiv:1710.08864",
         summary="torchattacks' OnePixel: differential evolution of as many pixels as the budget has values for",

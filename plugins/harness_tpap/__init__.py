@@ -1,4 +1,4 @@
-"""Test-time purification by a single adversarial step (TPAP), and what breaks it."""
+"""Test-time purification by a single adversarial step (TPAP), and the attacks and analyses written against it."""
 
 from collections.abc import Iterable
 
@@ -8,11 +8,20 @@ from harness_tpap.recipes import RECIPES
 PAPER = "Tang and Zhang 2024, arXiv:2403.11448"
 PATTERNS = OneOf(("predicted", "reversed", "next_label", "random_sign"))
 LOSSES = OneOf(("margin", "ce"))
+ABOUT = {
+    "steps": "gradient steps of each run",
+    "step": "size of one step, on the [0, 1] pixel scale; by default the dataset's share of eps",
+    "loss": "what is increased after purification: minus the margin, or cross-entropy",
+    "restarts": "runs from random starts, besides those from other points",
+    "targets": "labels held before purification besides the true one, likeliest first",
+    "fractions": "points tried along each direction, evenly spaced up to its end",
+}
 STRONGEST = ("tpap_bpda", "tpap_label", "tpap_two_point", "tpap_fraction")
 
 
 @hookimpl
 def harness_defenses() -> Iterable[Defense]:
+    """Offer TPAP with its stand-ins."""
     yield Defense(
         name="tpap",
         step=lazy("harness_tpap.training:step"),
@@ -21,6 +30,12 @@ def harness_defenses() -> Iterable[Defense]:
             "base": OneOf(("fgsm_at", "trades", "mart", "mart_published")),
             "strength": TRAINING_EPS,
             "pattern": PATTERNS,
+        },
+        about={
+            "base": "loss that the purified network is trained with, on FGSM examples",
+            "strength": "size of the purifying step, on the [0, 1] pixel scale; by default the eps of training",
+            "pattern": "signs of the purifying step: FGSM of the predicted label, its reverse, FGSM of the next label, "
+            "or fixed random signs",
         },
         deployment=("strength", "pattern"),
         recipes=RECIPES,
@@ -56,6 +71,7 @@ def harness_defenses() -> Iterable[Defense]:
 
 @hookimpl
 def harness_attacks() -> Iterable[Attack]:
+    """Offer the attacks that know the purification."""
     for name, function, own, cost, paper, summary in (
         ("bpda", "bpda", {"restarts": 2}, 3000, "Athalye et al. 2018, arXiv:1802.00420",
          "BPDA from the static adversarial image, the image itself and random points"),
@@ -70,6 +86,7 @@ def harness_attacks() -> Iterable[Attack]:
             run=lazy(f"harness_tpap.attacks:{function}"),
             threats=("linf",),
             params={"steps": 100, "step": FROM_DATASET, "loss": LOSSES, **own},
+            about={parameter: ABOUT[parameter] for parameter in ("steps", "step", "loss", *own)},
             only_against=("tpap",),
             cost=cost,
             paper=paper,
@@ -79,6 +96,7 @@ def harness_attacks() -> Iterable[Attack]:
 
 @hookimpl
 def harness_analyses() -> Iterable[Analysis]:
+    """Offer the analyses of overfitting and of purification."""
     yield Analysis(
         name="overfitting",
         run=lazy("harness_tpap.overfitting:overfitting"),

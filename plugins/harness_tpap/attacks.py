@@ -1,7 +1,11 @@
-"""Attacks written against purification: they know both predictions, before it and after it.
+"""Attacks on purified networks, which know the predictions before and after purification.
 
 An example leaves at its first success; what was found is asked of what is deployed.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -9,9 +13,20 @@ from harness.api import Result, UsageError
 from harness.ops import ascend, cross_entropy, margin, misclassified, project_linf, where_rows
 from harness_tpap.surface import Surface, climb
 
+if TYPE_CHECKING:
+    from fractions import Fraction
 
-def bpda(model, x, y, threat, *, ctx, steps, step, loss, restarts):
-    """BPDA from the static adversarial image, from the image itself and from so many random points."""
+    from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
+
+
+def bpda(
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, steps: int, step: float, loss: str,
+    restarts: int,
+) -> Result:  # fmt: skip
+    """Run BPDA from the static adversarial image, from the image itself and from `restarts` random points.
+
+    Athalye et al. 2018, arXiv:1802.00420.
+    """
     attempt = Attempt(model, x, y, threat, ctx, steps, step, loss)
     attempt.run(attempt.static(steps, step))
     attempt.run(x)
@@ -20,8 +35,11 @@ def bpda(model, x, y, threat, *, ctx, steps, step, loss, restarts):
     return attempt.result()
 
 
-def label_controlled(model, x, y, threat, *, ctx, steps, step, loss, targets):
-    """Wrong after purification while the label before it is held: at the true one, then at the likeliest others.
+def label_controlled(
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, steps: int, step: float, loss: str,
+    targets: int,
+) -> Result:  # fmt: skip
+    """Hold the label before purification, the true one and then the likeliest others, and attack the label after it.
 
     For a label that is held the pattern does not jump where the predicted one changes. `targets`: how many others.
     """
@@ -35,8 +53,11 @@ def label_controlled(model, x, y, threat, *, ctx, steps, step, loss, targets):
     return attempt.result()
 
 
-def two_point(model, x, y, threat, *, ctx, steps, step, loss, restarts):
-    """Wrong before purification and after it, from the static adversarial image and from random points."""
+def two_point(
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, steps: int, step: float, loss: str,
+    restarts: int,
+) -> Result:  # fmt: skip
+    """Attack both predictions, before and after purification, from the static image and from random points."""
     attempt = Attempt(model, x, y, threat, ctx, steps, step, loss)
     attempt.run(attempt.static(steps, step), both=True)
     for restart in range(restarts):
@@ -44,8 +65,13 @@ def two_point(model, x, y, threat, *, ctx, steps, step, loss, restarts):
     return attempt.result()
 
 
-def step_fraction(model, x, y, threat, *, ctx, steps, step, loss, fractions):
-    """Part of the way along FGSM, PGD and a random corner, then BPDA from the point that is nearest to an error.
+def step_fraction(
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, steps: int, step: float, loss: str,
+    fractions: int,
+) -> Result:  # fmt: skip
+    """Run BPDA from the point nearest to an error along FGSM, PGD, gradient and random directions.
+
+    `fractions` points along each direction are tried.
 
     Networks that overfit to one step fail at lengths between (Kim et al. 2021, arXiv:2010.01799).
     """
@@ -69,27 +95,33 @@ def step_fraction(model, x, y, threat, *, ctx, steps, step, loss, fractions):
 
 
 class Attempt:
-    """Climbs one after the other, each for the examples that still stand; remembers what broke and the first end."""
+    """Runs of gradient ascent in turn, each for the examples that still stand; keeps what broke and the first ends."""
 
-    def __init__(self, model, x, y, threat, ctx, steps, step, loss) -> None:
+    def __init__(
+        self, model: Oracle, x: Images, y: Labels, threat: ThreatModel, ctx: AttackContext, steps: int, step: float,
+        loss: str,
+    ) -> None:  # fmt: skip
         if steps < 1:
             raise UsageError(f"steps={steps} must be at least 1")
         self.model, self.x, self.y, self.ctx = model, x, y, ctx
         self.steps, self.step, self.loss = steps, step, loss
-        self.surface, self.eps = Surface(model, ctx), float(threat.eps)
+        self.surface, self.eps = Surface(model, ctx), float(cast("Fraction", threat.eps))
         self.project = project_linf(x, self.eps)
         self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.last, self.first = None, x.clone()
+        self.last: Images | None = None
+        self.first = x.clone()
 
-    def static(self, steps, step):
-        """The image that an attacker makes who does not know of the purification: PGD from the image itself."""
+    def static(self, steps: int, step: float) -> Images:
+        """Compute the static adversarial image: PGD on the bare network, from the image itself."""
         return ascend(lambda p: cross_entropy(self.surface.base(p), self.y), self.x, step, self.project, steps)
 
-    def random(self, restart, corner=False):
+    def random(self, restart: int, corner: bool = False) -> Images:
+        """Draw a random point of the ball, or of its corners, keyed by `restart`."""
         drawn = self.ctx.noise(f"start:{restart}")
         return self.project(self.x + self.eps * (drawn.sign() if corner else drawn))
 
-    def run(self, start, held=None, both=False):
+    def run(self, start: Images, held: Labels | None = None, both: bool = False) -> None:
+        """Attack the standing examples from `start`; `held` and `both` are those of `surface.climb`."""
         left = (~self.broken).nonzero().squeeze(1)
         if not len(left):
             return
@@ -105,5 +137,6 @@ class Attempt:
         self.last = ends if self.last is None else where_rows(wins, ends, self.last)
         self.broken |= wins
 
-    def result(self):
-        return Result(last=self.last, any=self.first)
+    def result(self) -> Result:
+        """Return the ends as `last`, and the successes as `any`, clean where there is none."""
+        return Result(last=cast("Images", self.last), any=self.first)

@@ -1,6 +1,9 @@
-"""Test-time purification: one FGSM step away from the label that the network gives (TPAP)."""
+"""Test-time purification: one FGSM step away from the label that the network predicts (TPAP)."""
+
+from __future__ import annotations
 
 from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -8,13 +11,23 @@ from torch import nn
 
 from harness.api import UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def wrap(network, *, strength, pattern, **training):
+    from harness.api import Images, Labels, Logits
+
+
+def wrap(network: nn.Module, *, strength: object, pattern: str, **training: Any) -> Purified:
+    """Wrap the trained network into the purified one that is deployed.
+
+    Raises:
+        UsageError: for a strength outside [0, 1].
+    """
     return Purified(network, magnitude(strength), pattern)
 
 
 class Purified(nn.Module):
-    """Predicts on the image after one step of `strength` along a pattern of signs, clamped to [0, 1].
+    """A network that predicts on the image after one step of `strength` along a pattern of signs, clamped to [0, 1].
 
     The pattern is a constant to whoever differentiates, as the sign is almost everywhere. The clamp is differentiated,
     with 1 at its bounds: torch says 0 or 1 there, by version, and most pixels of digits are 0 or 1.
@@ -24,17 +37,23 @@ class Purified(nn.Module):
         super().__init__()
         self.network, self.strength, self.pattern = network, strength, pattern
 
-    def forward(self, x):
-        return self.network(self.purify(x))
+    def forward(self, x: Images) -> Logits:
+        """Compute the logits (n, k) of the purified images."""
+        logits: Logits = self.network(self.purify(x))
+        return logits
 
-    def purify(self, x):
-        """The images (n, c, h, w) that the network predicts on."""
+    def purify(self, x: Images) -> Images:
+        """Compute the images (n, c, h, w) that the network predicts on."""
         moved = x + self.strength * direction(self.network, x, self.pattern)
         return moved.where((moved >= 0) & (moved <= 1), moved.detach().clamp(0.0, 1.0))
 
 
 def magnitude(strength: object) -> float:
-    """Read a strength, `1/5` or a number; it lies in [0, 1]."""
+    """Read a strength, `1/5` or a number, in [0, 1].
+
+    Raises:
+        UsageError: for anything else.
+    """
     try:
         found = float(Fraction(str(strength)))
     except (ValueError, ZeroDivisionError):
@@ -45,7 +64,7 @@ def magnitude(strength: object) -> float:
 
 
 def direction(network: nn.Module, x: torch.Tensor, pattern: str) -> torch.Tensor:
-    """What `strength` is multiplied with (n, c, h, w): signs, and 0 where the gradient is.
+    """Compute what `strength` is multiplied by (n, c, h, w): signs, and 0 where the gradient is 0.
 
     `predicted`: up the cross-entropy of the predicted label; `reversed`: down; `next_label`: up that of the class
     after the predicted one; `random_sign`: signs drawn once, the same for every image.
@@ -57,18 +76,20 @@ def direction(network: nn.Module, x: torch.Tensor, pattern: str) -> torch.Tensor
 
 
 def labelled(predicted: torch.Tensor, pattern: str, classes: int) -> torch.Tensor:
-    """The label (n,) that a pattern is made for, given the predicted one."""
+    """Return the label (n,) that a pattern is made for, given the predicted one."""
     return (predicted + 1) % classes if pattern == "next_label" else predicted
 
 
 def drawn(x: torch.Tensor) -> torch.Tensor:
-    """Random signs (1, c, h, w), the same for every image and every call."""
+    """Draw random signs (1, c, h, w) from seed 0: the same for every image and every call."""
     bits = torch.randint(0, 2, (1, *x.shape[1:]), generator=torch.Generator().manual_seed(0))
     return (2.0 * bits - 1.0).to(x)
 
 
-def input_gradient(network: nn.Module, x: torch.Tensor, label) -> torch.Tensor:
-    """The gradient (n, c, h, w) of each image's cross-entropy against `label(logits)`, under any caller's mode.
+def input_gradient(network: nn.Module, x: torch.Tensor, label: Callable[[Logits], Labels]) -> torch.Tensor:
+    """Compute the gradient (n, c, h, w) of each image's cross-entropy against `label(logits)`.
+
+    It works under any gradient mode of the caller.
 
     A sum over the batch, not the mean of the published code, whose division could underflow in a large batch alone.
     """

@@ -1,4 +1,4 @@
-"""How the base of TPAP is trained: dataset -> recipes, the default first. Milestones count epochs from 0."""
+"""The recipes of TPAP's base, by dataset, the default first. Milestones count epochs from 0."""
 
 from dataclasses import replace
 from fractions import Fraction

@@ -1,4 +1,8 @@
-"""What an attacker who knows the purification differentiates instead of it."""
+"""Stand-ins of the purification: what an attacker who knows it differentiates instead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -6,32 +10,40 @@ from torch import nn
 
 from harness_tpap.purify import Purified, drawn, labelled, magnitude
 
+if TYPE_CHECKING:
+    from harness.api import Images, Logits
+
 VANISHED = 1e-25
 """A gradient of a smaller mean counts as zero: scaled up, its derivatives would leave the range of float32."""
 
 
-def base(network, **params):
+def base(network: nn.Module, **params: Any) -> nn.Module:
+    """Return the network without purification."""
     return network
 
 
-def bpda(network, *, strength, pattern, **training):
+def bpda(network: nn.Module, *, strength: object, pattern: str, **training: Any) -> Straight:
+    """Replace the gradient of the purification by the identity (BPDA)."""
     return Straight(Purified(network, magnitude(strength), pattern))
 
 
-def smooth(network, *, strength, pattern, sharpness=10.0, **training):
+def smooth(network: nn.Module, *, strength: object, pattern: str, sharpness: float = 10.0, **training: Any) -> Smooth:
+    """Replace the signs by tanh(`sharpness` g / mean |g|), differentiated through g."""
     return Smooth(network, magnitude(strength), pattern, sharpness)
 
 
-def smooth_1(network, **params):
+def smooth_1(network: nn.Module, **params: Any) -> Smooth:
+    """Build `smooth` with sharpness 1."""
     return smooth(network, sharpness=1.0, **params)
 
 
-def smooth_100(network, **params):
+def smooth_100(network: nn.Module, **params: Any) -> Smooth:
+    """Build `smooth` with sharpness 100."""
     return smooth(network, sharpness=100.0, **params)
 
 
 class Straight(nn.Module):
-    """The deployed prediction, with the gradient at the purified image handed to the image (BPDA, identity).
+    """The deployed prediction; the gradient at the purified image is handed to the image (BPDA, identity).
 
     Athalye et al. 2018, arXiv:1802.00420. The identity passes the clamp too: most pixels of digits are 0 or 1.
     """
@@ -40,10 +52,12 @@ class Straight(nn.Module):
         super().__init__()
         self.deployed = deployed
 
-    def forward(self, x):
+    def forward(self, x: Images) -> Logits:
+        """Compute the logits (n, k) of the purified images."""
         with torch.no_grad():
             purified = self.deployed.purify(x)
-        return self.deployed.network(Substituted.apply(x, purified))
+        logits: Logits = self.deployed.network(Substituted.apply(x, purified))
+        return logits
 
 
 class Smooth(nn.Module):
@@ -56,11 +70,14 @@ class Smooth(nn.Module):
         super().__init__()
         self.network, self.strength, self.pattern, self.sharpness = network, strength, pattern, sharpness
 
-    def forward(self, x):
+    def forward(self, x: Images) -> Logits:
+        """Compute the logits (n, k) of the smoothly purified images."""
         moved = x + self.strength * self.direction(x)
-        return self.network(Substituted.apply(moved, moved.detach().clamp(0.0, 1.0)))
+        logits: Logits = self.network(Substituted.apply(moved, moved.detach().clamp(0.0, 1.0)))
+        return logits
 
-    def direction(self, x):
+    def direction(self, x: Images) -> torch.Tensor:
+        """Compute the soft signs (n, c, h, w), differentiable where the caller wants a gradient."""
         if self.pattern == "random_sign":
             return drawn(x)
         wanted = torch.is_grad_enabled() and x.requires_grad
@@ -77,12 +94,14 @@ class Smooth(nn.Module):
 
 
 class Substituted(torch.autograd.Function):
-    """The second argument, with the gradient of the first."""
+    """An operation with the value of its second argument and the gradient of its first."""
 
     @staticmethod
-    def forward(ctx, x, value):
+    def forward(ctx: Any, x: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Return a copy of the value."""
         return value.clone()
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Hand the gradient to the first argument."""
         return gradient, None

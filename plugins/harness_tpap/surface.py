@@ -1,4 +1,8 @@
-"""Both predictions of a purified network, before purification and after it, and a climb that minds them both."""
+"""The predictions before and after purification, and a gradient ascent on both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -6,26 +10,31 @@ from harness.api import NotApplicable
 from harness.ops import cross_entropy, margin, misclassified, project_linf
 from harness_tpap.purify import Purified, drawn, labelled
 
+if TYPE_CHECKING:
+    from harness.api import AttackContext, Images, Labels, Logits, Oracle
+
 
 class Surface:
-    """What an attacker knows of what is deployed; every pass is counted.
+    """The deployed network as an attacker who knows it sees it; every pass is counted.
 
     Raises:
         NotApplicable: where the model under attack purifies nothing.
     """
 
-    def __init__(self, model, ctx) -> None:
+    def __init__(self, model: Oracle, ctx: AttackContext) -> None:
         self.base, deployed = ctx.stand_in("base"), model.network
         if not isinstance(deployed, Purified):
             raise NotApplicable("the model under attack is no purified network")
         self.strength, self.pattern = deployed.strength, deployed.pattern
 
-    def look(self, point, y, loss, held=None, both=False):
-        """Logits before and after purification (n, k), and the gradients with respect to both images.
+    def look(
+        self, point: Images, y: Labels, loss: str, held: Labels | None = None, both: bool = False
+    ) -> tuple[Logits, Logits, torch.Tensor | None, torch.Tensor]:
+        """Compute the logits (n, k) before and after purification, and the gradients with respect to both images.
 
-        Before: of the margin of the label that is held, or of minus that of `y` where `both` count, else None. After:
-        of the final loss, which BPDA hands to the image. With a label `held` the pattern is made for it, whatever is
-        predicted.
+        The first gradient is that of the margin of the label that is held, or of minus the margin of `y` where `both`
+        count, else None; the second that of the final loss, which BPDA hands to the image. With a label `held` the
+        pattern is made for it, whatever is predicted.
         """
         point = point.detach().requires_grad_(True)
         before = self.base(point)
@@ -41,7 +50,8 @@ class Surface:
         (later,) = torch.autograd.grad(value.sum(), moved)
         return before.detach(), after.detach(), earlier, later
 
-    def signs(self, point, before, held, keep):
+    def signs(self, point: Images, before: Logits, held: Labels | None, keep: bool) -> torch.Tensor:
+        """Compute the signs (n, c, h, w) of the pattern; `keep` retains the graph of `before`."""
         if self.pattern == "random_sign":
             return drawn(point)
         labels = labelled(before.argmax(dim=1) if held is None else held, self.pattern, before.shape[1])
@@ -49,8 +59,11 @@ class Surface:
         return -gradient.sign() if self.pattern == "reversed" else gradient.sign()
 
 
-def climb(surface, x, y, eps, start, steps, step, *, loss, held=None, both=False):
-    """Step by signs up the final loss from `start`; returns the ends, an example stopping where it succeeds.
+def climb(
+    surface: Surface, x: Images, y: Labels, eps: float, start: Images, steps: int, step: float, *, loss: str,
+    held: Labels | None = None, both: bool = False,
+) -> Images:  # fmt: skip
+    """Increase the final loss by sign steps from `start`; returns the ends, an example stopping where it succeeds.
 
     `held`: labels (n,) that the prediction before purification is brought to and kept at; success needs it.
     `both`: it is to be wrong before purification, too; success is to be wrong after it.
@@ -63,9 +76,9 @@ def climb(surface, x, y, eps, start, steps, step, *, loss, held=None, both=False
         if kept is not None:
             away = before.argmax(dim=1) != kept
             stands |= away
-            later = torch.where(_wide(away), earlier, later)
+            later = torch.where(_wide(away), cast("torch.Tensor", earlier), later)
         elif both:
-            later = _unit(earlier) * _wide(margin(before, own) >= 0) + _unit(later)
+            later = _unit(cast("torch.Tensor", earlier)) * _wide(margin(before, own) >= 0) + _unit(later)
         left = left[stands]
         if done == steps or not len(left):
             break
@@ -73,10 +86,10 @@ def climb(surface, x, y, eps, start, steps, step, *, loss, held=None, both=False
     return ends
 
 
-def _unit(gradient):
+def _unit(gradient: torch.Tensor) -> torch.Tensor:
     """Each example's gradient over its mean size, so that neither of two drowns the other; zero stays zero."""
     return gradient / _wide(gradient.abs().flatten(1).mean(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny))
 
 
-def _wide(values):
+def _wide(values: torch.Tensor) -> torch.Tensor:
     return values.view(-1, 1, 1, 1)

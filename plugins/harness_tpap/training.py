@@ -1,4 +1,14 @@
-"""The base that is purified: a network trained on FGSM examples, with the loss of another defense."""
+"""Trains the network that is purified: on FGSM examples, with the loss of another defense."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from harness.api import Images, Labels, TrainContext
 
 LOSSES = {
     "fgsm_at": "fgsm_at[statistics=both]",
@@ -10,5 +20,6 @@ LOSSES = {
 mask of that code, which drops the divergence of most rows by accident."""
 
 
-def step(model, x, y, ctx, *, base):
+def step(model: nn.Module, x: Images, y: Labels, ctx: TrainContext, *, base: str) -> torch.Tensor:
+    """Compute the loss of one batch by the defense that `base` names."""
     return ctx.loss_of(LOSSES[base])(model, x, y, ctx)

@@ -5,16 +5,23 @@ from collections.abc import Iterable
 from harness.api import Architecture, Dataset, OneOf, hookimpl, lazy
 from harness_vision.catalog import DATASETS
 
+ABOUT = {
+    "width": "channels of the first stage; the second has twice as many, the third four times",
+    "zero_head": "whether the last layer starts at zero, as in the code of TRADES",
+    "normalisation": "whether the network first normalises images by the mean and deviation of ImageNet's colours",
+}
 NORMALISATION = {"normalisation": OneOf(("none", "imagenet"))}
 
 
 @hookimpl
 def harness_datasets() -> Iterable[Dataset]:
+    """Offer the datasets."""
     return DATASETS
 
 
 @hookimpl
 def harness_architectures() -> Iterable[Architecture]:
+    """Offer the architectures."""
     for name, params, summary in (
         ("digits_net", {"width": 16}, "three 3x3 convolution stages with batch norm, for 8x8 images"),
         ("lenet5", {}, "LeNet-5: 6-16-120-84, 61,706 parameters on 28x28 grey images"),
@@ -31,4 +38,10 @@ def harness_architectures() -> Iterable[Architecture]:
         ("vgg16", {}, "VGG-16 with batch norm; 14,728,266 parameters with 10 classes"),
         ("wrn34_10", {}, "wide ResNet 34-10 without the unused group; 46,160,474 parameters with 10 classes"),
     ):
-        yield Architecture(name=name, build=lazy(f"harness_vision.networks:{name}"), params=params, summary=summary)
+        yield Architecture(
+            name=name,
+            build=lazy(f"harness_vision.networks:{name}"),
+            params=params,
+            about={parameter: ABOUT[parameter] for parameter in params},
+            summary=summary,
+        )

@@ -24,6 +24,11 @@ WANTED = (
 
 
 def caltech101(part: str, *, root: Path, location: str) -> Split:
+    """Load a part of Caltech-101; pixels uint8 (n, 3, 64, 64).
+
+    Raises:
+        DataError: where folders or images are missing or damaged.
+    """
     home = root / "caltech101" / "101_ObjectCategories"
     files, labels = _listed(home)
     held = len(labels) // TEST_SHARE

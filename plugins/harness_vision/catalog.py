@@ -1,4 +1,4 @@
-"""What each dataset is: size, budgets, attack step, and recipes. Numbers only; loading is elsewhere."""
+"""Describes each dataset: size, budgets, attack step and recipes. Loading is elsewhere."""
 
 from dataclasses import replace
 from fractions import Fraction

@@ -1,17 +1,24 @@
-"""Loading the named datasets. Validation images are always cut from the training split."""
+"""Loads the named datasets. Validation images are always cut from the training split."""
+
+from __future__ import annotations
 
 from http.client import HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.api import DataError, Split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 VALIDATION = 1000
 DIGITS_SIZES = {"train": 1097, "validation": 200, "test": 500}
 
 
 def digits(part: str, *, root: Path, location: str) -> Split:
+    """Load a part of scikit-learn's digits; pixels uint8 (n, 1, 8, 8) with 16 levels."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -21,27 +28,32 @@ def digits(part: str, *, root: Path, location: str) -> Split:
 
 
 def mnist(part: str, *, root: Path, location: str) -> Split:
+    """Load a part of MNIST; downloads it where it is missing."""
     return _torchvision("MNIST", part, root)
 
 
 def fashion_mnist(part: str, *, root: Path, location: str) -> Split:
+    """Load a part of Fashion-MNIST; downloads it where it is missing."""
     return _torchvision("FashionMNIST", part, root)
 
 
 def svhn(part: str, *, root: Path, location: str) -> Split:
+    """Load a part of SVHN; downloads it where it is missing."""
     return _torchvision("SVHN", part, root)
 
 
 def cifar10(part: str, *, root: Path, location: str) -> Split:
+    """Load a part of CIFAR-10; downloads it where it is missing."""
     return _torchvision("CIFAR10", part, root)
 
 
 def cifar100(part: str, *, root: Path, location: str) -> Split:
+    """Load a part of CIFAR-100; downloads it where it is missing."""
     return _torchvision("CIFAR100", part, root)
 
 
 def stratified(labels: np.ndarray, sizes: dict[str, int], seed: int) -> dict[str, np.ndarray]:
-    """Disjoint, sorted indices for each part, every class as close to its share as whole images allow."""
+    """Split indices into disjoint, sorted parts, every class as close to its share as whole images allow."""
     from sklearn.model_selection import train_test_split
 
     names = list(sizes)
@@ -55,7 +67,7 @@ def stratified(labels: np.ndarray, sizes: dict[str, int], seed: int) -> dict[str
 
 
 def slices(dataset: str, home: Path, labels: np.ndarray, sizes: dict[str, int]) -> dict[str, np.ndarray]:
-    """`stratified` with seed 0, for files found in a folder.
+    """Split files of a folder by `stratified` with seed 0.
 
     Raises:
         DataError: where they are too few, as after an interrupted extraction.
@@ -70,7 +82,7 @@ def slices(dataset: str, home: Path, labels: np.ndarray, sizes: dict[str, int]) 
 
 
 def cut(split: Split, part: str, size: int) -> Split:
-    """The training images without, or the validation images of, a stratified slice of a training split."""
+    """Cut a stratified slice of `size` images off a training split: `validation` is the slice, `train` the rest."""
     parts = stratified(split.labels, {"train": len(split.labels) - size, "validation": size}, seed=0)
     chosen = parts[part]
     return Split(pixels=split.pixels[chosen], labels=split.labels[chosen], levels=split.levels)
@@ -80,6 +92,7 @@ def _torchvision(name: str, part: str, root: Path) -> Split:
     import torchvision
 
     kind = getattr(torchvision.datasets, name)
+    which: dict[str, object]
     which = {"split": "test" if part == "test" else "train"} if name == "SVHN" else {"train": part != "test"}
     try:
         data = _opened(kind, root, which)
@@ -98,7 +111,7 @@ def _torchvision(name: str, part: str, root: Path) -> Split:
     return split if part == "test" else cut(split, part, VALIDATION)
 
 
-def _opened(kind, root: Path, which: dict[str, object]):
+def _opened(kind: Callable[..., Any], root: Path, which: dict[str, object]) -> Any:
     """What is on disk, otherwise a download."""
     try:
         return kind(root=str(root), download=False, **which)

@@ -5,7 +5,7 @@ A zip is read in place, never unpacked. All images must have one size and be all
 
 import zipfile
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -22,6 +22,11 @@ Reader = Callable[[], bytes]
 
 
 def folder(part: str, *, root: Path, location: str) -> Split:
+    """Load a part of the dataset at `location`; a fifth is the test part where the folder has none.
+
+    Raises:
+        DataError: where it holds no images in class folders, too few, or of different sizes.
+    """
     found = _read(Path(location))
     if "test" in found:
         whole = found["test" if part == "test" else "train"]
@@ -53,8 +58,8 @@ def _listed(path: Path) -> list[tuple[PurePosixPath, Reader]]:
     """Relative name and reader of every image, sorted by name; a single common top folder is dropped."""
     if zipfile.is_zipfile(path):
         archive = zipfile.ZipFile(path)
-        found = [
-            (PurePosixPath(i.filename), (lambda i=i: archive.read(i))) for i in archive.infolist() if not i.is_dir()
+        found: list[tuple[PurePosixPath, Reader]] = [
+            (PurePosixPath(i.filename), partial(archive.read, i)) for i in archive.infolist() if not i.is_dir()
         ]
     elif path.is_dir():
         found = [(PurePosixPath(p.relative_to(path).as_posix()), p.read_bytes) for p in path.rglob("*") if p.is_file()]

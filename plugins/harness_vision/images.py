@@ -1,18 +1,24 @@
-"""Image files to pixels."""
+"""Reads image files."""
+
+from __future__ import annotations
 
 import io
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.api import DataError
 
+if TYPE_CHECKING:
+    from PIL import Image
 
-def decoded(dataset: str, name: object, read: Callable[[], bytes]):
-    """A PIL image, grey (`L`) or coloured (`RGB`) as its file is.
+
+def decoded(dataset: str, name: object, read: Callable[[], bytes]) -> Image.Image:
+    """Decode a PIL image, grey (`L`) or coloured (`RGB`) as its file is.
 
     Raises:
         DataError: naming the file, where its bytes are no whole image.
@@ -27,7 +33,7 @@ def decoded(dataset: str, name: object, read: Callable[[], bytes]):
 
 
 def coloured(dataset: str, home: Path, files: Sequence[Path], side: int, resize: bool) -> np.ndarray:
-    """Pixels uint8 (n, 3, side, side) of files under `home`; grey ones become colour.
+    """Read pixels uint8 (n, 3, side, side) of files under `home`; grey images become coloured.
 
     Args:
         resize: scale images of another size, bilinearly with antialiasing, instead of refusing them.

@@ -22,6 +22,11 @@ WANTED = (
 
 
 def tiny_imagenet(part: str, *, root: Path, location: str) -> Split:
+    """Load a part of Tiny-ImageNet; pixels uint8 (n, 3, 64, 64).
+
+    Raises:
+        DataError: where folders or images are missing or damaged.
+    """
     home = root / "tiny-imagenet-200"
     classes = _classes(home)
     files, labels = _annotated(home, classes) if part == "test" else _training(home, classes)

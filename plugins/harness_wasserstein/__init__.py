@@ -1,15 +1,39 @@
-"""Wasserstein adversaries, who move the mass of each channel a little: the threat kind and two ascents."""
+"""The Wasserstein threat model, which bounds how far mass moves within a channel, and attacks by two ascents."""
 
 from collections.abc import Iterable
 from fractions import Fraction
 
-from harness.api import Attack, OneOf, ThreatKind, hookimpl, lazy
+from harness.api import Attack, OneOf, ThreatKind, Value, hookimpl, lazy
 
 PAPER = "Wu, Wang and Yu 2020, arXiv:2008.02883"
+ABOUT = {
+    "steps": "gradient steps on the transport plan",
+    "window": "side of the square of pixels that mass may move within, odd",
+    "gamma": "weight of the entropy in the linear problem of each step, for gradients with a largest entry of 1",
+    "loss": "what is increased: cross-entropy, or minus the margin",
+    "momentum": "weight of earlier gradients in the running average, from 0 (none) to below 1",
+    "price": "rise of a pixel's price at each step, for each unit of intensity above 1; 0 for none",
+    "low": "smallest offset that mass may move by along each axis, in pixels, at most 0",
+    "high": "largest offset that mass may move by along each axis, in pixels, at least 0",
+    "halvings": "bisection steps for the price of distance at each step",
+    "lr": "mass moved in a step along the largest entry of the gradient, on the [0, 1] pixel scale",
+}
+FWA: dict[str, Value | OneOf] = {
+    "steps": 100, "window": 5, "gamma": 1e-3, "loss": OneOf(("ce", "margin")), "momentum": 0.9, "price": 0.1,
+}  # fmt: skip
+FWA_PAPER: dict[str, Value | OneOf] = {"steps": 100, "low": -2, "high": 2, "gamma": 1e-3, "halvings": 30}
+FWA_TPAP: dict[str, Value | OneOf] = {"steps": 20, "low": -2, "high": 1, "gamma": 3e-3, "halvings": 15}
+WPGD: dict[str, Value | OneOf] = {"steps": 300, "window": 5, "lr": 0.1, "momentum": 0.9, "price": 0.1}
+
+
+def _about(params: Iterable[str]) -> dict[str, str]:
+    """Take the sentences of these parameters out of ABOUT."""
+    return {parameter: ABOUT[parameter] for parameter in params}
 
 
 @hookimpl
 def harness_threat_models() -> Iterable[ThreatKind]:
+    """Offer the threat kinds, with and without the upper bound of 1 on pixels."""
     yield ThreatKind(
         name="wasserstein",
         distance=lazy("harness_wasserstein.threat:distance"),
@@ -30,18 +54,13 @@ def harness_threat_models() -> Iterable[ThreatKind]:
 
 @hookimpl
 def harness_attacks() -> Iterable[Attack]:
+    """Offer Frank-Wolfe and projected gradient ascent, and papers' versions."""
     yield Attack(
         name="fwa",
         run=lazy("harness_wasserstein.frank_wolfe:fwa"),
         threats=("wasserstein",),
-        params={
-            "steps": 100,
-            "window": 5,
-            "gamma": 1e-3,
-            "loss": OneOf(("ce", "margin")),
-            "momentum": 0.9,
-            "price": 0.1,
-        },
+        params=FWA,
+        about=_about(FWA),
         cost=105,
         verdicts_only=True,
         trial={"steps": 20},
@@ -53,7 +72,8 @@ def harness_attacks() -> Iterable[Attack]:
         name="fwa_paper",
         run=lazy("harness_wasserstein.frank_wolfe:published"),
         threats=("wasserstein_unclamped",),
-        params={"steps": 100, "low": -2, "high": 2, "gamma": 1e-3, "halvings": 30},
+        params=FWA_PAPER,
+        about=_about(FWA_PAPER),
         cost=105,
         verdicts_only=True,
         trial={"steps": 20},
@@ -65,7 +85,8 @@ def harness_attacks() -> Iterable[Attack]:
         name="fwa_tpap",
         run=lazy("harness_wasserstein.frank_wolfe:published"),
         threats=("wasserstein_unclamped",),
-        params={"steps": 20, "low": -2, "high": 1, "gamma": 3e-3, "halvings": 15},
+        params=FWA_TPAP,
+        about=_about(FWA_TPAP),
         verdicts_only=True,
         cost=25,
         as_published=True,
@@ -77,7 +98,8 @@ def harness_attacks() -> Iterable[Attack]:
         name="wpgd",
         run=lazy("harness_wasserstein.projected:wpgd"),
         threats=("wasserstein",),
-        params={"steps": 300, "window": 5, "lr": 0.1, "momentum": 0.9, "price": 0.1},
+        params=WPGD,
+        about=_about(WPGD),
         cost=305,
         trial={"steps": 10},
         groups=("wasserstein",),

@@ -1,6 +1,9 @@
-"""What both ascents share: the direction at an image, and a result that counts only feasible images."""
+"""Parts of both ascents: the direction at an image, and a result that counts feasible images only."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -10,11 +13,24 @@ from harness_wasserstein.capacity import return_to_sender
 from harness_wasserstein.plan import Plan
 from harness_wasserstein.window import Window
 
-LOSSES: dict[str, Callable] = {"ce": cross_entropy, "margin": lambda logits, y: -margin(logits, y)}
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from harness.api import Images, Labels, Logits, Oracle, ThreatModel
+
+LOSSES: dict[str, Callable[[Logits, Labels], torch.Tensor]] = {
+    "ce": cross_entropy,
+    "margin": lambda logits, y: -margin(logits, y),
+}
+
+
+def radius(threat: ThreatModel) -> float:
+    """Return the budget as a float; every threat model that these attacks are run under has one."""
+    return float(cast("Fraction", threat.eps))
 
 
 def checked(steps: int, gamma: float = 1.0, momentum: float = 0.0, price: float = 0.0) -> None:
-    """Refuse settings that mean nothing."""
+    """Raise UsageError for settings that mean nothing."""
     if steps < 1 or not gamma > 0 or not 0 <= momentum < 1 or not price >= 0:
         raise UsageError(
             f"steps={steps} must be at least 1, gamma={gamma:g} above 0, momentum={momentum:g} in [0, 1) and "
@@ -23,27 +39,30 @@ def checked(steps: int, gamma: float = 1.0, momentum: float = 0.0, price: float 
 
 
 class Direction:
-    """What a unit of intensity gains at each pixel, one image after the other along an ascent.
+    """The gain of a unit of intensity at each pixel, image after image along an ascent; it keeps averages between
+    calls.
 
     The gradient at the clamped image, zero where the image exceeds 1, each averaged with the earlier ones by
     `momentum`; minus the price of room, which rises by `price` times the excess over 1 with every step and falls where
     there is room (dual ascent for the condition that no pixel exceeds 1). The largest entry is 1 in size.
     """
 
-    def __init__(self, model, x, y, loss: str, momentum: float = 0.0, price: float = 0.0) -> None:
+    def __init__(
+        self, model: Oracle, x: Images, y: Labels, loss: str, momentum: float = 0.0, price: float = 0.0
+    ) -> None:
         self.model, self.y, self.loss, self.momentum, self.price = model, y, loss, momentum, price
         self._average, self._room = torch.zeros_like(x), torch.zeros_like(x)
 
-    def __call__(self, image) -> tuple[torch.Tensor, torch.Tensor]:
-        """The direction at images, and which of them (n,) have a gradient to follow."""
+    def __call__(self, image: Images) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the direction (n, c, h, w) at images, and which of them (n,) have a gradient to follow."""
         gradient, useful = gradient_of(self.model, image, self.y, self.loss)
         self._average = where_rows(useful, torch.lerp(gradient, self._average, self.momentum), self._average)
         self._room = (self._room + self.price * (image - 1)).clamp_min(0)
         return _scaled(_scaled(self._average, 1e-35) - self._room, 1.0), useful
 
 
-def gradient_of(model, image, y, loss: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """The gradient through the clamp, with a largest entry of 1, and which images (n,) have one that is finite."""
+def gradient_of(model: Oracle, image: Images, y: Labels, loss: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute the gradient through the clamp, with a largest entry of 1, and which images (n,) have a finite one."""
     seen = image.clamp(0, 1).requires_grad_(True)
     (gradient,) = torch.autograd.grad(LOSSES[loss](model(seen), y).sum(), seen)
     gradient = gradient.masked_fill((image < 0) | (image > 1), 0.0)
@@ -56,8 +75,8 @@ def _scaled(field: torch.Tensor, least: float) -> torch.Tensor:
     return field / field.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(least)
 
 
-def feasible(model, x, y, plan, window: Window) -> Result:
-    """The images of a plan after `return_to_sender`; the clean image where that does not end.
+def feasible(model: Oracle, x: Images, y: Labels, plan: torch.Tensor, window: Window) -> Result:
+    """Turn a plan into feasible images by `return_to_sender`; the clean image where that does not end.
 
     `details` tell whether the plan as the ascent left it would have broken the model, with values above 1
     (`broken_unclamped`) and with those cut off (`broken_clamped`), which loses mass.
@@ -69,8 +88,8 @@ def feasible(model, x, y, plan, window: Window) -> Result:
     return Result(last=where_rows(moved, image, x), evidence=Plan(plan, window.low, window.high), details=details)
 
 
-def readings(model, y, image) -> dict[str, torch.Tensor]:
-    """Whether images are misclassified as they are, and with values above 1 cut off."""
+def readings(model: Oracle, y: Labels, image: Images) -> dict[str, torch.Tensor]:
+    """Tell whether images are misclassified as they are, and with values above 1 cut off."""
     with torch.no_grad():
         return {
             "broken_unclamped": misclassified(model(image), y).float(),

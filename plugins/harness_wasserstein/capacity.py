@@ -1,4 +1,4 @@
-"""Make a plan respect that no pixel holds more than 1."""
+"""Makes a plan feasible: no pixel holds more than 1."""
 
 import torch
 
@@ -8,7 +8,7 @@ TOLERANCE = 1e-6
 
 
 def return_to_sender(plan: torch.Tensor, window: Window, rounds: int = 500) -> tuple[torch.Tensor, torch.Tensor]:
-    """Send back from overfull pixels the part of the moved mass that does not fit, until everything fits.
+    """Send back from overfull pixels the moved mass that does not fit, until everything fits.
 
     The mass that leaves each pixel stays what it is and the cost only falls. What is sent back may overfill its
     source, so rounds follow; images that fit are left alone. Returns the plan and which images (n,) fit within 1e-6.

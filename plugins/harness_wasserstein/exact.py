@@ -1,4 +1,4 @@
-"""The exact Wasserstein distance between two images, by linear programming. For checks on a sample: it is slow."""
+"""The exact Wasserstein distance between two images by linear programming: slow, for checks on a sample."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Frank-Wolfe's inner problem: the plan within the budget that gains most along a direction, entropy-regularised."""
+"""Frank-Wolfe's linear problem: the plan within the budget that gains most along a direction, entropy-regularised."""
 
 import torch
 
@@ -6,7 +6,7 @@ from harness_wasserstein.window import Window, occupied
 
 
 class BestPlan:
-    """For images `x` (n, c, h, w), maximises <G, plan> - gamma * KL over plans from `x` of cost at most eps * M.
+    """The maximiser of <G, plan> - gamma * KL over plans from `x` (n, c, h, w) of cost at most eps * M.
 
     Its dual has one unknown for each image, the price of distance, found by a fixed number of halvings, so that no
     image depends on the others. The feasible end of the bracket is used. For the bracket to hold, |G| <= 1 and eps > 0.
@@ -23,7 +23,7 @@ class BestPlan:
         self._sources, self._supply = occupied(x)
 
     def __call__(self, gain: torch.Tensor) -> torch.Tensor:
-        """The plan for gains (n, c, k * k, h, w)."""
+        """Compute the plan for gains (n, c, k * k, h, w)."""
         scores = (gain / self.gamma).masked_fill_(self._outside, -torch.inf)
         price = self._price(scores)
         scores -= _column(price / self.gamma) * self.distances[:, None, None]

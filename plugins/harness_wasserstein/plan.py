@@ -1,4 +1,4 @@
-"""The evidence of a Wasserstein attack: where every unit of intensity went."""
+"""The evidence of a Wasserstein attack: where every unit of intensity goes."""
 
 from __future__ import annotations
 

@@ -1,21 +1,31 @@
 """Projected gradient ascent over transport plans."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 
 from harness.api import UsageError
-from harness_wasserstein.ascent import Direction, checked, feasible
+from harness_wasserstein.ascent import Direction, checked, feasible, radius
 from harness_wasserstein.window import Window, occupied
+
+if TYPE_CHECKING:
+    from harness.api import AttackContext, Images, Labels, Oracle, Result, ThreatModel
 
 HALVINGS = 25
 
 
-def wpgd(model, x, y, threat, *, ctx, steps, window, lr, momentum, price):
-    """Move the plan along the gradient by `lr` and project it, `steps` times; then make the final image feasible."""
+def wpgd(
+    model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: AttackContext, steps: int, window: int, lr: float,
+    momentum: float, price: float,
+) -> Images | Result:  # fmt: skip
+    """Move the plan along the gradient by `lr` and project it, `steps` times; then make the image feasible."""
     checked(steps, 1.0, momentum, price)
     if not lr > 0:
         raise UsageError(f"lr={lr:g} must be above 0")
     around = Window.odd(window)
-    eps = float(threat.eps)
+    eps = radius(threat)
     if eps == 0 or window == 1:
         return x
     project, direction = Projection(x, eps, around), Direction(model, x, y, "ce", momentum, price)

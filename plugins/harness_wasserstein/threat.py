@@ -1,18 +1,23 @@
-"""Membership in the Wasserstein ball, proven by a transport plan. Shares no code with the attacks.
+"""Membership in the Wasserstein ball, proven by a transport plan; shares no code with the attacks.
 
 Everything is computed in float64, offset by offset with shifted slices. Budgets and tolerances are relative to M, the
 intensity of an image over all its channels. The tolerances on row sums and on the image bound the total over all
 pixels: bounding each pixel by 1e-5 M would let an image of 3x32x32 pixels change by 0.015 everywhere.
 """
 
+from __future__ import annotations
+
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from harness_wasserstein.plan import Plan
+
+if TYPE_CHECKING:
+    from harness.api import Images
 
 COST = 1e-3
 MASS = 1e-5
@@ -30,23 +35,23 @@ class _Totals:
     least: torch.Tensor
 
 
-def verify(x, x_adv, eps: float | None, evidence: Any = None) -> torch.Tensor:
-    """Whether each image is inside: unchanged, or what its plan makes of `x` at a cost of at most eps * M."""
+def verify(x: Images, x_adv: Images, eps: float | None, evidence: Any = None) -> torch.Tensor:
+    """Tell whether each image is unchanged, or what its plan makes of `x` at a cost of at most eps * M."""
     return _verified(x, x_adv, eps, evidence, capacity=True)
 
 
-def verify_unclamped(x, x_adv, eps: float | None, evidence: Any = None) -> torch.Tensor:
-    """The same for images that may exceed 1."""
+def verify_unclamped(x: Images, x_adv: Images, eps: float | None, evidence: Any = None) -> torch.Tensor:
+    """Verify images that may exceed 1."""
     return _verified(x, x_adv, eps, evidence, capacity=False)
 
 
-def distance(x, x_adv, evidence: Any = None) -> torch.Tensor:
-    """The plan's cost over M (n,): 0 for unchanged images, infinity where no plan leads to the image."""
+def distance(x: Images, x_adv: Images, evidence: Any = None) -> torch.Tensor:
+    """Compute the plan's cost over M (n,): 0 for unchanged images, infinity where no plan leads to the image."""
     cost, valid = _cost(x, x_adv, evidence)
     return torch.where(_unchanged(x, x_adv), 0.0, torch.where(valid, cost / _mass(x), math.inf))
 
 
-def _verified(x, x_adv, eps: float | None, evidence: Any, *, capacity: bool) -> torch.Tensor:
+def _verified(x: Images, x_adv: Images, eps: float | None, evidence: Any, *, capacity: bool) -> torch.Tensor:
     cost, valid = _cost(x, x_adv, evidence)
     within = cost <= (math.nan if eps is None else eps) * (1 + COST) * _mass(x)
     least, most = _extremes(x_adv)
@@ -54,7 +59,7 @@ def _verified(x, x_adv, eps: float | None, evidence: Any, *, capacity: bool) -> 
     return _unchanged(x, x_adv) | (valid & within & fits)
 
 
-def _cost(x, x_adv, evidence: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _cost(x: Images, x_adv: Images, evidence: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Cost of the plan of each image, and whether the plan is one and leads from `x` to `x_adv`."""
     if not _well_formed(x, x_adv, evidence):
         return torch.full((len(x),), math.inf, dtype=torch.float64, device=x.device), torch.zeros_like(_unchanged(x, x))
@@ -70,7 +75,7 @@ def _cost(x, x_adv, evidence: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return totals.cost, valid
 
 
-def _well_formed(x, x_adv, evidence: Any) -> bool:
+def _well_formed(x: Images, x_adv: Images, evidence: Any) -> bool:
     if type(evidence) is not Plan or type(evidence.low) is not int or type(evidence.high) is not int:
         return False
     mass, width = evidence.mass, evidence.high - evidence.low + 1
@@ -111,17 +116,17 @@ def _overlap(shift: int, size: int) -> tuple[slice, slice]:
     return slice(first, first + inside), slice(first + shift, first + shift + inside) if inside else slice(0, 0)
 
 
-def _unchanged(x, x_adv) -> torch.Tensor:
+def _unchanged(x: Images, x_adv: Images) -> torch.Tensor:
     return (x == x_adv).flatten(1).all(dim=1)
 
 
-def _mass(x) -> torch.Tensor:
+def _mass(x: Images) -> torch.Tensor:
     return x.double().sum(dim=(1, 2, 3))
 
 
-def _difference(first, second) -> torch.Tensor:
+def _difference(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return (first.double() - second.double()).abs().sum(dim=(1, 2, 3))
 
 
-def _extremes(images) -> tuple[torch.Tensor, torch.Tensor]:
+def _extremes(images: Images) -> tuple[torch.Tensor, torch.Tensor]:
     return images.double().amin(dim=(1, 2, 3)), images.double().amax(dim=(1, 2, 3))

@@ -1,4 +1,4 @@
-"""The network architectures, one module for each family, sized by the images and the classes they are built for."""
+"""The network architectures, one module for each family; each adapts to the shape of images and the classes."""
 
 from harness_vision.networks.preactivation import preact_resnet18
 from harness_vision.networks.resnet import resnet9, resnet18, resnet20, resnet32, resnet34

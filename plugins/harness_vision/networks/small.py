@@ -1,54 +1,72 @@
 """Small networks for small grey images."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
 import torch.nn.functional as F
 from torch import nn
 
 from harness.networks import Classifier
 from harness_vision.networks.layers import at_least, convolution
 
+if TYPE_CHECKING:
+    import torch
 
-def digits_net(shape, classes, *, width):
+    from harness.api import Images
+
+
+def digits_net(shape: tuple[int, int, int], classes: int, *, width: int) -> DigitsNet:
+    """Build the network for 8x8 digits."""
     return DigitsNet(shape, classes, width)
 
 
-def lenet5(shape, classes):
+def lenet5(shape: tuple[int, int, int], classes: int) -> LeNet5:
+    """Build LeNet-5."""
     return LeNet5(shape, classes)
 
 
-def lenet_advertorch(shape, classes):
+def lenet_advertorch(shape: tuple[int, int, int], classes: int) -> TwoConvolutions:
+    """Build the LeNet of advertorch, with 3x3 convolutions and 200 features."""
     return TwoConvolutions(shape, classes, kernel=3, hidden=200)
 
 
-def madry_mnist(shape, classes):
+def madry_mnist(shape: tuple[int, int, int], classes: int) -> TwoConvolutions:
+    """Build the MNIST network of Madry et al., with 5x5 convolutions and 1,024 features."""
     return TwoConvolutions(shape, classes, kernel=5, hidden=1024)
 
 
-def small_cnn(shape, classes, *, zero_head):
+def small_cnn(shape: tuple[int, int, int], classes: int, *, zero_head: bool) -> SmallCNN:
+    """Build the SmallCNN of TRADES."""
     return SmallCNN(shape, classes, zero_head)
 
 
 class DigitsNet(Classifier):
-    """Stages of width, 2 width and 4 width channels at full, half and quarter size; averaged features."""
+    """Three convolution stages of width, 2 width and 4 width channels at full, half and quarter size; averaged
+    features.
+    """
 
     stage_names = ("layer1", "layer2", "layer3")
 
-    def __init__(self, shape, classes, width):
+    def __init__(self, shape: tuple[int, int, int], classes: int, width: int) -> None:
         super().__init__()
         self.layer1 = convolution(shape[0], width, stride=1)
         self.layer2 = convolution(width, 2 * width, stride=2)
         self.layer3 = convolution(2 * width, 4 * width, stride=2)
         self.head = nn.Linear(4 * width, classes)
 
-    def features(self, x):
-        return self.layer3(self.layer2(self.layer1(x))).mean(dim=(2, 3))
+    def features(self, x: Images) -> torch.Tensor:
+        """Compute the features (n, d)."""
+        features: torch.Tensor = self.layer3(self.layer2(self.layer1(x))).mean(dim=(2, 3))
+        return features
 
 
 class LeNet5(Classifier):
-    """5x5 convolutions 6 (same size) and 16, each max-pooled, then 120 and 84 features; ReLU."""
+    """Two 5x5 convolutions, 6 (same size) and 16, each max-pooled, then 120 and 84 features; ReLU."""
 
     stage_names = ("layer1", "layer2")
 
-    def __init__(self, shape, classes):
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
         channels, height, width = shape
         at_least(12, shape, "lenet5")
@@ -58,17 +76,18 @@ class LeNet5(Classifier):
         self.hidden2 = nn.Linear(120, 84)
         self.head = nn.Linear(84, classes)
 
-    def features(self, x):
+    def features(self, x: Images) -> torch.Tensor:
+        """Compute the features (n, 84)."""
         flat = self.layer2(self.layer1(x)).flatten(1)
         return F.relu(self.hidden2(F.relu(self.hidden1(flat))))
 
 
 class TwoConvolutions(Classifier):
-    """Same-size convolutions 32 and 64, each max-pooled, then one hidden layer; ReLU."""
+    """Two same-size convolutions, 32 and 64, each max-pooled, then one hidden layer; ReLU."""
 
     stage_names = ("layer1", "layer2")
 
-    def __init__(self, shape, classes, *, kernel, hidden):
+    def __init__(self, shape: tuple[int, int, int], classes: int, *, kernel: int, hidden: int) -> None:
         super().__init__()
         channels, height, width = shape
         self.layer1 = nn.Sequential(nn.Conv2d(channels, 32, kernel, padding=kernel // 2), nn.ReLU(), nn.MaxPool2d(2))
@@ -76,7 +95,8 @@ class TwoConvolutions(Classifier):
         self.hidden = nn.Linear(64 * (height // 4) * (width // 4), hidden)
         self.head = nn.Linear(hidden, classes)
 
-    def features(self, x):
+    def features(self, x: Images) -> torch.Tensor:
+        """Compute the features (n, hidden)."""
         return F.relu(self.hidden(self.layer2(self.layer1(x)).flatten(1)))
 
 
@@ -89,7 +109,7 @@ class SmallCNN(Classifier):
 
     stage_names = ("layer1", "layer2")
 
-    def __init__(self, shape, classes, zero_head):
+    def __init__(self, shape: tuple[int, int, int], classes: int, zero_head: bool) -> None:
         super().__init__()
         at_least(16, shape, "small_cnn")
         channels, height, width = shape
@@ -102,15 +122,16 @@ class SmallCNN(Classifier):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(cast("nn.Parameter", module.bias))
         if zero_head:
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
 
-    def features(self, x):
+    def features(self, x: Images) -> torch.Tensor:
+        """Compute the features (n, 200)."""
         flat = self.layer2(self.layer1(x)).flatten(1)
         return F.relu(self.hidden2(self.dropout(F.relu(self.hidden1(flat)))))
 
 
-def _pair(before, after):
+def _pair(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(before, after, 3), nn.ReLU(), nn.Conv2d(after, after, 3), nn.ReLU(), nn.MaxPool2d(2))

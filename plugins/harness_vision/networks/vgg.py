@@ -1,21 +1,31 @@
 """VGG with batch norm: Simonyan and Zisserman, arXiv:1409.1556, configuration D, as used on small images."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from harness.networks import Classifier
 from harness_vision.networks.layers import at_least
 
+if TYPE_CHECKING:
+    import torch
 
-def vgg16(shape, classes):
+    from harness.api import Images
+
+
+def vgg16(shape: tuple[int, int, int], classes: int) -> VGG16:
+    """Build a VGG-16 with batch norm."""
     return VGG16(shape, classes)
 
 
 class VGG16(Classifier):
-    """Five stages of 3x3 convolutions, each max-pooled, a sixth pooling from 64 pixels on, and averaged features."""
+    """Five max-pooled stages of 3x3 convolutions, a sixth pooling from 64 pixels on, and averaged features."""
 
     stage_names = ("layer1", "layer2", "layer3", "layer4", "layer5")
 
-    def __init__(self, shape, classes):
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
         at_least(32, shape, "vgg16")
         channels = shape[0]
@@ -28,7 +38,9 @@ class VGG16(Classifier):
         self.pool = nn.MaxPool2d(2) if min(shape[1:]) >= 64 else nn.Identity()
         self.head = nn.Linear(512, classes)
 
-    def features(self, x):
+    def features(self, x: Images) -> torch.Tensor:
+        """Compute the features (n, 512)."""
         for name in self.stage_names:
             x = self.get_submodule(name)(x)
-        return self.pool(x).mean(dim=(2, 3))
+        features: torch.Tensor = self.pool(x).mean(dim=(2, 3))
+        return features
