@@ -88,6 +88,17 @@ class ThreatModel:
             raise UsageError(f"'{text}': a budget cannot be negative")
         return cls(kind=kind, eps=eps)
 
+    @property
+    def radius(self) -> float:
+        """The budget as a float, for arithmetic on tensors; what an attack under a kind with a budget works with.
+
+        Raises:
+            UsageError: where there is no budget.
+        """
+        if self.eps is None:
+            raise UsageError(f"'{self.kind}' has no budget")
+        return float(self.eps)
+
     def __str__(self) -> str:
         return self.kind if self.eps is None else f"{self.kind}:{format_budget(self.eps)}"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,8 +16,6 @@ from harness.ops import misclassified, norm, tolerance, where_rows
 from harness_autoattack.streams import Fenced
 
 if TYPE_CHECKING:
-    from fractions import Fraction
-
     from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
     from harness_autoattack.stages import Settings
 
@@ -90,5 +88,5 @@ def _check(x: Images, threat: ThreatModel, settings: Settings, confirmations: in
 
 def _inside(x: Images, points: Images, threat: ThreatModel) -> torch.Tensor:
     """Within the budget, in float64 and with the tolerance of the harness for one rounding; NaN is not."""
-    eps = float(cast("Fraction", threat.eps))
+    eps = threat.radius
     return norm(points.double() - x.double(), ORDERS[threat.kind]) <= eps + tolerance(threat.kind, eps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
@@ -16,7 +16,7 @@ from harness.api import ThreatModel
 from harness.ops import margin
 
 if TYPE_CHECKING:
-    from fractions import Fraction
+    pass
 
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 SILENT = logging.Logger("autoattack", level=logging.CRITICAL + 1)
@@ -57,7 +57,7 @@ def build(
 ) -> Any:  # fmt: skip
     """Set up one stage with the constants of the standard version; l1 searches within 3, 2 and 1 times the budget."""
     shared = {
-        "norm": NORMS[threat.kind], "eps": float(cast("Fraction", threat.eps)), "seed": seed, "verbose": False,
+        "norm": NORMS[threat.kind], "eps": threat.radius, "seed": seed, "verbose": False,
         "n_restarts": settings.restarts.get(name, 1),
     }  # fmt: skip
     search = {

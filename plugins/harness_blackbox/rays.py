@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,8 +12,6 @@ from harness.api import Result, UsageError
 from harness.ops import misclassified, where_rows
 
 if TYPE_CHECKING:
-    from fractions import Fraction
-
     from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
 
 LOOK, BUDGET, BISECT = range(3)
@@ -32,7 +30,7 @@ def rays(
     """
     if queries < 1 or tolerance <= 0:
         raise UsageError(f"queries={queries} must be at least 1, and tolerance={tolerance} above 0")
-    eps, found = float(cast("Fraction", threat.eps)), x.clone()
+    eps, found = threat.radius, x.clone()
     radii, asked = torch.ones(len(x), device=x.device), torch.full((len(x),), queries, device=x.device)
     broken = misclassified(model(x), y)
     radii[broken], asked[broken] = 0.0, 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,7 +12,6 @@ from harness.ops import margin, misclassified, project_linf
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from fractions import Fraction
 
     from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
 
@@ -35,7 +34,7 @@ def spsa(
     """
     if steps < 1 or samples < 1 or chunk < 1 or delta <= 0:
         raise UsageError(f"{steps=}, {samples=} and {chunk=} must be at least 1, and {delta=} above 0")
-    eps, found = float(cast("Fraction", threat.eps)), x.clone()
+    eps, found = threat.radius, x.clone()
     queries = torch.ones(len(x), device=x.device)
     left = (~misclassified(model(x), y)).nonzero().squeeze(1)
     point = x[left]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,9 +11,7 @@ from harness.ops import norm, project_l2, project_linf
 from harness_gradient.first_adversarial import Function
 
 if TYPE_CHECKING:
-    from fractions import Fraction
-
-    from harness.api import AttackContext, ThreatModel
+    from harness.api import AttackContext
 
 TINY = torch.finfo(torch.float32).tiny
 
@@ -31,11 +29,6 @@ def ball(kind: str, x: torch.Tensor, eps: float) -> Ball:
     if kind == "linf":
         return Ball(direction=torch.sign, project=project_linf(x, eps))
     return Ball(direction=unit, project=project_l2(x, eps))
-
-
-def radius(threat: ThreatModel) -> float:
-    """Return the budget as a float; every threat model that these attacks are run under has one."""
-    return float(cast("Fraction", threat.eps))
 
 
 def offsets(kind: str, ctx: AttackContext, restart: int) -> torch.Tensor:

@@ -9,7 +9,6 @@ import torch
 
 from harness.api import Result, UsageError
 from harness.ops import ascend, cross_entropy, margin, misclassified, project_linf, where_rows
-from harness_gradient.balls import radius
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +25,7 @@ def clean(model: Oracle, x: Images, y: Labels, threat: ThreatModel) -> Images:
 
 def fgsm(model: Oracle, x: Images, y: Labels, threat: ThreatModel) -> Images:
     """Take one step of eps along the sign of the gradient (Goodfellow et al. 2015, arXiv:1412.6572)."""
-    eps = radius(threat)
+    eps = threat.radius
     return ascend(lambda point: cross_entropy(model(point), y), x, eps, project_linf(x, eps), 1)
 
 
@@ -42,7 +41,7 @@ def pgd(
     """
     if steps < 1 or restarts < 1:
         raise UsageError(f"steps={steps} and restarts={restarts} must be at least 1")
-    eps = radius(threat)
+    eps = threat.radius
     wanted = ctx.steps_wanted or (steps,)
     objective = _objective(model, x, y, loss, kappa)
     snapshots: dict[int, Result] = {}

@@ -8,7 +8,6 @@ import torch
 
 from harness.api import Result, UsageError
 from harness.ops import ascend, cross_entropy, project_linf
-from harness_gradient.balls import radius
 from harness_gradient.first_adversarial import FirstAdversarial, Function
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ def mi_fgsm(
 
     `step=None` is eps / steps, as published. `last` is the final iterate, `any` the first adversarial one.
     """
-    eps = radius(threat)
+    eps = threat.radius
     size = step_size(step, eps, steps)
     begin = x if start == "none" else (x + eps * ctx.noise("start:0")).clamp(0.0, 1.0)
     run = FirstAdversarial(model, x, y, lambda logits: cross_entropy(logits, y))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from harness.ops import ascend, cross_entropy, margin, project_linf
-from harness_gradient.balls import radius
 from harness_gradient.momentum import momentum
 
 if TYPE_CHECKING:
@@ -77,8 +76,8 @@ def _deviations(x: torch.Tensor) -> torch.Tensor:
 
 
 def _unclamped(x: Images, threat: ThreatModel, ctx: AttackContext) -> Images:
-    return x + radius(threat) * ctx.noise("start:0")
+    return x + threat.radius * ctx.noise("start:0")
 
 
 def _ball(x: Images, threat: ThreatModel) -> Function:
-    return project_linf(x, radius(threat))
+    return project_linf(x, threat.radius)

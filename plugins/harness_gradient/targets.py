@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from harness.api import AttackContext
 
 
-def aims(logits: torch.Tensor, y: torch.Tensor, target: str, most: int, ctx: AttackContext) -> torch.Tensor:
+def target_classes(logits: torch.Tensor, y: torch.Tensor, target: str, most: int, ctx: AttackContext) -> torch.Tensor:
     """Choose the target classes (n, t) to try in turn, never the true one.
 
     `each`: the likeliest other classes on the clean image, likeliest first, at most so many; `least_likely`: the least

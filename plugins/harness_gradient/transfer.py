@@ -13,7 +13,6 @@ import torch.nn.functional as F
 
 from harness.api import UsageError
 from harness.ops import ascend, cross_entropy, project_linf
-from harness_gradient.balls import radius
 from harness_gradient.momentum import guarded, momentum, step_size
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def transfer(
     `kernel`: gradients are smoothed by a Gaussian of that odd size; 0 scales the published 15 of 299 pixels down, 1
     leaves them alone. `labels`: `predicted` by the surrogate on the clean image, as published, or `true`.
     """
-    eps = radius(threat)
+    eps = threat.radius
     surrogate = ctx.surrogate()
     with torch.no_grad():
         attacked = surrogate(x).argmax(dim=1) if labels == "predicted" else y

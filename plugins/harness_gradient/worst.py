@@ -10,9 +10,9 @@ import torch
 
 from harness.api import Result, UsageError
 from harness.ops import ascend, where_rows
-from harness_gradient.balls import ball, offsets, radius
+from harness_gradient.balls import ball, offsets
 from harness_gradient.first_adversarial import FirstAdversarial
-from harness_gradient.targets import aims, objective
+from harness_gradient.targets import objective, target_classes
 
 if TYPE_CHECKING:
     from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
@@ -29,14 +29,14 @@ def worst(
     `step`: one step size, or `shares`: several as shares of eps, `1/20:1/4`. `eot`: how often the model is asked at
     each point (see `FirstAdversarial`). A single run's end is not evaluated: the harness judges it.
     """
-    sizes = [step] if step is not None else [share * radius(threat) for share in _shares(shares)]
+    sizes = [step] if step is not None else [share * threat.radius for share in _shares(shares)]
     if min(steps, restarts, targets, eot) < 1:
         raise UsageError("steps, restarts, targets and eot must be at least 1")
-    eps = radius(threat)
+    eps = threat.radius
     classes = None
     if target != "none":
         with torch.no_grad():
-            classes = aims(model(x), y, target, targets, ctx)
+            classes = target_classes(model(x), y, target, targets, ctx)
     turns = list(product(sizes, [None] if classes is None else classes.unbind(dim=1)))
     last, first = x.clone(), x.clone()
     ended, broken = (torch.zeros(len(x), dtype=torch.bool, device=x.device) for _ in range(2))

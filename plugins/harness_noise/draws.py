@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,7 +11,6 @@ from harness.ops import misclassified, where_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from fractions import Fraction
 
     from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
 
@@ -33,7 +32,7 @@ def uniform(model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, ctx: At
 
     `last` is the first draw, `any` the first misclassified one.
     """
-    eps = float(cast("Fraction", threat.eps))
+    eps = threat.radius
     return _worst(model, x, y, draws, lambda draw: x + eps * ctx.noise(f"draw:{draw}"))
 
 

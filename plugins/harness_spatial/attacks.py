@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,8 +13,6 @@ from harness_spatial.smoothness import smoothness
 from harness_spatial.warp import pull_inside, warp
 
 if TYPE_CHECKING:
-    from fractions import Fraction
-
     from harness.api import AttackContext, Flags, Images, Labels, Logits, Oracle, ThreatModel
 
 ROUNDING = 1e-6
@@ -99,7 +97,7 @@ def sta_b(
     `last` is the final iterate, which is not evaluated here, `any` the first adversarial one. The evidence is the flow.
     """
     _at_least_one(steps=steps)
-    rho = _not_above(float(cast("Fraction", threat.eps)))
+    rho = _not_above(threat.radius)
     first, first_flow = x, x.new_zeros(len(x), 2, *x.shape[2:])
     done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
 

@@ -13,7 +13,6 @@ from harness_style.choice import style_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from fractions import Fraction
 
     from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
 
@@ -38,7 +37,7 @@ def nst_b(
 
     `last` is the final iterate, `any` the first misclassified one.
     """
-    project = project_linf(x, float(cast("Fraction", threat.eps)))
+    project = project_linf(x, threat.radius)
     first, broken, last = x, torch.zeros(len(x), dtype=torch.bool, device=x.device), x
     for last in _descend(model, x, y, ctx, project, steps, lr, momentum, weight_decay):
         with torch.no_grad():

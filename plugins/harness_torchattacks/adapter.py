@@ -14,7 +14,6 @@ from harness.api import NotApplicable, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from fractions import Fraction
 
     from harness.api import AttackContext, Images, Labels, Logits, Oracle, ThreatModel
 
@@ -75,7 +74,7 @@ def run(
 
 def _budget(wanted: Mapping[str, inspect.Parameter], threat: ThreatModel, channels: int) -> dict[str, object]:
     """The budget as the class takes it. Under l0 it counts values, of which a pixel has one for each channel."""
-    eps = float(cast("Fraction", threat.eps))
+    eps = threat.radius
     offered = {"eps": eps, "max_epsilon": eps, "norm": NORMS.get(threat.kind), "pixels": int(eps) // channels}
     return {key: value for key, value in offered.items() if key in wanted}
 

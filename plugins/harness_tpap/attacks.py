@@ -11,11 +11,9 @@ import torch
 
 from harness.api import Result, UsageError
 from harness.ops import ascend, cross_entropy, margin, misclassified, project_linf, where_rows
-from harness_tpap.surface import Surface, climb
+from harness_tpap.surface import Surface, ascent
 
 if TYPE_CHECKING:
-    from fractions import Fraction
-
     from harness.api import AttackContext, Images, Labels, Oracle, ThreatModel
 
 
@@ -105,7 +103,7 @@ class Attempt:
             raise UsageError(f"steps={steps} must be at least 1")
         self.model, self.x, self.y, self.ctx = model, x, y, ctx
         self.steps, self.step, self.loss = steps, step, loss
-        self.surface, self.eps = Surface(model, ctx), float(cast("Fraction", threat.eps))
+        self.surface, self.eps = Surface(model, ctx), threat.radius
         self.project = project_linf(x, self.eps)
         self.broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.last: Images | None = None
@@ -121,12 +119,12 @@ class Attempt:
         return self.project(self.x + self.eps * (drawn.sign() if corner else drawn))
 
     def run(self, start: Images, held: Labels | None = None, both: bool = False) -> None:
-        """Attack the standing examples from `start`; `held` and `both` are those of `surface.climb`."""
+        """Attack the standing examples from `start`; `held` and `both` are those of `surface.ascent`."""
         left = (~self.broken).nonzero().squeeze(1)
         if not len(left):
             return
         ends = self.x.clone()
-        ends[left] = climb(
+        ends[left] = ascent(
             self.surface, self.x[left], self.y[left], self.eps, start[left], self.steps, self.step, loss=self.loss,
             held=None if held is None else held[left], both=both,
         )  # fmt: skip

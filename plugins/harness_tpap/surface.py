@@ -59,7 +59,7 @@ class Surface:
         return -gradient.sign() if self.pattern == "reversed" else gradient.sign()
 
 
-def climb(
+def ascent(
     surface: Surface, x: Images, y: Labels, eps: float, start: Images, steps: int, step: float, *, loss: str,
     held: Labels | None = None, both: bool = False,
 ) -> Images:  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,19 +14,12 @@ from harness_wasserstein.plan import Plan
 from harness_wasserstein.window import Window
 
 if TYPE_CHECKING:
-    from fractions import Fraction
-
-    from harness.api import Images, Labels, Logits, Oracle, ThreatModel
+    from harness.api import Images, Labels, Logits, Oracle
 
 LOSSES: dict[str, Callable[[Logits, Labels], torch.Tensor]] = {
     "ce": cross_entropy,
     "margin": lambda logits, y: -margin(logits, y),
 }
-
-
-def radius(threat: ThreatModel) -> float:
-    """Return the budget as a float; every threat model that these attacks are run under has one."""
-    return float(cast("Fraction", threat.eps))
 
 
 def checked(steps: int, gamma: float = 1.0, momentum: float = 0.0, price: float = 0.0) -> None:

@@ -25,11 +25,8 @@ def _numbers(image: torch.Tensor) -> np.ndarray:
 
 
 def _channel(before: np.ndarray, after: np.ndarray) -> float:
-    try:
-        from scipy.optimize import linprog
-        from scipy.sparse import identity, kron, vstack
-    except ImportError as error:
-        raise UsageError("the exact distance needs SciPy: install the extra 'oracle'") from error
+    from scipy.optimize import linprog
+    from scipy.sparse import identity, kron, vstack
 
     sources, targets = np.argwhere(before - after > SMALLEST), np.argwhere(after - before > SMALLEST)
     if not len(sources) and not len(targets):

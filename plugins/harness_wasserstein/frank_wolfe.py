@@ -8,7 +8,7 @@ import torch
 
 from harness.api import Result, UsageError
 from harness.ops import where_rows
-from harness_wasserstein.ascent import Direction, checked, feasible, radius, readings
+from harness_wasserstein.ascent import Direction, checked, feasible, readings
 from harness_wasserstein.linear import BestPlan
 from harness_wasserstein.plan import Plan
 from harness_wasserstein.window import Window
@@ -30,7 +30,7 @@ def fwa(
     """
     checked(steps, gamma, momentum, price)
     around = Window.odd(window)
-    eps = radius(threat)
+    eps = threat.radius
     if eps == 0 or window == 1:
         return x
     direction = Direction(model, x, y, loss, momentum, price)
@@ -46,7 +46,7 @@ def published(
     checked(steps, gamma)
     if not low <= 0 <= high:
         raise UsageError(f"offsets from low={low} to high={high} must include 0")
-    eps = radius(threat)
+    eps = threat.radius
     if eps == 0 or low == high:
         return x
     window = Window(low, high)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from harness.api import UsageError
-from harness_wasserstein.ascent import Direction, checked, feasible, radius
+from harness_wasserstein.ascent import Direction, checked, feasible
 from harness_wasserstein.window import Window, occupied
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def wpgd(
     if not lr > 0:
         raise UsageError(f"lr={lr:g} must be above 0")
     around = Window.odd(window)
-    eps = radius(threat)
+    eps = threat.radius
     if eps == 0 or window == 1:
         return x
     project, direction = Projection(x, eps, around), Direction(model, x, y, "ce", momentum, price)

@@ -75,3 +75,9 @@ def test_a_negative_budget_is_refused(budget):
 
 def test_usage_errors_end_with_code_2():
     assert UsageError.exit_code == 2
+
+
+def test_a_radius_is_the_budget_as_a_float_and_asks_for_one():
+    assert ThreatModel.parse("linf:8/255").radius == 8 / 255
+    with pytest.raises(UsageError, match="'unbounded' has no budget"):
+        _ = ThreatModel.parse("unbounded").radius

@@ -22,7 +22,7 @@ from harness.types import ThreatModel
 from harness_gradient import harness_attacks
 from harness_gradient.balls import offsets, project_l2, unit
 from harness_gradient.published import CIFAR_DEVIATIONS
-from harness_gradient.targets import aims, objective
+from harness_gradient.targets import objective, target_classes
 from harness_gradient.transfer import diversify, gaussian, kernel_size, smooth
 from support.attacks import (
     Crafted,
@@ -575,20 +575,20 @@ def test_targets_never_are_the_true_class_and_random_ones_are_uniform():
     stream = torch.Generator().manual_seed(0)
     logits, y = torch.randn(n, k, generator=stream), torch.randint(0, k, (n,), generator=stream)
     ctx = context(torch.zeros(n, 1, 1, 1))
-    drawn = aims(logits, y, "random", 9, ctx).squeeze(1)
+    drawn = target_classes(logits, y, "random", 9, ctx).squeeze(1)
     assert (drawn != y).all()
     shift = torch.bincount((drawn - y) % k, minlength=k)
     assert shift[0] == 0
     assert ((shift[1:] - n / 4).abs() < 5 * math.sqrt(n * 3 / 16)).all()
-    least = aims(logits, y, "least_likely", 9, ctx).squeeze(1).tolist()
-    each = aims(logits, y, "each", 9, ctx).tolist()
+    least = target_classes(logits, y, "least_likely", 9, ctx).squeeze(1).tolist()
+    each = target_classes(logits, y, "each", 9, ctx).tolist()
     for z, label, lowest, order in zip(logits.tolist(), y.tolist(), least, each, strict=True):
         expected = sorted((c for c in range(k) if c != label), key=lambda c, z=z: -z[c])
         assert order == expected
         assert lowest == expected[-1]
-    assert aims(logits, y, "each", 2, ctx).shape == (n, 2)
-    assert aims(logits[:, :2], y % 2, "each", 9, ctx).squeeze(1).tolist() == (1 - y % 2).tolist()
-    assert aims(logits[:, :2], y % 2, "random", 9, ctx).squeeze(1).tolist() == (1 - y % 2).tolist()
+    assert target_classes(logits, y, "each", 2, ctx).shape == (n, 2)
+    assert target_classes(logits[:, :2], y % 2, "each", 9, ctx).squeeze(1).tolist() == (1 - y % 2).tolist()
+    assert target_classes(logits[:, :2], y % 2, "random", 9, ctx).squeeze(1).tolist() == (1 - y % 2).tolist()
 
 
 def test_images_that_are_broken_are_not_asked_about_again():

@@ -26,7 +26,7 @@ from harness_tpap import harness_analyses, harness_attacks, harness_defenses
 from harness_tpap.controls import observed, purification
 from harness_tpap.overfitting import overfitting
 from harness_tpap.purify import Purified, direction, wrap
-from harness_tpap.surface import Surface, climb
+from harness_tpap.surface import Surface, ascent
 from support.analyses import analysis_context
 from support.attacks import context_on, resolved
 from support.measure import judged
@@ -374,11 +374,11 @@ def test_a_label_that_is_held_is_reached_and_kept():
     surface = Surface(oracle, ctx)
     # From the static image, where the pattern of the true label would already do but the label is another.
     start = BASE_PGD.run(linear, x, y, ThreatModel(kind="linf", eps=EPS), steps=20, step=0.02)
-    true = climb(surface, x, y, float(EPS), start, 25, 0.02, loss="margin", held=y)
+    true = ascent(surface, x, y, float(EPS), start, 25, 0.02, loss="margin", held=y)
     assert torch.equal(linear(true).argmax(1), y)
     assert torch.equal(oracle(true).argmax(1), 1 - y)
     # Wrong before and after purification lies out of reach; the label is held while the rest is tried in vain.
-    other = climb(surface, x, y, float(EPS), x, 25, 0.02, loss="margin", held=1 - y)
+    other = ascent(surface, x, y, float(EPS), x, 25, 0.02, loss="margin", held=1 - y)
     assert torch.equal(linear(other).argmax(1), 1 - y)
     assert torch.equal(oracle(other).argmax(1), y)
 
