@@ -315,11 +315,15 @@ class Defense:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """One part of a dataset: pixels uint8 (n, c, h, w) with value / `levels` in [0, 1], labels int64 (n,)."""
+    """One part of a dataset: pixels uint8 (n, c, h, w) with value / `levels` in [0, 1], labels int64 (n,).
+
+    `notes`: what its reader left out or changed, a line each, for the user; they are not part of its hash.
+    """
 
     pixels: np.ndarray
     labels: np.ndarray
     levels: int = 255
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,7 +333,8 @@ class Dataset:
     `validation` is cut from the training images, never from the test images. `root` is the user's `--data-root`;
     `location` is what follows the colon of a name such as `folder:PATH`, and only `located` datasets take one.
     `budgets`: threat kind -> eps, the default kind first. `step`: the attack step as a share of eps.
-    `classes` and `shape` (c, h, w) are None where only loading tells.
+    `classes` and `shape` (c, h, w) are None where only loading tells. `everything`: it also loads a part of that
+    name, all images that may be judged where no network needs training images.
     """
 
     name: str
@@ -340,6 +345,7 @@ class Dataset:
     step: Fraction = Fraction(1, 4)
     recipes: tuple[Recipe, ...] = ()
     located: bool = False
+    everything: bool = False
     summary: str = ""
 
 

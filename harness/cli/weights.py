@@ -29,11 +29,11 @@ def convert(
     ] = None,
 ) -> None:
     """Convert a state dict to safetensors, without ever running code from the file."""
-    from harness.storage import weights
+    from harness.storage import foreign
 
     target = output or source.with_suffix(".safetensors")
     pairs = [pair.partition("=") for pair in rename]
     if not all(old and equals for old, equals, _ in pairs):
         raise UsageError("--rename needs OLD=NEW, as in --rename linear2.=head.")
-    found = weights.convert(source, target, sha256, {old: new for old, _, new in pairs})
+    found = foreign.convert(source, target, sha256, {old: new for old, _, new in pairs})
     print(f"wrote {target}, tensors sha256 {found}")

@@ -40,12 +40,16 @@ class LoadedPart:
 
 @dataclass(slots=True)
 class LoadedDataset:
-    """A dataset whose parts are loaded when first asked for."""
+    """A dataset whose parts are loaded when first asked for.
+
+    `everything`: no network needs training images, so that all images are test images.
+    """
 
     spec: Dataset
     name: str
     root: Path
     location: str = ""
+    everything: bool = False
     _parts: dict[str, LoadedPart] = field(default_factory=dict)
 
     def part(self, name: str) -> LoadedPart:
@@ -55,20 +59,26 @@ class LoadedDataset:
             DataError: where it cannot be read, or is not what a `Split` promises.
         """
         if name not in self._parts:
-            split = self.spec.load(name, root=self.root, location=self.location)
-            _check(self.name, name, split)
+            asked = "everything" if name == "test" and self.everything else name
+            split = self.spec.load(asked, root=self.root, location=self.location)
+            _check(self.name, name, split, self.spec.classes)
             self._parts[name] = LoadedPart(split, split_sha256(split))
         return self._parts[name]
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """The shape (c, h, w) of one image; read from the training images where the dataset does not declare it."""
-        return self.spec.shape or self.part("train").split.pixels.shape[1:]
+        return self.spec.shape or self.part(self._telling).split.pixels.shape[1:]
 
     @property
     def classes(self) -> int:
         """The number of classes; the largest training label plus one where the dataset does not declare it."""
-        return self.spec.classes or int(self.part("train").split.labels.max()) + 1
+        return self.spec.classes or int(self.part(self._telling).split.labels.max()) + 1
+
+    @property
+    def _telling(self) -> str:
+        """The part that tells shape and classes where the dataset does not declare them."""
+        return "test" if self.everything else "train"
 
     def order(self) -> np.ndarray:
         """Compute the fixed order of the test images, int64 (n,): position -> index in the split."""
@@ -89,7 +99,7 @@ def shards(n: int) -> list[tuple[int, int]]:
     return [(start, min(start + SHARD, n)) for start in range(0, n, SHARD)]
 
 
-def _check(dataset: str, part: str, split: Split) -> None:
+def _check(dataset: str, part: str, split: Split, classes: int | None) -> None:
     pixels, labels = split.pixels, split.labels
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or labels.dtype != np.int64 or labels.shape != pixels.shape[:1]:
         raise DataError(
@@ -98,3 +108,8 @@ def _check(dataset: str, part: str, split: Split) -> None:
         )
     if not len(labels) or labels.min() < 0 or pixels.max(initial=0) > split.levels:
         raise DataError(f"dataset '{dataset}', {part}: empty, negative labels, or pixels above {split.levels}")
+    if classes is not None and labels.max() >= classes:
+        raise DataError(
+            f"dataset '{dataset}', {part}: labels {labels.min()} to {labels.max()}, but {classes} classes: "
+            f"labels count from 0 to {classes - 1}"
+        )

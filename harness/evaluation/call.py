@@ -12,7 +12,7 @@ import torch
 from harness.errors import HarnessError
 from harness.evaluation.context import AttackContext
 from harness.evaluation.isolation import isolated
-from harness.evaluation.oracle import Oracle
+from harness.evaluation.oracle import NoGradient, Oracle
 from harness.types import Attack, Result, ThreatModel, Value
 
 if TYPE_CHECKING:
@@ -27,12 +27,23 @@ def run_attack(
 
     Fractions among the parameters are handed over as floats. Global generators are seeded from the seed, the data and
     the first example of `ctx`.
+
+    Raises:
+        NoGradient: where the attack fails because the answers of the model carry no gradient.
     """
     arguments: dict[str, Any] = {k: float(v) if isinstance(v, Fraction) else v for k, v in params.items()}
     if takes_ctx(attack):
         arguments["ctx"] = ctx
     with isolated("attack", ctx.seed, ctx.data_sha256, ctx.examples[0]) as output:
-        returned = attack.run(oracle, x.clone(), y.clone(), threat, **arguments)
+        try:
+            returned = attack.run(oracle, x.clone(), y.clone(), threat, **arguments)
+        except RuntimeError as error:
+            if oracle.gradient_free and "does not require grad" in str(error):
+                raise NoGradient(
+                    "the model's answers carry no gradient (no_grad, numpy or detach in forward): attack it without "
+                    "gradients, with square, rays or spsa"
+                ) from error
+            raise
     return returned, output.getvalue()
 
 

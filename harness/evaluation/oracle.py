@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from harness.types import Access, Images, Logits
 
 
+class NoGradient(HarnessError):
+    """An attack asked for a gradient, and the answers of the model carry none."""
+
+
 class AccessDenied(HarnessError):
     """Raised where an attack asks the model for more than it declared."""
 
@@ -47,6 +51,7 @@ class Oracle(nn.Module):
         self.access = access
         self.deadline = deadline
         self.count = count or Count()
+        self.gradient_free = False
         working = copy.deepcopy(model).eval().requires_grad_(False)
         working.register_forward_pre_hook(self._count_forward)
         if access == "gradient":
@@ -81,6 +86,8 @@ class Oracle(nn.Module):
         """
         if self.access == "gradient":
             logits: Logits = self.network(x)
+            asked = x.requires_grad and torch.is_grad_enabled()
+            self.gradient_free = asked and isinstance(logits, torch.Tensor) and not logits.requires_grad
             return logits
         if x.requires_grad:
             raise AccessDenied(f"an attack with {self.access} access asked for a gradient")

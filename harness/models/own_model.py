@@ -17,7 +17,7 @@ from harness.models.in_memory import network_in_memory
 from harness.registry import discovery
 from harness.registry.hookspecs import hookimpl
 from harness.registry.registry import Broken, Provider, Registry
-from harness.storage import weights
+from harness.storage import foreign, weights
 from harness.types import Dataset, Defense
 
 
@@ -108,7 +108,7 @@ def own_model(model: str | nn.Module | Callable[..., nn.Module], weights_file: s
 
 def _tensors(path: Path, sha256: str) -> weights.Tensors:
     if path.suffix != ".safetensors":
-        return weights.read_foreign(path, sha256)
+        return foreign.read_foreign(path, sha256)
     if sha256:
-        weights.pinned(path, sha256)
+        foreign.pinned(path, sha256)
     return weights.read(path)

@@ -5,6 +5,7 @@ Sees no torch and no disk: names, numbers and the registry only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,6 +57,7 @@ class Plan:
     analyses: list[PlannedAnalysis] = field(default_factory=list)
     limit: float | None = None
     seed: int = 0
+    everything: bool = False
     kinds: dict[str, Entry[ThreatKind]] = field(default_factory=dict)
 
     @property
@@ -115,8 +117,16 @@ def plan(request: Request, registry: Registry) -> Plan:
     if not result.groups and not result.analyses:
         reasons = "".join(f"\n  {skip.attack}: {skip.reason}" for skip in result.skips)
         raise NothingSelected(f"nothing selected: no attack applies{reasons}")
+    result.everything = dataset.everything and not _needs_training_images(result, registry)
     result.kinds = {cell.threat.kind: registry.get(ThreatKind, cell.threat.kind) for cell in result.cells}
     return result
+
+
+def _needs_training_images(found: Plan, registry: Registry) -> bool:
+    """Tell whether anything of a plan is trained here, or asks for training images."""
+    trained = any(registry.entry(Defense, s.defense).spec.load is None and not s.weights for s in found.subjects)
+    asked = any({"surrogate", "train_images"} & set(registry.entry(Attack, c.attack).spec.needs) for c in found.cells)
+    return trained or asked or bool(found.analyses)
 
 
 def _analyses(texts: Sequence[str], defense: Defense, registry: Registry) -> Iterator[tuple[str, dict[str, Value]]]:
@@ -160,7 +170,21 @@ def _threat(text: str, dataset: Dataset, registry: Registry) -> ThreatModel:
         raise UsageError(
             f"--threat {text}: eps is on the [0, 1] pixel scale; did you mean {threat.kind}:{threat.eps}/255?"
         )
+    farthest = _farthest(threat.kind, dataset)
+    if farthest is not None and threat.eps is not None and threat.eps > farthest:
+        raise UsageError(
+            f"--threat {text}: no image is farther than {threat.kind}:{farthest:g} from another at "
+            f"{'x'.join(map(str, dataset.shape or ()))} pixels in [0, 1]; every image would be inside"
+        )
     return threat
+
+
+def _farthest(kind: str, dataset: Dataset) -> float | None:
+    """Compute the distance from a black to a white image, where the norm and the shape of the images are known."""
+    if dataset.shape is None:
+        return None
+    values = math.prod(dataset.shape)
+    return {"linf": 1.0, "l2": math.sqrt(values), "l1": float(values), "l0": float(values)}.get(kind)
 
 
 def _aimed(chosen: list[Selected], defense: Defense, adaptive: bool, registry: Registry) -> list[Selected]:

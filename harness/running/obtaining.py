@@ -39,7 +39,10 @@ class Obtained:
         self.plan, self.registry, self.settings = plan, registry, settings
         self.deployer, self.outcome = deployer, outcome
         self.absent: list[str] = []
-        self.n = plan.images(len(self.data.part("test")))
+        test = self.data.part("test")
+        self.n = plan.images(len(test))
+        for note in test.split.notes:
+            reporter.warn(note)
         self.ready: list[Deployment | None] = []
         for subject in plan.subjects:
             tried = attempt(partial(deployer.deploy, subject), but=(CheckpointError,) if subject.weights else ())

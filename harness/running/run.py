@@ -34,7 +34,7 @@ def run(plan: Plan, registry: Registry, settings: Settings, reporter: Reporter) 
     """
     make_reproducible()
     device = pick_device(settings.device)
-    data = LoadedDataset(plan.dataset, plan.dataset_name, settings.data_root, plan.location)
+    data = LoadedDataset(plan.dataset, plan.dataset_name, settings.data_root, plan.location, plan.everything)
     trainer = Trainer(registry=registry, data=data, folder=settings.checkpoints, device=device, reporter=reporter)
     outcome = Outcome(subjects=plan.subjects, dataset=data.name)
     try:

@@ -95,7 +95,7 @@ DATASETS = (
     ),
     Dataset(
         name="folder", load=lazy("harness_vision.folder:folder"), classes=None, shape=None, budgets=CIFAR_BUDGETS,
-        located=True, recipes=(CIFAR_MODERN,),
+        located=True, everything=True, recipes=(CIFAR_MODERN,),
         summary="folder:PATH, a folder of class folders (or of train/ and test/ with them), or a zip of one",
     ),
 )  # fmt: skip

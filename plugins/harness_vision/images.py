@@ -27,9 +27,25 @@ def decoded(dataset: str, name: object, read: Callable[[], bytes]) -> Image.Imag
 
     try:
         with Image.open(io.BytesIO(read())) as image:
+            if image.mode.startswith(("I", "F")):
+                return Image.fromarray(_eight_bit(dataset, name, np.asarray(image)))
             return image.convert("L" if image.mode in ("1", "L") else "RGB")
     except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error, Image.DecompressionBombError) as error:
         raise DataError(f"{dataset}: {name} cannot be decoded ({error}); remove or replace it") from error
+
+
+def _eight_bit(dataset: str, name: object, pixels: np.ndarray) -> np.ndarray:
+    """Turn grey values of 16 bits into 8 bits where that loses nothing: v = 257 u is u / 255 of white.
+
+    Raises:
+        DataError: where it would change a pixel.
+    """
+    if pixels.min() < 0 or pixels.max() > 65535 or (pixels % 257).any():
+        raise DataError(
+            f"{dataset}: {name} has more than 8 bits a pixel ({pixels.min():g} to {pixels.max():g}), and images are "
+            "kept in 8 bits here: convert it first, so that you decide how it is rounded"
+        )
+    return (pixels // 257).astype(np.uint8)
 
 
 def coloured(dataset: str, home: Path, files: Sequence[Path], side: int, resize: bool) -> np.ndarray:

@@ -15,7 +15,7 @@ from torch import nn
 from harness.errors import UsageError
 from harness.networks import Classifier, parameter_count
 from harness.registry.names import default_value
-from harness.storage import weights
+from harness.storage import foreign, weights
 from harness_vision import harness_architectures, harness_datasets
 from harness_vision.networks.normalisation import ImageStandardisation
 from harness_vision.networks.wide_resnet import MadryResNet, WideResNet
@@ -430,7 +430,7 @@ def test_recipes_name_networks_that_fit_their_datasets():
 def test_the_public_weights_reach_their_accuracy(name, file, sha256, accuracy, shared, tmp_path):
     target = tmp_path / "converted.safetensors"
     renamed = {"conv1": "stem.0", "bn1": "stem.1", "linear": "head"}
-    weights.convert(shared / "models" / file, target, sha256, renamed)
+    foreign.convert(shared / "models" / file, target, sha256, renamed)
     model = build(name, COLOUR, 10, normalisation="imagenet")
     model.load_state_dict(weights.read(target), strict=True)
     with zipfile.ZipFile(shared / "data" / "cifar10-jpeg.zip") as archive:

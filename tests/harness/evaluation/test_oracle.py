@@ -2,10 +2,15 @@
 
 import pytest
 import torch
+from torch import nn
 
 from harness.conformance import toys
-from harness.evaluation.oracle import AccessDenied, Oracle, fingerprint
+from harness.evaluation.judge import Judge
+from harness.evaluation.measurement import Measurement
+from harness.evaluation.oracle import AccessDenied, NoGradient, Oracle, fingerprint
 from harness.networks import tensors_sha256
+from harness.types import ThreatModel
+from support.measure import judged, planted
 
 
 def test_it_counts_images_forward_and_gradients_back():
@@ -110,3 +115,39 @@ def test_the_hash_of_tensors_sees_names_shapes_types_and_bytes():
     reference = tensors_sha256(tensors)
     assert reference == tensors_sha256(dict(reversed(list(tensors.items()))))
     assert all(tensors_sha256(variant) != reference for variant in variants)
+
+
+class WithoutGradient(nn.Module):
+    """Answers as its network does, by way of numpy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = toys.tiny_net()
+
+    def forward(self, x):
+        return self.inner(x).detach()
+
+
+def one_step_of(model, x, y, threat, *, ctx):
+    x.requires_grad_(True)
+    return torch.autograd.grad(model(x).sum(), x)[0]
+
+
+def looks_only(model, x, y, threat, *, ctx):
+    model(x.requires_grad_(True))
+    return x.detach()
+
+
+def forgets(model, x, y, threat, *, ctx):
+    return torch.autograd.grad(model(x).sum(), x)[0]
+
+
+def test_a_model_without_gradients_is_named_with_what_can_be_done():
+    x, y = toys.images(n=4)
+    judge = Judge(WithoutGradient(), 4, toys.SHAPE)
+    with pytest.raises(NoGradient, match=r"answers carry no gradient .* square, rays or spsa"):
+        judged(planted(one_step_of), judge, x, y, ThreatModel.parse("linf:1/20"), {})
+    assert isinstance(judged(planted(looks_only), judge, x, y, ThreatModel.parse("linf:1/20"), {}), Measurement)
+    with pytest.raises(RuntimeError, match=r"not require grad|not have been used|does not require") as caught:
+        judged(planted(forgets), Judge(toys.tiny_net(), 4, toys.SHAPE), x, y, ThreatModel.parse("linf:1/20"), {})
+    assert not isinstance(caught.value, NoGradient), "the attack's own mistake"

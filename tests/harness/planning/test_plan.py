@@ -1,15 +1,16 @@
 """Planning: names to cells, budgets and steps resolved, runs shared, what does not apply said."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 
 from harness.api import Attack, hookimpl
 from harness.errors import HarnessError, NothingSelected, UnknownName, UsageError
-from harness.planning.plan import plan
+from harness.planning.plan import _threat, plan
 from harness.planning.request import Request
 from harness.registry.discovery import discover
-from harness.types import ThreatModel
+from harness.types import Dataset, ThreatModel
 from support.plugins import toy_registry
 
 REGISTRY = discover()
@@ -150,3 +151,13 @@ def test_budgets_of_255ths_are_written_as_papers_write_them():
 def test_a_located_dataset_shows_its_last_part_only():
     found = planned(dataset="folder:/some/where/cats.zip", defenses=["raw"])
     assert (found.dataset_name, found.location) == ("folder:cats", "/some/where/cats.zip")
+
+
+@pytest.mark.parametrize(("kind", "farthest"), [("l2", 8), ("l1", 64), ("l0", 64), ("linf", 1)])
+def test_a_budget_that_every_image_is_inside_of_is_refused(kind, farthest):
+    """On 8x8 images a black one and a white one are sqrt(64), 64, 64 and 1 apart."""
+    spec = REGISTRY.get(Dataset, "digits").spec
+    assert _threat(f"{kind}:{farthest}", spec, REGISTRY).eps == farthest
+    with pytest.raises(UsageError, match=r"every image would be inside|did you mean"):
+        _threat(f"{kind}:{farthest + 1}", spec, REGISTRY)
+    assert _threat(f"{kind}:{farthest}", replace(spec, shape=None), REGISTRY), "a shape that only loading tells"

@@ -6,7 +6,9 @@ import os
 import random
 import struct
 import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -14,7 +16,7 @@ from torch import nn
 
 from harness.errors import CheckpointError
 from harness.networks import tensors_sha256, why_no_torch_files
-from harness.storage import weights
+from harness.storage import foreign, weights
 from support.torch_files import REFUSED, refused_before_2_10, told
 
 SMALL = {
@@ -293,7 +295,7 @@ def test_code_in_a_pickle_never_runs(tmp_path, zipped, wrap):
     torch.save(wrap(Hostile(marker)), source, _use_new_zipfile_serialization=zipped)
     assert zipfile.is_zipfile(source) == zipped
     with pytest.raises(CheckpointError, match=told("would run code to load, which the harness never does")):
-        weights.convert(source, target, sha256(source))
+        foreign.convert(source, target, sha256(source))
     assert not marker.exists()
     assert not target.exists()
     torch.load(source, weights_only=False)
@@ -308,7 +310,7 @@ def test_a_state_dict_is_converted_and_loads(tmp_path, zipped, wrap, prefix):
     source, target = tmp_path / "x.pt", tmp_path / "x.safetensors"
     tensors = {prefix + name: tensor for name, tensor in state().items()}
     torch.save(wrap(tensors), source, _use_new_zipfile_serialization=zipped)
-    found = weights.convert(source, target, sha256(source).upper())
+    found = foreign.convert(source, target, sha256(source).upper())
     assert found == tensors_sha256(state())
     model = Small()
     weights.put(model, weights.read(target), "here")
@@ -323,8 +325,8 @@ def test_every_torch_file_is_refused_below_2_10_and_not_looked_into(tmp_path, mo
     monkeypatch.setattr(torch, "__version__", version)
     monkeypatch.setattr(torch, "load", None)
     for refuse in (
-        lambda: weights.read(source), lambda: weights.convert(source, target, ""),
-        lambda: weights.convert(source, target, sha256(source)),
+        lambda: weights.read(source), lambda: foreign.convert(source, target, ""),
+        lambda: foreign.convert(source, target, sha256(source)),
     ):  # fmt: skip
         with pytest.raises(CheckpointError, match=REFUSED) as caught:
             refuse()
@@ -347,7 +349,7 @@ def test_another_sha256_is_refused_and_the_true_one_told(tmp_path):
     true = sha256(source)
     for stated in ("0" * 64, true[:-1], true[:8], "", true[::-1]):
         with pytest.raises(CheckpointError, match=told(f"sha256 is {true}")):
-            weights.convert(source, target, stated)
+            foreign.convert(source, target, stated)
     assert not target.exists()
 
 
@@ -355,31 +357,37 @@ def test_the_sha256_is_looked_at_before_the_content(tmp_path):
     source = tmp_path / "x.pt"
     torch.save(Hostile(tmp_path / "marker"), source)
     with pytest.raises(CheckpointError, match=told("sha256 is")):
-        weights.convert(source, tmp_path / "x.safetensors", "0" * 64)
+        foreign.convert(source, tmp_path / "x.safetensors", "0" * 64)
     assert not (tmp_path / "marker").exists()
 
 
 @pytest.mark.parametrize(
-    "content", [torch.ones(2), [torch.ones(2)], 3, {"a": 3}, {"state_dict": torch.ones(2)}, {"a": {"b": torch.ones(1)}}]
+    "content", [torch.ones(2), [torch.ones(2)], 3, {"a": 3}, {"state_dict": torch.ones(2)}, {"a": {"b": 1}}]
 )
 def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path, content):
     source = tmp_path / "x.pt"
     torch.save(content, source)
     with pytest.raises(CheckpointError, match=told("holds no dictionary of tensors")):
-        weights.convert(source, tmp_path / "x.safetensors", sha256(source))
+        foreign.convert(source, tmp_path / "x.safetensors", sha256(source))
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>", b"PK\x03\x04", bytes(100)])
-def test_foreign_bytes_are_refused(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "not a plain state dict"), (b"<html>", "this is a web page"), (b"PK\x03\x04", "not a plain state dict"),
+        (bytes(100), "not a plain state dict"),
+    ],
+)  # fmt: skip
+def test_foreign_bytes_are_refused(tmp_path, content, said):
     source = tmp_path / "x.pt"
     source.write_bytes(content)
-    with pytest.raises(CheckpointError, match=told("not a plain state dict")):
-        weights.convert(source, tmp_path / "x.safetensors", sha256(source))
+    with pytest.raises(CheckpointError, match=told(said)):
+        foreign.convert(source, tmp_path / "x.safetensors", sha256(source))
 
 
 def test_a_missing_source_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"gone\.pt: no such file"):
-        weights.convert(tmp_path / "gone.pt", tmp_path / "x.safetensors", "0" * 64)
+        foreign.convert(tmp_path / "gone.pt", tmp_path / "x.safetensors", "0" * 64)
 
 
 @pytest.mark.parametrize(
@@ -394,7 +402,7 @@ def test_dictionaries_that_cannot_be_stored_are_refused(tmp_path, content):
     source = tmp_path / "x.pt"
     torch.save(content, source)
     with pytest.raises(CheckpointError):
-        weights.convert(source, tmp_path / "x.safetensors", sha256(source))
+        foreign.convert(source, tmp_path / "x.safetensors", sha256(source))
 
 
 @refused_before_2_10
@@ -402,7 +410,7 @@ def test_tied_tensors_are_stored_twice(tmp_path):
     source, target = tmp_path / "x.pt", tmp_path / "x.safetensors"
     tied = torch.arange(3.0)
     torch.save({"a": tied, "b": tied}, source)
-    weights.convert(source, target, sha256(source))
+    foreign.convert(source, target, sha256(source))
     assert same(weights.read(target), {"a": tied, "b": tied.clone()})
 
 
@@ -455,3 +463,104 @@ def test_weights_from_before_batches_were_counted_fit(tmp_path):
     weights.put(model, stored, "old file")
     with pytest.raises(CheckpointError, match=r"missing 1\.running_mean"):
         weights.put(model, {name: tensor for name, tensor in stored.items() if name != "1.running_mean"}, "old file")
+
+
+# what others save: wrapped, nested, in half precision
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+
+
+def under(prefix: str) -> dict[str, torch.Tensor]:
+    return {prefix + name: tensor + 1 for name, tensor in net().state_dict().items()}
+
+
+class Wrapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = net()
+
+
+@pytest.mark.parametrize("network", [net, lambda: nn.DataParallel(net()), Wrapped], ids=["bare", "parallel", "wrapped"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module.", "model.", "0.", "backbone."])
+def test_names_that_differ_in_a_beginning_alone_fit(network, prefix):
+    model, tensors = network(), under(prefix)
+    weights.put(model, tensors, "w.safetensors")
+    assert all(
+        torch.equal(mine, theirs) for mine, theirs in zip(model.state_dict().values(), tensors.values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"2.weight": torch.zeros(2, 4), "2.bias": torch.zeros(2)}, {"a.1.weight": torch.zeros(2, 4)},
+        {"a.1.weight": torch.zeros(2, 4), "b.1.bias": torch.zeros(2)}, {**under("a."), **under("b.")},
+    ],
+    ids=["another layer", "one missing", "two beginnings", "two networks"],
+)  # fmt: skip
+def test_other_names_do_not_fit(tensors):
+    with pytest.raises(CheckpointError, match="do not fit Sequential: missing"):
+        weights.put(net(), tensors, "w.safetensors")
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_half_precision_is_widened_and_double_is_not_narrowed(kind):
+    model, tensors = net(), {name: tensor.to(kind) for name, tensor in under("").items()}
+    weights.put(model, tensors, "w.safetensors")
+    assert all(torch.equal(model.state_dict()[name], tensor.float()) for name, tensor in tensors.items())
+    with pytest.raises(CheckpointError, match="float64, the network has"):
+        weights.put(model, {name: tensor.double() for name, tensor in under("").items()}, "w.safetensors")
+
+
+def saved(tmp_path, content) -> Path:
+    torch.save(content, tmp_path / "x.pt")
+    return tmp_path / "x.pt"
+
+
+@pytest.mark.parametrize("key", ["net", "model", "model_state_dict", "state_dict"])
+@refused_before_2_10
+def test_the_one_dictionary_of_tensors_in_a_checkpoint_is_found(tmp_path, key):
+    source = saved(tmp_path, {key: under("module."), "optimizer": {"lr": 0.1}, "epoch": 3})
+    assert set(foreign.read_foreign(source, sha256(source))) == set(net().state_dict())
+
+
+@refused_before_2_10
+def test_state_dict_is_meant_where_there_are_others(tmp_path):
+    source = saved(tmp_path, {"state_dict": under(""), "ema": under(""), "epoch": 3})
+    assert foreign.read_foreign(source, sha256(source))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"net": under(""), "ema": under("")}, r"several dictionaries of tensors \(net, ema\); its keys are net, ema"),
+        ({"epoch": 3, "args": {"lr": 0.1}}, "no dictionary of tensors; its keys are epoch, args"),
+        ([1, 2], "no dictionary of tensors, but a list"),
+    ],
+)
+def test_what_is_there_is_named_where_it_is_not_plain_what_is_meant(tmp_path, content, said):
+    source = saved(tmp_path, content)
+    with pytest.raises(CheckpointError, match=told(said)):
+        foreign.read_foreign(source, sha256(source))
+
+
+def test_the_true_reason_why_a_file_is_not_read(tmp_path):
+    source = saved(tmp_path, {"state_dict": under(""), "best": np.float64(90.1)})
+    with pytest.raises(CheckpointError, match=told(r"numpy[\w.]*scalar beside tensors.*torch\.save")):
+        foreign.read_foreign(source, sha256(source))
+    for content, said in (
+        (b"<!DOCTYPE html><html>", "this is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
+    ):
+        source.write_bytes(content)
+        with pytest.raises(CheckpointError, match=told(said)):
+            foreign.read_foreign(source, sha256(source))
+
+
+def test_safetensors_are_renamed_too(tmp_path):
+    source, target = tmp_path / "x.safetensors", tmp_path / "y.safetensors"
+    weights.write(source, under("old."))
+    foreign.convert(source, target, sha256(source), {"old.": "new."})
+    assert set(weights.read(target)) == set(under("new."))
