@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from harness.errors import StoreError
 from harness.leaderboard.definition import ColumnDefinition, Definition, RowDefinition, Setting
 from harness.leaderboard.printed import Key, PrintedValue
 from harness.results.cells import CellResult
@@ -104,7 +105,7 @@ def _cell(
         measured = replace(measured, over_seeds=(measured.value, *again), trainings=1 + len(more))
     if own is None:
         return ComparedCell(row=row, column=column, printed=None, others=others, measured=measured, verdict="")
-    reasons = _reasons(definition, subject, setting, column, measured)
+    reasons = _reasons(definition, row, subject, setting, column, measured)
     close = abs(measured.value - own.value) <= definition.tolerance
     if measured.low is not None and measured.high is not None:
         close = close or measured.low <= own.value <= measured.high
@@ -120,7 +121,15 @@ def _printed(
 ) -> tuple[PrintedValue | None, tuple[PrintedValue, ...]]:  # fmt: skip
     dataset = row.printed_dataset or setting.dataset
     found = printed.get((dataset, row.printed, column.printed, column.metric), [])
-    own = next((value for value in found if value.paper == definition.paper.name), None)
+    if row.printed_arch:
+        found = [value for value in found if value.arch == row.printed_arch]
+    candidates = [value for value in found if value.paper == definition.paper.name]
+    if len(networks := {value.arch for value in candidates}) > 1:
+        raise StoreError(
+            f"board '{definition.name}', row '{row.label}', column '{column.label}': printed for several networks "
+            f"({', '.join(sorted(networks))}); say which with printed_arch"
+        )
+    own = next(iter(candidates), None)
     others = tuple(value for value in found if own is not None and value.value != own.value)
     return own, others
 
@@ -157,8 +166,9 @@ def _bits(cell: CellResult, setting: Setting) -> str:
 
 
 def _reasons(
-    definition: Definition, subject: Row, setting: Setting, column: ColumnDefinition, measured: Measured
-) -> tuple[str, ...]:
+    definition: Definition, row: RowDefinition, subject: Row, setting: Setting, column: ColumnDefinition,
+    measured: Measured,
+) -> tuple[str, ...]:  # fmt: skip
     """List in which respects a cell was measured differently than the paper did."""
     paper = definition.paper
     found = []
@@ -166,7 +176,8 @@ def _reasons(
         found.append("n")
     if paper.recipe and subject.recipe != paper.recipe:
         found.append("recipe")
-    if paper.arch and subject.arch != paper.arch:
+    arch = row.paper_arch or paper.arch
+    if arch and subject.arch != arch:
         found.append("network")
     if paper.threat and not column.analysis and column.attack != "clean" and setting.threat != paper.threat:
         found.append("eps")

@@ -57,13 +57,16 @@ class Setting:
 class RowDefinition:
     """A row: how the paper prints it (`label`), what `paper.csv` calls it (`printed`), and the defense here.
 
-    `defense` is empty where nothing here is that row; `printed_dataset` tells rows of one name apart. `fill`: name ->
-    what stands for `{name}` in the attack, analysis, quantity and printed attack of the columns.
+    `defense` is empty where nothing here is that row. `printed_dataset` and `printed_arch` tell rows of one name apart,
+    in the words of `paper.csv`. `paper_arch`: the paper's network in this row, where it is not the board's. `fill`:
+    name -> what stands for `{name}` in the attack, analysis, quantity and printed attack of the columns.
     """
 
     label: str
     printed: str = ""
     printed_dataset: str = ""
+    printed_arch: str = ""
+    paper_arch: str = ""
     defense: str = ""
     fill: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any]

@@ -16,9 +16,13 @@ PER_CENT = {"fraction": 100.0}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrintedValue:
-    """One printed value: as text, as it stands in the paper, and as a number in `unit`, per cent for fractions."""
+    """One printed value: as text, as it stands in the paper, and as a number in `unit`, per cent for fractions.
+
+    `arch`: the network, in the words of the CSV.
+    """
 
     paper: str
+    arch: str
     text: str
     value: float
     unit: str
@@ -53,6 +57,13 @@ def read(board: Path) -> dict[Key, list[PrintedValue]]:
             key = (row["dataset"], row["defense"], row["attack"], row["metric"])
             unit = "percent" if row["unit"] in PER_CENT else row["unit"]
             found.setdefault(key, []).append(
-                PrintedValue(paper=row["paper"], text=row["value"], value=value, unit=unit, note=row["note"])
+                PrintedValue(
+                    paper=row["paper"],
+                    arch=row["architecture"],
+                    text=row["value"],
+                    value=value,
+                    unit=unit,
+                    note=row["note"],
+                )
             )
     return found

@@ -36,6 +36,7 @@ def harness_architectures() -> Iterable[Architecture]:
         ("resnet34", {}, "ResNet-34 for 32x32 images; 21,282,122 parameters with 10 classes"),
         ("preact_resnet18", {}, "pre-activation ResNet-18; 11,576,840 parameters on 64x64 images with 200 classes"),
         ("vgg16", {}, "VGG-16 with batch norm; 14,728,266 parameters with 10 classes"),
+        ("wrn28_10", {}, "wide ResNet 28-10; 36,479,194 parameters with 10 classes"),
         ("wrn34_10", {}, "wide ResNet 34-10 without the unused group; 46,160,474 parameters with 10 classes"),
     ):
         yield Architecture(

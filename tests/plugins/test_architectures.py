@@ -85,6 +85,7 @@ COUNTS = [
     ("preact_resnet18", TINY, 200, 11_576_840),
     ("vgg16", COLOUR, 10, 14_728_266),
     ("vgg16", TINY, 200, 14_825_736),
+    ("wrn28_10", COLOUR, 10, 36_479_194),
     ("wrn34_10", COLOUR, 10, 46_160_474),
     # The 1x1 convolutions of the shortcuts are what the Madry network lacks beside wrn34_10.
     ("resnet32_wide", COLOUR, 10, 46_160_474 - (16 * 160 + 160 * 320 + 320 * 640)),
@@ -128,6 +129,9 @@ STAGES = {
         "layer1": (64, 16, 16), "layer2": (128, 8, 8), "layer3": (256, 4, 4), "layer4": (512, 2, 2),
         "layer5": (512, 1, 1),
     },
+    ("wrn28_10", COLOUR): {
+        "stem": (16, 32, 32), "layer1": (160, 32, 32), "layer2": (320, 16, 16), "layer3": (640, 8, 8),
+    },
     ("wrn34_10", COLOUR): {
         "stem": (16, 32, 32), "layer1": (160, 32, 32), "layer2": (320, 16, 16), "layer3": (640, 8, 8),
     },
@@ -137,7 +141,7 @@ STAGES = {
 }  # fmt: skip
 FEATURES = {
     "small_cnn": 200, "resnet9": 512, "resnet18": 512, "resnet32": 64, "resnet34": 512, "preact_resnet18": 2048,
-    "vgg16": 512, "wrn34_10": 640, "resnet32_wide": 640,
+    "vgg16": 512, "wrn28_10": 640, "wrn34_10": 640, "resnet32_wide": 640,
 }  # fmt: skip
 
 

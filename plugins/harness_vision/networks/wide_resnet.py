@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 WIDTHS = (160, 320, 640)
 
 
+def wrn28_10(shape: tuple[int, int, int], classes: int) -> WideResNet:
+    """Build a wide ResNet 28-10."""
+    return WideResNet(shape, classes, widths=WIDTHS, blocks=4)
+
+
 def wrn34_10(shape: tuple[int, int, int], classes: int) -> WideResNet:
     """Build a wide ResNet 34-10."""
     return WideResNet(shape, classes, widths=WIDTHS, blocks=5)

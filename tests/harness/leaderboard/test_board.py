@@ -347,3 +347,21 @@ def test_a_papers_board_takes_its_own_cells_only(tmp_path):
     assert definition.wants(own)
     assert not definition.wants(other)
     assert not definition.wants({**own, "defense": "trades"})
+
+
+TWO_NETWORKS = PAPER + "P,1,digits,wide,ours,pgd10,accuracy,70.00,percent,\n"
+
+
+def test_a_value_printed_for_two_networks_is_that_of_the_row_or_an_error(tmp_path):
+    with pytest.raises(StoreError, match=r"row 'Ours', column 'PGD10': printed for several networks \(net, wide\)"):
+        make(tmp_path / "a", toml=TOML, paper=TWO_NETWORKS)
+    wide = [
+        "[[rows]]", 'label = "Wide"', 'printed = "ours"', 'printed_arch = "wide"', 'paper_arch = "w"', 'arch = "w"',
+        'defense = "aalp"', "", "[[columns]]",
+    ]  # fmt: skip
+    toml = TOML.replace('printed = "ours"\n', 'printed = "ours"\nprinted_arch = "net"\n')
+    toml = toml.replace("[[columns]]", "\n".join(wide), 1)
+    both = [record("pgd-10", raw="1100"), record("pgd-10", raw="1110", arch="w", weights_sha256="b" * 64)]
+    found = cells(make(tmp_path / "b", *both, toml=toml, paper=TWO_NETWORKS))
+    assert [found[label, "PGD10"].printed.value for label in ("Ours", "Wide")] == [51.0, 70.0]
+    assert found["Wide", "PGD10"].in_words == "reproduced", "its network is the paper's of that row"
