@@ -37,6 +37,7 @@ from harness.types import (
 
 if TYPE_CHECKING:
     from harness.data.dataset import LoadedDataset, LoadedPart
+    from harness.data.seeds import Distribution
     from harness.evaluation.context import AttackContext
     from harness.evaluation.oracle import Oracle
     from harness.models.analysis import AnalysisContext
@@ -59,6 +60,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "Defense",
+    "Distribution",
     "EpochReport",
     "Flags",
     "HarnessError",
@@ -95,6 +97,7 @@ __all__ = [
 _LATE = {
     "AnalysisContext": "harness.models.analysis",
     "AttackContext": "harness.evaluation.context",
+    "Distribution": "harness.data.seeds",
     "EpochReport": "harness.reporter",
     "LoadedDataset": "harness.data.dataset",
     "LoadedPart": "harness.data.dataset",

@@ -84,13 +84,14 @@ def command(
         raise typer.BadParameter(
             f"a board says itself what is measured; leave {', '.join(left_out)} out", param_hint="--board"
         )
+    asked = dataset if "dataset" in given or not board else None
     try:
         prepared = prepare(
-            defense=defense, attacks=attacks, model=model or None, dataset=dataset, threat=threat, limit=limit,
+            defense=defense, attacks=attacks, model=model or None, dataset=asked, threat=threat, limit=limit,
             analyses=analyses, arch=arch, recipe=recipe, weights=weights, sha256=sha256, board=board, seed=seed,
             train_seed=train_seed, output=output, data_root=data_root, device=device, batch_size=batch_size,
             time_limit=time_limit, fail_fast=fail_fast, plugin=plugin, no_plugin=no_plugin,
-            strict_plugins=strict_plugins, board_datasets=[dataset] if "dataset" in given else [], warn=options.warn,
+            strict_plugins=strict_plugins, warn=options.warn,
         )  # fmt: skip
     except NothingLacking as nothing:
         print(nothing, file=sys.stderr)

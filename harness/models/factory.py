@@ -59,6 +59,8 @@ class Factory:
         arguments = {name: offered[name] for name in self._asked()}
         try:
             network = self.function(**arguments)
+        except UsageError as error:
+            raise UsageError(f"--model {self.text}: {error}") from error
         except (Exception, SystemExit) as error:
             raise UsageError(f"--model {self.text}: the factory raised {told(error)}") from error
         if not isinstance(network, nn.Module):
@@ -99,22 +101,6 @@ def find_factory(text: str) -> Factory:
         what = "does not exist" if function is None else f"is a {type(function).__name__}, not a function"
         asked = f". Did you mean {near[0]}?" if near and near[0] != name else ""
         raise UsageError(f"--model {text}: '{name}' {what} in {place}{asked}")
-    return Factory(text=text, function=function, source=_source(function, module))
-
-
-def given_factory(function: Callable[..., Any]) -> Factory:
-    """Take a function, or a class of networks, as the factory.
-
-    Raises:
-        UsageError: where it cannot be called.
-    """
-    if not callable(function):
-        raise UsageError(
-            f"--model: {type(function).__name__} is neither a network, nor a function, nor file.py:function"
-        )
-    module = inspect.getmodule(function)
-    name = getattr(function, "__qualname__", type(function).__name__)
-    text = f"{getattr(function, '__module__', '') or 'given'}:{name}"
     return Factory(text=text, function=function, source=_source(function, module))
 
 

@@ -3,57 +3,38 @@
 from __future__ import annotations
 
 import copy
-import inspect
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
+from harness.errors import UsageError
 from harness.models.factory import Factory
-from harness.storage.canonical import digest
-
-SIMPLE = (bool, int, float, str, type(None))
-"""Types of attributes that belong to a module's identity."""
+from harness.models.fingerprint import fingerprint
 
 
-def network_in_memory(network: nn.Module) -> Factory:
-    """Make a factory that returns copies of a network; the network itself is never changed.
+def network_in_memory(network: nn.Module, name: str = "") -> Factory:
+    """Stand for a network as a factory that returns copies of it; the network itself is never changed.
 
-    Its identity is the tree of its modules as they print themselves, their plain attributes, and the source of every
-    class among them that is not torch's own. What a module keeps in other objects is not seen.
+    Its identity is what decides its answers besides its weights, as far as that can be read (see `fingerprint`); a
+    network that holds something unreadable has an identity of its own each time, so that no record of it is reused.
     """
-    return Factory(
-        text=type(network).__name__, function=lambda: copy.deepcopy(network), source=None, content=_content(network)
-    )
+    text = name or type(network).__name__
+
+    def copied() -> nn.Module:
+        try:
+            return copy.deepcopy(network)
+        except Exception as error:
+            raise UsageError(
+                f"the network cannot be copied ({type(error).__name__}: {str(error).splitlines()[0]}): give a function "
+                "that returns it instead"
+            ) from error
+
+    return Factory(text=text, function=copied, source=None, content=fingerprint(network))
 
 
-def _content(network: nn.Module) -> str:
-    modules = list(network.named_modules())
-    classes = {type(module) for _, module in modules if not _is_torchs(type(module))}
-    return digest({
-        "tree": repr(network),
-        "attributes": {name: _attributes(module) for name, module in modules},
-        "sources": {f"{kind.__module__}.{kind.__qualname__}": _source(kind) for kind in classes},
-    })  # fmt: skip
-
-
-def _attributes(module: nn.Module) -> dict[str, str]:
-    """Collect what a module keeps in plain values, its mode excepted."""
-    return {
-        name: repr(value) for name, value in vars(module).items() if isinstance(value, SIMPLE) and name != "training"
-    }
-
-
-def _source(kind: type) -> str:
-    """Read the whole file that defines a class, or what an interactive session remembers of it."""
-    try:
-        return Path(inspect.getfile(kind)).read_text(errors="replace")
-    except (TypeError, OSError):
-        pass
-    try:
-        return inspect.getsource(kind)
-    except (TypeError, OSError):
-        return "absent"
-
-
-def _is_torchs(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] == "torch"
+def factory_in_memory(function: Callable[..., Any], name: str = "") -> Factory:
+    """Take a function, or a class of networks, as the factory; its source and what it closes over identify it."""
+    own = getattr(function, "__qualname__", type(function).__name__).replace("<", "").replace(">", "")
+    text = name or f"{getattr(function, '__module__', '') or 'given'}:{own}"
+    return Factory(text=text, function=function, source=None, content=fingerprint(function))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from harness.data.dataset import LoadedDataset
 from harness.errors import UsageError
 from harness.evaluation.isolation import isolated
 from harness.evaluation.judge import InvalidModel, Judge
-from harness.models.factory import Factory, find_factory, given_factory, told
-from harness.models.in_memory import network_in_memory
+from harness.models.factory import Factory, find_factory, told
+from harness.models.in_memory import factory_in_memory, network_in_memory
 from harness.registry import discovery
 from harness.registry.hookspecs import hookimpl
 from harness.registry.registry import Broken, Provider, Registry
@@ -87,21 +86,26 @@ class OwnModel:
         return network
 
 
-def own_model(model: str | nn.Module | Callable[..., nn.Module], weights_file: str = "", sha256: str = "") -> OwnModel:
+def own_model(model: object, weights_file: str = "", sha256: str = "", name: str = "") -> OwnModel:
     """Make the plugin of a user's own network: find the factory and read the weights.
 
     `model`: where a factory is, `file.py:function` or `package.module:function`; a factory; or a network in memory,
-    which is copied. Weights are a .safetensors file, or a foreign torch state dict, whose bytes must have the given
-    sha256.
+    which is copied. `name`: what to call one in memory. Weights are a .safetensors file, or a foreign torch state dict,
+    whose bytes must have the given sha256.
 
     Raises:
-        UsageError: where there is no such function, or importing it fails.
+        UsageError: where there is no such function, importing it fails, or it is none of these.
         CheckpointError: for weights that cannot be read, or whose sha256 is another one.
     """
     if isinstance(model, nn.Module):
-        factory = network_in_memory(model)
+        factory = network_in_memory(model, name)
+    elif isinstance(model, str):
+        factory = find_factory(model)
+    elif callable(model):
+        factory = factory_in_memory(model, name)
     else:
-        factory = find_factory(model) if isinstance(model, str) else given_factory(model)
+        kind = type(model).__name__
+        raise UsageError(f"--model: {kind} is neither a network, nor a function, nor file.py:function")
     tensors = _tensors(Path(weights_file), sha256) if weights_file else None
     return OwnModel(factory=factory, tensors=tensors, weights_file=weights_file)
 

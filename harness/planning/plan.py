@@ -5,13 +5,12 @@ Sees no torch and no disk: names, numbers and the registry only.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.errors import NothingSelected, UsageError
-from harness.planning.budgets import own_threat, with_step
+from harness.planning.budgets import asked_threat, own_threat, with_step
 from harness.planning.request import Request
 from harness.planning.selection import EVERY_ATTACK, Selected, select_attacks
 from harness.planning.subjects import find_subjects, find_surrogate
@@ -88,7 +87,7 @@ def plan(request: Request, registry: Registry) -> Plan:
         raise NothingSelected("nothing selected: name at least one defense with -d")
     if request.limit is not None and not (0 < request.limit <= 1 or (request.limit > 1 and request.limit % 1 == 0)):
         raise UsageError(f"--limit {request.limit}: give a number of images, or a share between 0 and 1")
-    threats = list(dict.fromkeys(_threat(text, dataset, registry) for text in split_names(request.threats)))
+    threats = list(dict.fromkeys(asked_threat(text, dataset, registry) for text in split_names(request.threats)))
     asked = split_names(request.attacks)
     chosen, unusable = select_attacks([name for name in asked if name != ADAPTIVE], registry)
     adaptive = bool({ADAPTIVE, "all", EVERY_ATTACK} & set(asked))
@@ -155,36 +154,6 @@ def find_dataset(text: str, registry: Registry) -> tuple[Dataset, str, str]:
         wanted = f"{name}:PATH" if dataset.located else name
         raise UsageError(f"dataset '{text}': write --dataset {wanted}")
     return dataset, f"{name}:{Path(location).stem}" if location else name, location
-
-
-def _threat(text: str, dataset: Dataset, registry: Registry) -> ThreatModel:
-    threat = ThreatModel.parse(text)
-    kind = registry.get(ThreatKind, threat.kind).spec
-    if threat.eps is not None and (not kind.bounded or kind.name == "none"):
-        raise UsageError(f"--threat {text}: {kind.name} has no budget")
-    if threat.eps is None and (own := own_threat(threat.kind, dataset, registry)) is not None:
-        return own
-    if threat.eps is None:
-        raise UsageError(f"--threat {text}: dataset '{dataset.name}' has no {text} budget; write {text}:EPS")
-    if threat.kind == "linf" and threat.eps is not None and threat.eps > 1:
-        raise UsageError(
-            f"--threat {text}: eps is on the [0, 1] pixel scale; did you mean {threat.kind}:{threat.eps}/255?"
-        )
-    farthest = _farthest(threat.kind, dataset)
-    if farthest is not None and threat.eps is not None and threat.eps > farthest:
-        raise UsageError(
-            f"--threat {text}: no image is farther than {threat.kind}:{farthest:g} from another at "
-            f"{'x'.join(map(str, dataset.shape or ()))} pixels in [0, 1]; every image would be inside"
-        )
-    return threat
-
-
-def _farthest(kind: str, dataset: Dataset) -> float | None:
-    """Compute the distance from a black to a white image, where the norm and the shape of the images are known."""
-    if dataset.shape is None:
-        return None
-    values = math.prod(dataset.shape)
-    return {"linf": 1.0, "l2": math.sqrt(values), "l1": float(values), "l0": float(values)}.get(kind)
 
 
 def _aimed(chosen: list[Selected], defense: Defense, adaptive: bool, registry: Registry) -> list[Selected]:

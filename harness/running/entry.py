@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import PluginError, UsageError
+from harness.errors import PluginError, StoreError, UsageError
 from harness.planning.plan import Plan, plan
 from harness.planning.request import Request
 from harness.registry.discovery import discover
@@ -49,18 +49,21 @@ class Prepared:
 
 
 def bench(
-    defense: Names = (), attacks: Names = "all", *, model: Model | None = None, dataset: str = "digits",
-    threat: Names = (), limit: float | None = None, analyses: Names = (), arch: str = "", recipe: str = "",
-    weights: str | Path = "", sha256: str = "", board: str | Path = "", seed: int = 0, train_seed: int = 0,
-    output: str | Path = "results", data_root: str | Path = "data", device: str = "auto", batch_size: int = 250,
-    time_limit: str | float | None = None, fail_fast: bool = False, plugin: Sequence[str | Path] = (),
-    no_plugin: Sequence[str] = (), strict_plugins: bool = False, reporter: Reporter | None = None,
+    defense: Names = (), attacks: Names = "all", *, model: Model | None = None, name: str = "",
+    dataset: str | None = None, threat: Names = (), limit: float | None = None, analyses: Names = (), arch: str = "",
+    recipe: str = "", weights: str | Path = "", sha256: str = "", board: str | Path = "", seed: int = 0,
+    train_seed: int = 0, output: str | Path = "results", data_root: str | Path = "data", device: str = "auto",
+    batch_size: int = 250, time_limit: str | float | None = None, fail_fast: bool = False,
+    plugin: str | Path | Sequence[str | Path] = (), no_plugin: Names = (), strict_plugins: bool = False,
+    reporter: Reporter | None = None,
 ) -> Report:  # fmt: skip
     """Train or load each defense, attack it, judge every image, write records and tables.
 
-    The words are those of `harness bench`, and so are the errors. `model` may also be a network in memory or a function
-    that returns one: an `nn.Module` that takes images (n, c, h, w) in [0, 1] and answers logits (n, classes). It is
-    copied, never changed; records name it by its weights and by the source of its classes.
+    The words are those of `harness bench`, and so are the errors; `dataset` is digits by default and, beside `board`,
+    all datasets of its rows. `model` may also be a network in memory or a function that returns one: an `nn.Module`
+    that takes images (n, c, h, w) in [0, 1] and answers logits (n, classes). It is copied, never changed; records name
+    it by its weights and by whatever else decides its answers, as far as that can be read (otherwise none of its
+    records is ever reused). `name`: what to call it.
 
     Args:
         threat: budgets such as `linf:8/255`, on the [0, 1] pixel scale for norms; each replaces its own kind's.
@@ -78,13 +81,14 @@ def bench(
     from harness.running.report import report_of
     from harness.storage.run_folder import RunFolder
 
-    prepared = prepare(
-        defense=defense, attacks=attacks, model=model, dataset=dataset, threat=threat, limit=limit, analyses=analyses,
-        arch=arch, recipe=recipe, weights=weights, sha256=sha256, board=board, seed=seed, train_seed=train_seed,
-        output=output, data_root=data_root, device=device, batch_size=batch_size, time_limit=time_limit,
-        fail_fast=fail_fast, plugin=plugin, no_plugin=no_plugin, strict_plugins=strict_plugins,
-    )  # fmt: skip
     told = reporter or Reporter()
+    prepared = prepare(
+        defense=defense, attacks=attacks, model=model, name=name, dataset=dataset, threat=threat, limit=limit,
+        analyses=analyses, arch=arch, recipe=recipe, weights=weights, sha256=sha256, board=board, seed=seed,
+        train_seed=train_seed, output=output, data_root=data_root, device=device, batch_size=batch_size,
+        time_limit=time_limit, fail_fast=fail_fast, plugin=plugin, no_plugin=no_plugin, strict_plugins=strict_plugins,
+        warn=told.warn,
+    )  # fmt: skip
     outcomes = []
     for one in prepared.plans:
         outcome = prepared.run(one, told)
@@ -92,11 +96,11 @@ def bench(
         if outcome.run is not None:
             report_of([outcome], one.skips).write(RunFolder(outcome.run))
         if outcome.interrupted:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(f"finished work is kept in {outcome.run}; the same call goes on")
     return report_of(outcomes, [skip for one in prepared.plans for skip in one.skips])
 
 
-def list_attacks(plugin: Sequence[str | Path] = (), no_plugin: Sequence[str] = ()) -> pd.DataFrame:
+def list_attacks(plugin: str | Path | Sequence[str | Path] = (), no_plugin: Names = ()) -> pd.DataFrame:
     """List every attack that is installed: name, threat models, access, groups, summary, provider."""
     import pandas as pd
 
@@ -121,45 +125,58 @@ def load(place: str | Path) -> Report:
     from harness.results.sources import read_records
     from harness.running.report import Report
 
-    path = board_folder(place) if not Path(place).exists() else Path(place)
+    path = Path(place)
+    if not path.exists() and len(path.parts) == 1:
+        path = board_folder(place)
+    if not path.exists():
+        raise StoreError(f"{place}: no such run, board or records.jsonl, here or in leaderboards/")
     return Report(rows=rows(read_records(path)), path=path)
 
 
 def prepare(
-    *, defense: Names, attacks: Names, model: Model | None, dataset: str, threat: Names, limit: float | None,
-    analyses: Names, arch: str, recipe: str, weights: str | Path, sha256: str, board: str | Path, seed: int,
-    train_seed: int, output: str | Path, data_root: str | Path, device: str, batch_size: int,
-    time_limit: str | float | None, fail_fast: bool, plugin: Sequence[str | Path], no_plugin: Sequence[str],
-    strict_plugins: bool, board_datasets: Sequence[str] = (), warn: Callable[[str], None] = lambda line: None,
+    *, defense: Names, attacks: Names, model: Model | None, name: str = "", dataset: str | None, threat: Names,
+    limit: float | None, analyses: Names, arch: str, recipe: str, weights: str | Path, sha256: str,
+    board: str | Path, seed: int, train_seed: int, output: str | Path, data_root: str | Path, device: str,
+    batch_size: int, time_limit: str | float | None, fail_fast: bool, plugin: str | Path | Sequence[str | Path],
+    no_plugin: Names, strict_plugins: bool, warn: Callable[[str], None] = lambda line: None,
 ) -> Prepared:  # fmt: skip
     """Resolve and check everything that `bench` is given.
 
-    `board_datasets`: the datasets of a board to run, by default all. `warn`: told about broken plugins.
+    `warn`: told about broken plugins.
+
+    Raises:
+        UsageError: for names or values that cannot be used.
     """
     asked, chosen = _texts(defense), _texts(attacks)
     if not (asked or model is not None or board):
         raise UsageError("--defense: name at least one, or give --model or --board")
-    decided = (*asked, *_texts(threat), *_texts(analyses), arch, recipe, str(weights), model, limit)
-    if board and any(word not in (None, "") for word in decided):
+    decided = (*asked, *_texts(threat), *_texts(analyses), arch, recipe, str(weights or ""), sha256, model, limit)
+    if board and (any(word not in (None, "") for word in decided) or chosen != ["all"] or seed or train_seed):
         raise UsageError("--board: a board says itself what is measured; leave the other words out")
     if sha256 and not (model is not None and weights):
         raise UsageError("--sha256: goes with --model and --weights")
     if (arch or recipe) and not asked:
         raise UsageError("--arch, --recipe: go with --defense: --model brings its own network")
-    if batch_size < 1:
-        raise UsageError("--batch-size: must be at least 1")
+    for flag, number, least in (("batch-size", batch_size, 1), ("seed", seed, 0), ("train-seed", train_seed, 0)):
+        if type(number) is not int:
+            raise UsageError(f"--{flag}: must be a whole number, not {number!r}")
+        if number < least:
+            raise UsageError(f"--{flag}: must be at least {least}")
+    if limit is not None and type(limit) not in (int, float):
+        raise UsageError(f"--limit: must be a number, not {limit!r}")
     limit_s = None if time_limit in (None, "") else seconds(str(time_limit))
     registry = find_plugins(plugin, no_plugin, strict_plugins, warn)
-    own = _own(model, str(weights), sha256) if model is not None else None
+    own = _own(model, str(weights or ""), sha256, name) if model is not None else None
     if own is not None:
         registry = own.join(registry)
         asked, weights = [*asked, own.name], ""
     if board:
-        plans = lacking(board, board_datasets, Path(output), registry)
+        plans = lacking(board, [dataset] if dataset else [], Path(output), registry)
     else:
         request = Request(
-            defenses=asked, attacks=chosen, dataset=dataset, threats=_texts(threat), arch=arch, recipe=recipe,
-            weights=str(weights), limit=limit, seed=seed, train_seed=train_seed, analyses=_texts(analyses),
+            defenses=asked, attacks=chosen, dataset=dataset or "digits", threats=_texts(threat), arch=arch,
+            recipe=recipe, weights=str(weights or ""), limit=limit, seed=seed, train_seed=train_seed,
+            analyses=_texts(analyses),
         )  # fmt: skip
         plans = [plan(request, registry)]
     if own is not None:
@@ -174,7 +191,7 @@ def prepare(
 
 
 def find_plugins(
-    plugin: Sequence[str | Path] = (), no_plugin: Sequence[str] = (), strict: bool = False,
+    plugin: str | Path | Sequence[str | Path] = (), no_plugin: Names = (), strict: bool = False,
     warn: Callable[[str], None] = lambda line: None,
 ) -> Registry:  # fmt: skip
     """Discover what is installed, and warn about what is broken or clashes.
@@ -182,7 +199,8 @@ def find_plugins(
     Raises:
         PluginError: with `strict`, for any of them.
     """
-    found = discover([Path(file) for file in plugin], no_plugin)
+    files = [plugin] if isinstance(plugin, str | Path) else plugin
+    found = discover([Path(file) for file in files], _texts(no_plugin))
     problems = [broken_line(broken) for broken in found.broken] + found.clashes()
     if problems and strict:
         raise PluginError("\n".join(problems))
@@ -204,11 +222,11 @@ def seconds(text: str) -> float:
     return float(number) * (unit or 1)
 
 
-def _texts(names: Names) -> list[str]:
-    return [names] if isinstance(names, str) and names else list(names)
+def _texts(names: Names | None) -> list[str]:
+    return [names] if isinstance(names, str) and names else list(names or ())
 
 
-def _own(model: Any, weights: str, sha256: str) -> OwnModel:
+def _own(model: Any, weights: str, sha256: str, name: str) -> OwnModel:
     from harness.models.own_model import own_model
 
-    return own_model(model, weights, sha256)
+    return own_model(model, weights, sha256, name)

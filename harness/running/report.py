@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.leaderboard.analyses import analyses_csv
+from harness.leaderboard.analyses import ANALYSIS_COLUMNS, analyses_csv, analysis_lines
 from harness.leaderboard.tables import (
     States,
     attack_columns,
@@ -46,7 +47,7 @@ class Report:
     """Rows of measured networks, and the states of cells without a number.
 
     `path`: the folder that the records are in. `failures`: cells without a number, with the reason. `skips`: what was
-    asked for and does not apply.
+    asked for and does not apply. Both are known of a run that was just made; of one that is loaded, its table.csv says.
     """
 
     rows: Sequence[Row]
@@ -61,12 +62,17 @@ class Report:
         import pandas as pd
 
         lines: dict[tuple[str, str, str], dict[str, str]] = {}
+        names = self._names()
         for dataset, threat, here in sections(self.rows, self.states):
-            lines[dataset, threat, "clean"] = {row.name: percent(row.clean) for row in here}
+            lines[dataset, threat, "clean"] = {names[id(row)]: percent(row.clean) for row in here}
             for attack in attack_columns(here, threat, self.states) if threat != "none" else ():
-                lines[dataset, threat, attack] = {row.name: cell_text(row, attack, threat, self.states) for row in here}
+                lines[dataset, threat, attack] = {
+                    names[id(row)]: cell_text(row, attack, threat, self.states) for row in here
+                }
             if has_worst_case(here, threat):
-                lines[dataset, threat, WORST_CASE] = {row.name: worst_text(row, threat, self.states) for row in here}
+                lines[dataset, threat, WORST_CASE] = {
+                    names[id(row)]: worst_text(row, threat, self.states) for row in here
+                }
         frame = pd.DataFrame(
             lines.values(), index=pd.MultiIndex.from_tuples(lines, names=["dataset", "threat", "attack"])
         )
@@ -92,17 +98,25 @@ class Report:
     @property
     def flags(self) -> dict[str, dict[str, str]]:
         """What the records themselves say against a number: row -> flag -> evidence."""
-        return {row.name: audit.flags(row, refused_attacks(row, self.states)) for row in self.rows}
+        names = self._names()
+        return {names[id(row)]: audit.flags(row, refused_attacks(row, self.states)) for row in self.rows}
 
     @property
     def flag_lines(self) -> list[str]:
         """The flags as lines to read, rows with the same evidence together."""
         return flag_notes(self.rows, self.states)
 
+    def analyses(self) -> pd.DataFrame:
+        """List what was measured besides accuracy: a line for each quantity, with its unit and n."""
+        import pandas as pd
+
+        frame = pd.DataFrame(analysis_lines(self.rows), columns=list(ANALYSIS_COLUMNS))
+        frame["value"] = pd.to_numeric(frame["value"], errors="coerce")
+        return frame
+
     def write(self, folder: RunFolder) -> None:
         """Write table.csv, table.md and, where there are any, analyses.csv beside the records."""
-        left_out = {(skip.defense, skip.attack, ""): (CellState.NOT_APPLICABLE, skip.reason) for skip in self.skips}
-        states = {**self.states, **left_out}
+        states = self._every_state()
         atomic.replace(folder.table_csv, tidy(self.rows, states).encode())
         atomic.replace(folder.table_md, wide(self.rows, states).encode())
         if analyses := analyses_csv(self.rows):
@@ -111,17 +125,34 @@ class Report:
     def _numbers(self) -> pd.DataFrame:
         import pandas as pd
 
-        frame = tidy_frame(self.rows, self.states)
+        frame = tidy_frame(self.rows, self._every_state())
         for name in NUMBERS:
             frame[name] = pd.to_numeric(frame[name], errors="coerce")
-        return frame
+        return frame.fillna({"reason": "", "flags": ""})
+
+    def _every_state(self) -> States:
+        """The states of cells without a number, those that were left out included."""
+        left_out = {(skip.defense, skip.attack, ""): (CellState.NOT_APPLICABLE, skip.reason) for skip in self.skips}
+        return {**self.states, **left_out}
+
+    def _names(self) -> dict[int, str]:
+        """Name each row apart: by its defense, where several share that with network and recipe, then with weights."""
+        told = {id(row): row.name for row in self.rows}
+        for more in (
+            {id(row): f"{row.arch}, {row.recipe}" for row in self.rows},
+            {id(row): f"weights {row.weights_sha256[:8]}" for row in self.rows},
+        ):
+            counts = Counter(told.values())
+            told = {key: f"{name} ({more[key]})" if counts[name] > 1 else name for key, name in told.items()}
+        return told
 
     def _repr_html_(self) -> str:
         notes = [f"flag: {line}" for line in self.flag_lines]
-        notes += [f"{f.state}: {f.attack} on {f.defense}: {f.reason}" for f in self.failures]
+        notes += [f"{state}: {a} on {d}: {why}" for (d, a, _), (state, why) in sorted(self._every_state().items())]
         notes += [f"records: {self.path}"] if self.path else []
         listed = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-        return f"{self.table().to_html()}<ul>{listed}</ul>"
+        measured = self.analyses().to_html() if any(row.analyses for row in self.rows) else ""
+        return f"{self.table().to_html()}{measured}<ul>{listed}</ul>"
 
 
 def report_of(outcomes: Iterable[Outcome], skips: Sequence[Skip] = ()) -> Report:

@@ -169,8 +169,3 @@ def is_cell(record: Record) -> TypeGuard[CellRecord]:
 def cell_records(records: Iterable[Record]) -> Iterator[CellRecord]:
     """Pick the records of attacks."""
     return (record for record in records if is_cell(record))
-
-
-def analysis_records(records: Iterable[Record]) -> Iterator[AnalysisRecord]:
-    """Pick the records of analyses."""
-    return (cast("AnalysisRecord", record) for record in records if not is_cell(record))

@@ -7,7 +7,8 @@ import pytest
 
 from harness.api import Attack, hookimpl
 from harness.errors import HarnessError, NothingSelected, UnknownName, UsageError
-from harness.planning.plan import _threat, plan
+from harness.planning.budgets import asked_threat
+from harness.planning.plan import plan
 from harness.planning.request import Request
 from harness.registry.discovery import discover
 from harness.types import Dataset, ThreatModel
@@ -157,7 +158,7 @@ def test_a_located_dataset_shows_its_last_part_only():
 def test_a_budget_that_every_image_is_inside_of_is_refused(kind, farthest):
     """On 8x8 images a black one and a white one are sqrt(64), 64, 64 and 1 apart."""
     spec = REGISTRY.get(Dataset, "digits").spec
-    assert _threat(f"{kind}:{farthest}", spec, REGISTRY).eps == farthest
+    assert asked_threat(f"{kind}:{farthest}", spec, REGISTRY).eps == farthest
     with pytest.raises(UsageError, match=r"every image would be inside|did you mean"):
-        _threat(f"{kind}:{farthest + 1}", spec, REGISTRY)
-    assert _threat(f"{kind}:{farthest}", replace(spec, shape=None), REGISTRY), "a shape that only loading tells"
+        asked_threat(f"{kind}:{farthest + 1}", spec, REGISTRY)
+    assert asked_threat(f"{kind}:{farthest}", replace(spec, shape=None), REGISTRY), "a shape that only loading tells"

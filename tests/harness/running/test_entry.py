@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+import threading
 
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 import harness
 from conftest import ROOT
-from harness.errors import NothingSelected, StoreError, UsageError
+from harness.errors import NothingSelected, PluginError, StoreError, UsageError
 from harness.models.in_memory import network_in_memory
 from harness.storage.records import read_compacted
 
@@ -103,8 +104,34 @@ def test_tables_lie_beside_the_records_and_load_gives_the_same(report):
 def test_load_reads_a_board_and_says_what_is_not_there(tmp_path):
     board = harness.load(ROOT / "leaderboards" / "digits-linf")
     assert {"aalp", "raw"} <= set(board.worst_case()["defense"])
-    with pytest.raises(StoreError, match="no such file"):
-        harness.load(tmp_path / "nowhere")
+    for place in (tmp_path / "nowhere", "nowhere"):
+        with pytest.raises(StoreError, match=r"nowhere: no such run, board or records\.jsonl"):
+            harness.load(place)
+
+
+def test_rows_of_one_name_are_told_apart():
+    board = harness.load(ROOT / "leaderboards" / "tpap-digits")
+    names = board.table().columns
+    assert len(names) == len(set(names)) == len(board.flags) == len(board.rows)
+    assert {"pgd_at (digits_net[width=64], quick)", "pgd_at (digits_net[width=64], quick-0.3)"} <= set(names)
+    cell = board.cells().query("defense == 'pgd_at' and recipe == 'quick' and attack == 'fgsm'")
+    shown = board.table().loc[("digits", "linf:1/5", "fgsm"), "pgd_at (digits_net[width=64], quick)"]
+    assert shown.startswith(f"{cell['robust'].iloc[0]:.1f} [")
+
+
+def test_analyses_and_what_was_left_out_are_told(tmp_path):
+    found = harness.bench(
+        model=linear(), name="mine", attacks=["fgsm", "aa_few_class"], analyses="cost", limit=10, output=tmp_path
+    )
+    assert set(found.cells()["defense"]) == {"mine"}
+    assert found.analyses().set_index("quantity").loc["parameters", "value"] == 64 * 16 + 16 + 160 + 10
+    left_out = found.cells().set_index("attack").loc["aa_few_class"]
+    assert (left_out["state"], "at most 4 classes" in left_out["reason"]) == ("not applicable", True)
+    shown = found._repr_html_()
+    assert "parameters" in shown
+    assert "aa_few_class on mine" in shown
+    board = harness.load(ROOT / "leaderboards" / "aalp-v1-confidence-sets")
+    assert len(board.analyses())
 
 
 def test_the_network_itself_is_not_changed(tmp_path):
@@ -126,6 +153,15 @@ def test_the_same_network_again_is_reused_and_another_is_not(tmp_path):
     assert keys(linear()) == first
     assert not keys(softer) & first
     assert not keys(linear(seed=1)) & first
+
+
+class Uncopied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.lock = linear(), threading.Lock()
+
+    def forward(self, x):
+        return self.inner(x)
 
 
 class Scaled(nn.Module):
@@ -162,6 +198,7 @@ def test_a_factory_is_called_with_what_it_asks_for(tmp_path):
 
     found = harness.bench(model=build, attacks="fgsm", limit=10, output=tmp_path)
     assert found.cells()["defense"].str.endswith("build").all()
+    assert harness.bench(model=lambda: linear(), attacks="fgsm", limit=10, output=tmp_path).path != found.path
 
 
 @pytest.mark.parametrize(
@@ -177,11 +214,22 @@ def test_a_factory_is_called_with_what_it_asks_for(tmp_path):
         ({"model": nn.Linear(3, 10)}, UsageError, "cannot take images of shape"),
         ({"model": linear, "arch": "lenet5"}, UsageError, "go with --defense"),
         ({"defense": "raw", "board": "digits-linf"}, UsageError, "a board says itself"),
+        ({"board": "digits-linf", "attacks": "fgsm"}, UsageError, "a board says itself"),
+        ({"board": "digits-linf", "seed": 4}, UsageError, "a board says itself"),
+        ({"board": "digits-linf", "train_seed": 3}, UsageError, "a board says itself"),
+        ({"board": "leaderboards/digits-linf", "dataset": "mnist"}, NothingSelected, "has no row on mnist"),
+        ({"defense": "raw", "seed": "a"}, UsageError, "--seed: must be a whole number"),
+        ({"defense": "raw", "batch_size": "a"}, UsageError, "--batch-size: must be a whole number"),
+        ({"defense": "raw", "limit": "50"}, UsageError, "--limit: must be a number"),
+        ({"defense": None}, UsageError, "name at least one"),
+        ({"defense": "raw", "plugin": "nowhere.py"}, PluginError, r"--plugin nowhere\.py: .*no such Python file"),
+        ({"model": Uncopied()}, UsageError, "cannot be copied .* give a function that returns it"),
         ({"defense": "raw", "attacks": ()}, NothingSelected, "nothing selected"),
     ],
     ids=lambda value: "",
 )
-def test_mistakes_raise_the_commands_errors(tmp_path, words, error, message):
+def test_mistakes_raise_the_commands_errors(tmp_path, monkeypatch, words, error, message):
+    monkeypatch.chdir(ROOT)
     with pytest.raises(error, match=message):
         harness.bench(output=tmp_path, **words)
 

@@ -1,0 +1,142 @@
+"""What decides a network's answers besides its weights makes another identity; what does not, does not."""
+
+import linecache
+import sys
+import threading
+import types
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from harness.models.fingerprint import fingerprint
+
+
+class Net(nn.Module):
+    """The same weights each time, and whatever else it is given as attributes."""
+
+    def __init__(self, **attributes):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.inner = nn.Linear(4, 2)
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+def buffered(value):
+    net = Net()
+    net.register_buffer("shift", torch.full((1,), value), persistent=False)
+    return net
+
+
+def hooked(sign):
+    net = Net()
+    net.register_forward_hook(lambda module, inputs, output: sign * output)
+    return net
+
+
+def patched(sign):
+    net = Net()
+    net.forward = lambda x: sign * net.inner(x)
+    return net
+
+
+def scaled(sign, x):
+    return sign * x
+
+
+def closing(sign):
+    return lambda shape: Net(sign=sign)
+
+
+OTHERS = {
+    "number": (lambda v: Net(a=v), 0.0, 0.9), "tuple": (lambda v: Net(mean=(v,)), 0.0, 0.9),
+    "list in a dict": (lambda v: Net(a={"mean": [v]}), 0.0, 0.9), "set": (lambda v: Net(a={v, 7}), 1, 2),
+    "tensor": (lambda v: Net(mean=torch.full((1,), v)), 0.0, 0.9), "array": (lambda v: Net(m=np.full(2, v)), 0.0, 0.9),
+    "buffer in no state dict": (buffered, 0.0, 0.9), "hook": (hooked, 1, -1), "forward of its own": (patched, 1, -1),
+    "modules in a list": (lambda v: Net(a=[v()]), nn.ReLU, nn.GELU),
+    "torch's function": (lambda v: Net(a=v), torch.relu, torch.tanh),
+    "function of torch.nn": (lambda v: Net(a=v), functional.relu, functional.gelu),
+    "lambda": (lambda v: Net(a=v), lambda x: x, lambda x: -x), "partial": (lambda v: Net(a=partial(scaled, v)), 1, -1),
+    "what a factory closes over": (closing, 1, -1), "type": (lambda v: Net(a=v), nn.ReLU, nn.Tanh),
+    "object": (lambda v: Net(a=types.SimpleNamespace(v=v)), 1, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "one", "other"), OTHERS.values(), ids=OTHERS)
+def test_another_answer_is_another_identity(make, one, other):
+    assert fingerprint(make(one)) == fingerprint(make(one))
+    assert fingerprint(make(one)) != fingerprint(make(other))
+
+
+def test_weights_and_modes_are_not_part_of_it():
+    moved = Net()
+    moved.inner.weight.data += 1
+    assert fingerprint(Net()) == fingerprint(moved) == fingerprint(Net().train()) == fingerprint(Net().eval())
+    used = Net()
+    used(torch.zeros(1, 4)).sum().backward()
+    assert fingerprint(used) == fingerprint(Net())
+
+
+def test_what_cannot_be_read_is_never_the_same():
+    assert fingerprint(Net(lock=threading.Lock())) != fingerprint(Net(lock=threading.Lock()))
+
+
+def session(monkeypatch, body, globe="nn.ReLU"):
+    """What an interactive session defines: cells without a file, which linecache remembers."""
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    typed = f"""
+class Typed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.l = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return {body}
+
+def build():
+    return nn.Sequential(nn.Linear(4, 2), ACT())
+"""
+    cells = [f"import torch\nfrom torch import nn\nACT = {globe}\n", typed]
+    for i, text in enumerate(cells):
+        name = f"<ipython-input-{i}>"
+        linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+        exec(compile(text, name, "exec"), main.__dict__)
+    return main
+
+
+def test_a_class_that_is_typed_again_is_another_one(monkeypatch):
+    def identity(*told):
+        main = session(monkeypatch, *told)
+        return fingerprint(main.Typed()), fingerprint(main.build)
+
+    assert identity("self.l(x)") == identity("self.l(x)")
+    assert identity("self.l(x)")[0] != identity("self.l(x.flip(1))")[0]
+    assert identity("self.l(x)", "nn.ReLU")[1] != identity("self.l(x)", "nn.Tanh")[1], (
+        "a name that the factory looks up"
+    )
+
+
+def test_the_source_of_a_class_is_part_of_it(tmp_path, monkeypatch):
+    """One class of one name, whose file says something else."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def identity(sign):
+        (tmp_path / "edited.py").write_text(
+            f"from torch import nn\n\n\nclass Sign(nn.Module):\n    def forward(self, x):\n        return {sign}x\n"
+        )
+        sys.modules.pop("edited", None)
+        import edited
+
+        return fingerprint(edited.Sign())
+
+    assert identity("") == identity("")
+    assert identity("") != identity("-")
