@@ -33,7 +33,10 @@ def fingerprint(value: object) -> str:
     class that is not torch's own. Weights are not part of it: records hold their hash. Whatever cannot be read makes
     the digest another one each time.
     """
-    return digest(_told(value, {}))
+    try:
+        return digest(_told(value, {}))
+    except Exception:  # somebody else's objects may raise anything when they are looked at
+        return digest(_unreadable())
 
 
 def _told(value: Any, seen: dict[int, int]) -> Any:
@@ -67,6 +70,10 @@ def _told(value: Any, seen: dict[int, int]) -> Any:
         return _function(value, seen)
     if hasattr(value, "__dict__") and not hasattr(value, "__slots__"):
         return ["object", _told(type(value), seen), _told(vars(value), seen)]
+    return _unreadable()
+
+
+def _unreadable() -> Any:
     return ["unreadable", uuid.uuid4().hex]
 
 

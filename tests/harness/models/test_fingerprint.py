@@ -89,6 +89,15 @@ def test_what_cannot_be_read_is_never_the_same():
     assert fingerprint(Net(lock=threading.Lock())) != fingerprint(Net(lock=threading.Lock()))
 
 
+class Shy(nn.Module):
+    def extra_repr(self):
+        raise RuntimeError("do not look at me")
+
+
+def test_what_raises_when_it_is_looked_at_is_never_the_same_either():
+    assert fingerprint(Shy()) != fingerprint(Shy())
+
+
 def session(monkeypatch, body, globe="nn.ReLU"):
     """What an interactive session defines: cells without a file, which linecache remembers."""
     main = types.ModuleType("__main__")
