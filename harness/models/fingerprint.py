@@ -23,6 +23,8 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.d
 """Types whose values are their text."""
 OTHERS_CODE = ("torch", "torchvision", "numpy", "builtins", "functools", "collections", "typing", "math")
 """Packages whose code is told by its name; the record of a run names their versions."""
+Seen = dict[int, tuple[int, object]]
+"""Id -> in which place an object was met, and the object."""
 _BARE = vars(nn.Module())
 
 
@@ -39,13 +41,14 @@ def fingerprint(value: object) -> str:
         return digest(_unreadable())
 
 
-def _told(value: Any, seen: dict[int, int]) -> Any:
+def _told(value: Any, seen: Seen) -> Any:
     """Describe a value in JSON; objects that were met before by the order in which they were met."""
     if isinstance(value, PLAIN):
         return [type(value).__name__, repr(value)]
     if id(value) in seen:
-        return ["again", seen[id(value)]]
-    seen[id(value)] = len(seen)
+        return ["again", seen[id(value)][0]]
+    # The value is held, too: the id of one that is gone may become another's.
+    seen[id(value)] = (len(seen), value)
     if isinstance(value, torch.Tensor):
         return ["tensor", tensors_sha256({"": value})]
     if isinstance(value, np.ndarray | np.generic):
@@ -77,7 +80,7 @@ def _unreadable() -> Any:
     return ["unreadable", uuid.uuid4().hex]
 
 
-def _module(module: nn.Module, seen: dict[int, int]) -> Any:
+def _module(module: nn.Module, seen: Seen) -> Any:
     kept = module.state_dict(keep_vars=True).keys()
     attributes = {
         # Hooks stand under numbers that count on for the whole process.
@@ -93,7 +96,7 @@ def _module(module: nn.Module, seen: dict[int, int]) -> Any:
     ]  # fmt: skip
 
 
-def _class(kind: type, seen: dict[int, int]) -> Any:
+def _class(kind: type, seen: Seen) -> Any:
     named = ["class", kind.__module__, kind.__qualname__]
     if _is_others(kind.__module__):
         return named
@@ -102,7 +105,7 @@ def _class(kind: type, seen: dict[int, int]) -> Any:
     return [*named, told, [_told(base, seen) for base in kind.__bases__]]
 
 
-def _function(function: types.FunctionType, seen: dict[int, int]) -> Any:
+def _function(function: types.FunctionType, seen: Seen) -> Any:
     if _is_others(function.__module__ or ""):
         return ["function", function.__module__, function.__qualname__]
     closed = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]

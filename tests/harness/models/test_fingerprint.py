@@ -89,6 +89,18 @@ def test_what_cannot_be_read_is_never_the_same():
     assert fingerprint(Net(lock=threading.Lock())) != fingerprint(Net(lock=threading.Lock()))
 
 
+@pytest.mark.parametrize("place", range(6))
+@pytest.mark.parametrize("part", [closing, lambda v: Net(mean=(v,)), hooked], ids=["closures", "attributes", "hooks"])
+def test_every_part_of_several_counts(part, place):
+    """Descriptions come and go on the way; none may be taken for one that was there before."""
+
+    def several(changed):
+        return Net(parts=[part(0.5 if i == place and changed else 1.0) for i in range(6)])
+
+    assert fingerprint(several(False)) == fingerprint(several(False))
+    assert fingerprint(several(False)) != fingerprint(several(True))
+
+
 class Shy(nn.Module):
     def extra_repr(self):
         raise RuntimeError("do not look at me")
