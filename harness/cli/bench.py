@@ -99,7 +99,6 @@ def command(
 
     from harness.cli.result import result
     from harness.cli.screen import Screen
-    from harness.running.report import report_of
 
     screen = Screen(progress)
     screen.header(prepared.registry, device)
@@ -107,8 +106,8 @@ def command(
     for one in prepared.plans:
         screen.plan(one, output)
         with screen:
-            outcome = prepared.run(one, screen)
-        result(screen, outcome, report_of([outcome], one.skips))
+            outcome, report = prepared.run(one, screen)
+        result(screen, outcome, report)
         if outcome.interrupted:
             raise typer.Exit(130)
         failed |= any(failure.state.counts_as_failure for failure in outcome.failures)

@@ -23,11 +23,10 @@ from harness.leaderboard.tables import (
 from harness.results.rows import Row
 from harness.running.outcome import Outcome
 from harness.running.report import Report
-from harness.storage.run_folder import RunFolder
 
 
 def result(screen: Screen, outcome: Outcome, report: Report) -> None:
-    """Print the tables, write them beside the records, and say what to do next."""
+    """Print the tables, and say where they are and what to do next."""
     for table in tables(report.rows, report.states):
         screen.out.print(table)
     if measured := analysis_lines(report.rows):
@@ -41,7 +40,6 @@ def result(screen: Screen, outcome: Outcome, report: Report) -> None:
     left = len(report.skips) + len(outcome.failures) - failed
     screen.note(f"{counts}, {failed} cells without a number, {left} left out")
     if outcome.run is not None:
-        report.write(RunFolder(outcome.run))
         names = "records.jsonl, table.csv, table.md"
         screen.note(f"wrote {outcome.run}/{names}   next: harness leaderboard build BOARD --add {outcome.run}")
     if outcome.interrupted:

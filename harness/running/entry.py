@@ -41,11 +41,17 @@ class Prepared:
     plans: Sequence[Plan]
     settings: Settings
 
-    def run(self, one: Plan, reporter: Reporter) -> Outcome:
-        """Run one of the plans."""
+    def run(self, one: Plan, reporter: Reporter) -> tuple[Outcome, Report]:
+        """Run one of the plans, and write its tables beside its records."""
+        from harness.running.report import report_of
         from harness.running.run import run
+        from harness.storage.run_folder import RunFolder
 
-        return run(one, self.registry, self.settings, reporter)
+        outcome = run(one, self.registry, self.settings, reporter)
+        report = report_of([outcome], one.skips)
+        if outcome.run is not None:
+            report.write(RunFolder(outcome.run))
+        return outcome, report
 
 
 def bench(
@@ -79,7 +85,6 @@ def bench(
     """
     from harness.reporter import Reporter
     from harness.running.report import report_of
-    from harness.storage.run_folder import RunFolder
 
     told = reporter or Reporter()
     prepared = prepare(
@@ -91,10 +96,8 @@ def bench(
     )  # fmt: skip
     outcomes = []
     for one in prepared.plans:
-        outcome = prepared.run(one, told)
+        outcome, _ = prepared.run(one, told)
         outcomes.append(outcome)
-        if outcome.run is not None:
-            report_of([outcome], one.skips).write(RunFolder(outcome.run))
         if outcome.interrupted:
             raise KeyboardInterrupt(f"finished work is kept in {outcome.run}; the same call goes on")
     return report_of(outcomes, [skip for one in prepared.plans for skip in one.skips])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ NUMBERS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Rows of measured networks, and the states of cells without a number.
+    """Rows of measured networks, and the cells without a number.
 
     `path`: the folder that the records are in. `failures`: cells without a number, with the reason. `skips`: what was
     asked for and does not apply. Both are known of a run that was just made; of one that is loaded, its table.csv says.
@@ -54,25 +54,26 @@ class Report:
     path: Path | None = None
     failures: Sequence[Failure] = ()
     skips: Sequence[Skip] = ()
-    interrupted: bool = False
-    states: States = field(default_factory=dict)
+
+    @property
+    def states(self) -> States:
+        """The states of the cells without a number, with the reasons."""
+        return {(f.defense, f.attack, f.threat): (f.state, f.reason) for f in self.failures}
 
     def table(self) -> pd.DataFrame:
         """Show what the screen shows: attacks by defenses, numbers in per cent with their 95 % interval, as text."""
         import pandas as pd
 
         lines: dict[tuple[str, str, str], dict[str, str]] = {}
-        names = self._names()
-        for dataset, threat, here in sections(self.rows, self.states):
+        names, states = self._names(), self.states
+        for dataset, threat, here in sections(self.rows, states):
             lines[dataset, threat, "clean"] = {names[id(row)]: percent(row.clean) for row in here}
-            for attack in attack_columns(here, threat, self.states) if threat != "none" else ():
+            for attack in attack_columns(here, threat, states) if threat != "none" else ():
                 lines[dataset, threat, attack] = {
-                    names[id(row)]: cell_text(row, attack, threat, self.states) for row in here
+                    names[id(row)]: cell_text(row, attack, threat, states) for row in here
                 }
             if has_worst_case(here, threat):
-                lines[dataset, threat, WORST_CASE] = {
-                    names[id(row)]: worst_text(row, threat, self.states) for row in here
-                }
+                lines[dataset, threat, WORST_CASE] = {names[id(row)]: worst_text(row, threat, states) for row in here}
         frame = pd.DataFrame(
             lines.values(), index=pd.MultiIndex.from_tuples(lines, names=["dataset", "threat", "attack"])
         )
@@ -159,21 +160,20 @@ def report_of(outcomes: Iterable[Outcome], skips: Sequence[Skip] = ()) -> Report
     """Make the report of one run, or of the runs that one board asked for."""
     outcomes = list(outcomes)
     failures = [failure for outcome in outcomes for failure in outcome.failures]
-    states = {(f.defense, f.attack, f.threat): (f.state, f.reason) for f in failures}
+    lost = {(f.defense, f.attack, f.threat) for f in failures}
     return Report(
-        rows=[row for outcome in outcomes for row in _present(outcome, states)], failures=failures, skips=skips,
-        path=next((outcome.run for outcome in reversed(outcomes) if outcome.run is not None), None), states=states,
-        interrupted=any(outcome.interrupted for outcome in outcomes),
+        rows=[row for outcome in outcomes for row in _present(outcome, lost)], failures=failures, skips=skips,
+        path=next((outcome.run for outcome in reversed(outcomes) if outcome.run is not None), None),
     )  # fmt: skip
 
 
-def _present(outcome: Outcome, states: States) -> list[Row]:
+def _present(outcome: Outcome, lost: Collection[tuple[str, str, str]]) -> list[Row]:
     """Make the rows of a run: only cells that are whole, and a row without cells for each defense that has none."""
     whole = []
     for record in outcome.records:
         if is_cell(record):
             identity = record["identity"]
-            if (identity["defense"], identity["attack"], identity["threat"]) in states:
+            if (identity["defense"], identity["attack"], identity["threat"]) in lost:
                 continue
         whole.append(record)
     found = rows(whole)
