@@ -34,7 +34,8 @@ Knowledge: TypeAlias = Literal["static", "transfer", "adaptive", "blackbox"]
 FROM_DATASET = "dataset"
 """As the default of an attack's `step` parameter: the planner puts in the dataset's step for the budget in force."""
 TRAINING_EPS = "training eps"
-"""As the default of a defense's parameter: the planner puts in the eps that its network is trained with."""
+"""As the default of a defense's parameter: the planner puts in the eps that its network is trained with, or, for a
+parameter of deployment, the recipe's `deploy_eps` where it has one."""
 
 
 _NUMBER = re.compile(r"[+-]?(\d+/\d+|(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?)")
@@ -57,9 +58,14 @@ def format_budget(eps: Fraction) -> str:
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """As the default of a parameter: the values it may take, the default first. Others are refused when planning."""
+    """As the default of a parameter: the values it may take, the default first. Others are refused when planning.
+
+    `later`: the parameter came after results of its plugin were recorded. At its default it is left out of resolved
+    parameters, and so of every key; the function that takes it has the same default.
+    """
 
     values: tuple[Value, ...]
+    later: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,9 +226,13 @@ class InnerAttack:
 class Recipe:
     """How to train: network, optimiser, schedule, length, batch and inner attack.
 
-    `schedule`: `constant`, `cosine` (to zero, per epoch) or `steps` (times `decay` at each of `milestones`, epochs).
-    `augment`: `none` or `crop-flip` (pad 4, random crop, horizontal flip). `selection`: which checkpoint is
-    attacked, `last` or `best` (by robust accuracy on the validation slice). `source`: where the settings come from.
+    `name` is that of its paper (`tpap`, `tpap-wide`), or of this project's own settings, whose `source` begins with
+    `ours`. `schedule`: `constant`, `cosine` (to zero, per epoch), `steps` (times `decay` at each of `milestones`,
+    epochs from 0) or `cyclic` (from zero to `lr` in the middle and back, per batch). `augment`: `none`, `flip` (half of
+    the images left to right), `crop-flip` (pad 4, random crop, flip) or `resized-crop-flip` (a random part of 0.45 to 1
+    of the image, scaled back, flip). `selection`: which checkpoint is attacked, `last` or `best` (by robust accuracy on
+    the validation slice). `source`: where the settings come from. `deploy_eps`: what `TRAINING_EPS` stands for in
+    parameters of deployment, where it is not the eps of the inner attack; no weights depend on it.
     """
 
     name: str
@@ -233,13 +243,14 @@ class Recipe:
     optimizer: Literal["adam", "sgd"] = "adam"
     momentum: float = 0.0
     weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine", "steps"] = "constant"
+    schedule: Literal["constant", "cosine", "steps", "cyclic"] = "constant"
     milestones: tuple[int, ...] = ()
     decay: float = 0.1
-    augment: Literal["none", "crop-flip"] = "none"
+    augment: Literal["none", "flip", "crop-flip", "resized-crop-flip"] = "none"
     inner: InnerAttack = InnerAttack(steps=10)
     selection: Literal["last", "best"] = "last"
     source: str = ""
+    deploy_eps: Fraction | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +285,8 @@ class Defense:
         deployment: the parameters that only `wrap` and stand-ins are handed: networks that differ in nothing else are
             trained once.
         recipes: dataset -> its own recipes, the default first; otherwise the dataset's recipes are used.
+        other_recipes: dataset -> further recipes, found by name and never by default: how the papers of other defenses
+            train it for their tables, or its own where it should stay comparable with others.
         uses: other defenses and attacks, by name, that its training builds on; their revisions are part of its key.
         stand_ins: what attacks may differentiate instead of what is deployed.
         adaptive: the attacks that know it, `attack` or `attack@stand_in`; every suite `all` includes them.
@@ -296,6 +309,7 @@ class Defense:
     about: Mapping[str, str] = field(default_factory=dict)
     deployment: tuple[str, ...] = ()
     recipes: Mapping[str, tuple[Recipe, ...]] = field(default_factory=dict)
+    other_recipes: Mapping[str, tuple[Recipe, ...]] = field(default_factory=dict)
     uses: tuple[str, ...] = ()
     stand_ins: tuple[StandIn, ...] = ()
     adaptive: tuple[str, ...] = ()

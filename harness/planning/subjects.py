@@ -17,17 +17,20 @@ SURROGATE = "raw"
 
 
 def find_recipe(name: str, defense: Defense, dataset: Dataset) -> Recipe | None:
-    """Find the named recipe, or the first: the defense's own for this dataset before the dataset's. None where none is.
+    """Find the named recipe, or the default: the defense's own first one for this dataset, else the dataset's first.
+
+    A defense's `other_recipes` are found by name only. None where nothing is named and there is none.
 
     Raises:
         UsageError: where there is no recipe of that name.
     """
-    offered = [*defense.recipes.get(dataset.name, ()), *dataset.recipes]
-    for recipe in offered:
-        if name in ("", recipe.name):
-            return recipe
+    own, others = (found.get(dataset.name, ()) for found in (defense.recipes, defense.other_recipes))
     if not name:
-        return None
+        return next(iter((*own, *dataset.recipes)), None)
+    offered = (*own, *others, *dataset.recipes)
+    for recipe in offered:
+        if recipe.name == name:
+            return recipe
     names = ", ".join(recipe.name for recipe in offered) or "none"
     raise UsageError(f"no recipe '{name}' for {defense.name} on {dataset.name}; there are: {names}")
 
@@ -53,7 +56,7 @@ def find_subjects(text: str, dataset: Dataset, request: Request, registry: Regis
         subjects.append(
             Subject(
                 defense=format_name(asked, overrides(defense.params, params)),
-                defense_params=_with_eps(params, recipe, dataset),
+                defense_params=_with_eps(defense, params, recipe, dataset),
                 arch=arch_text,
                 arch_params=arch_params,
                 recipe=recipe,
@@ -106,7 +109,7 @@ def neighbour(
     recipe = subject.recipe
     if eps is not None and recipe is not None:
         recipe = _at(recipe, Fraction(str(eps)), dataset)
-    params = _with_eps(resolve("defense", name, spec.params, given), recipe, dataset)
+    params = _with_eps(spec, resolve("defense", name, spec.params, given), recipe, dataset)
     label = format_name(name, overrides(spec.params, params))
     return replace(
         subject, defense=label, defense_params=params, recipe=recipe, train_seed=subject.train_seed + 1, weights=""
@@ -121,14 +124,20 @@ def _at(recipe: Recipe, eps: Fraction, dataset: Dataset) -> Recipe:
     return replace(recipe, inner=replace(inner, eps=eps, step=step))
 
 
-def _with_eps(params: dict[str, Value], recipe: Recipe | None, dataset: Dataset) -> dict[str, Value]:
-    """Fill the eps of the training in, where a defense leaves a parameter to it.
+def _with_eps(
+    defense: Defense, params: dict[str, Value], recipe: Recipe | None, dataset: Dataset
+) -> dict[str, Value]:  # fmt: skip
+    """Fill the eps of the training in, where a defense leaves a parameter to it; see `TRAINING_EPS`.
 
     Raises:
         UsageError: where there is none.
     """
     eps = recipe.inner.eps if recipe and recipe.inner.eps is not None else dataset.budgets.get("linf")
-    open_ones = [name for name, value in params.items() if value == TRAINING_EPS]
-    if open_ones and eps is None:
-        raise UsageError(f"dataset '{dataset.name}' has no linf budget to train with: give {open_ones[0]} a number")
-    return {name: eps if name in open_ones else value for name, value in params.items()}
+    deployed = recipe.deploy_eps if recipe and recipe.deploy_eps is not None else eps
+    open_ones = {
+        name: deployed if name in defense.deployment else eps for name, value in params.items() if value == TRAINING_EPS
+    }
+    for name, value in open_ones.items():
+        if value is None:
+            raise UsageError(f"dataset '{dataset.name}' has no linf budget to train with: give {name} a number")
+    return params | open_ones

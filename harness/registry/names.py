@@ -64,6 +64,8 @@ def format_value(value: Value) -> str:
 def resolve(noun: str, name: str, defaults: Defaults, given: Mapping[str, Value]) -> dict[str, Value]:
     """Fill in the defaults of parameters that are not given, and check the others.
 
+    Parameters that came later (see `OneOf`) are left out where they have their default.
+
     Raises:
         UsageError: for a parameter that `name` does not have, or a value of another kind than its default.
     """
@@ -76,7 +78,11 @@ def resolve(noun: str, name: str, defaults: Defaults, given: Mapping[str, Value]
             resolved[key] = _fitted(defaults[key], value)
         except ValueError as error:
             raise UsageError(f"{noun} '{name}': {key}={format_value(value)} {error}") from None
-    return resolved
+    return {key: value for key, value in resolved.items() if not _left_out(defaults[key], value)}
+
+
+def _left_out(default: Value | OneOf, value: Value) -> bool:
+    return isinstance(default, OneOf) and default.later and value == default.values[0]
 
 
 def default_value(default: Value | OneOf) -> Value:

@@ -91,7 +91,7 @@ def identify(subject: Subject, recipe: Recipe, registry: Registry, data: LoadedD
         "arch_revision": arch.spec.revision,
         "dataset": data.name,
         "data_sha256": {part: data.part(part).sha256 for part in ("train", "validation")},
-        "recipe": json.loads(json.dumps(dataclasses.asdict(recipe), default=str)),
+        "recipe": _of_weights(recipe),
         "eps": str(eps),
         "step": str(step),
         "train_seed": subject.train_seed,
@@ -174,6 +174,14 @@ def finish(folder: Path, identity: TrainingIdentity, selection: str, final: Save
     }
     atomic.replace(folder / CARD, readable(card))
     (folder / STATE).unlink(missing_ok=True)
+
+
+def _of_weights(recipe: Recipe) -> dict[str, object]:
+    """Write what of a recipe decides the weights."""
+    fields = dataclasses.asdict(recipe)
+    del fields["deploy_eps"]
+    found: dict[str, object] = json.loads(json.dumps(fields, default=str))
+    return found
 
 
 def _trained_name(subject: Subject, defense: Defense) -> str:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from harness.data.dataset import LoadedPart
@@ -19,6 +18,7 @@ from harness.errors import HarnessError
 from harness.networks import frozen
 from harness.ops import ascend, cross_entropy, project_linf
 from harness.reporter import EpochReport
+from harness.training.augmentation import AUGMENTATIONS
 from harness.types import Recipe, ThreatModel
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class TrainContext:
 
         The loop has done so with the images that `step` is handed.
         """
-        return crop_flip(x) if self.recipe.augment == "crop-flip" else x
+        return AUGMENTATIONS[self.recipe.augment](x)
 
     def perturb(
         self,
@@ -138,19 +138,3 @@ class TrainContext:
                 start = x + 0.001 * torch.randn_like(x)
             goal = loss or (lambda point: cross_entropy(model(point), y))
             return ascend(goal, start, step, project_linf(x, eps), inner.steps)
-
-
-def crop_flip(x: Images) -> Images:
-    """Pad 4 black pixels, crop a random window of the old size, and flip half of the images left to right.
-
-    Images (n, c, h, w), drawn for each image from torch's global generators.
-    """
-    n, _, height, width = x.shape
-    padded = F.pad(x, (4, 4, 4, 4))
-    top, left = (torch.randint(0, 9, (n,), device=x.device) for _ in range(2))
-    flipped = torch.rand(n, device=x.device) < 0.5
-    rows = top[:, None] + torch.arange(height, device=x.device)
-    columns = torch.arange(width, device=x.device).expand(n, width)
-    columns = left[:, None] + torch.where(flipped[:, None], width - 1 - columns, columns)
-    examples = torch.arange(n, device=x.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[examples, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()

@@ -43,8 +43,6 @@ def fit(model: nn.Module, step: Step, ctx: TrainContext, params: Mapping[str, Va
         best = group(ctx.saved.tensors, "best")
         _load_optimizer(optimizer, group(ctx.saved.tensors, "optimizer"))
     for epoch in range(len(history), ctx.recipe.epochs):
-        for parameters in optimizer.param_groups:
-            parameters["lr"] = learning_rate(ctx.recipe, epoch)
         loss = _epoch(model, step, optimizer, ctx, params, epoch)
         clean, robust = _validate(model, ctx)
         report = EpochReport(epoch=epoch + 1, loss=loss, clean=clean, robust=robust)
@@ -60,8 +58,11 @@ def fit(model: nn.Module, step: Step, ctx: TrainContext, params: Mapping[str, Va
         ctx.on_epoch(report)
 
 
-def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """Compute the learning rate of an epoch, counted from 0."""
+def learning_rate(recipe: Recipe, progress: float) -> float:
+    """Compute the learning rate after `progress` epochs, with a fraction; only a cyclic one changes within an epoch."""
+    if recipe.schedule == "cyclic":
+        return recipe.lr * (1 - abs(2 * progress / recipe.epochs - 1))
+    epoch = math.floor(progress)
     if recipe.schedule == "cosine":
         return recipe.lr * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
     passed = sum(epoch >= milestone for milestone in recipe.milestones)
@@ -85,6 +86,8 @@ def _epoch(
     for batch in range(batches):
         seed_generators("batch", ctx.seed, epoch, batch)
         ctx.progress = epoch + batch / batches
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = learning_rate(ctx.recipe, ctx.progress)
         chosen = order[batch * ctx.recipe.batch : (batch + 1) * ctx.recipe.batch]
         x, y = ctx.train.batch(chosen, ctx.device)
         x, ctx.examples = ctx.augment(x), chosen

@@ -6,7 +6,7 @@ from harness.api import Defense, OneOf, StandIn, Value, hookimpl, lazy
 from harness_ancra.recipes import RECIPES
 
 PARAMETERS: dict[str, Value | OneOf] = {
-    "variant": OneOf(("trades", "pgd", "mart")),
+    "variant": OneOf(("trades", "pgd", "mart", "pgd_plain", "mart_plain")),
     "beta": 6.0,
     "mart_beta": 5.0,
     "auxiliary": 2.0,
@@ -14,9 +14,10 @@ PARAMETERS: dict[str, Value | OneOf] = {
     "alpha": 1.0,
 }
 ABOUT = {
-    "variant": "training that negative contrast is added to; the authors publish TRADES only",
+    "variant": "training that negative contrast is added to; the authors publish TRADES only; plain: without the "
+    "cross-entropy on clean images, which PGD training and MART do not have",
     "beta": "for trades: weight of the divergence",
-    "mart_beta": "for mart: weight of the divergence",
+    "mart_beta": "for mart and mart_plain: weight of the divergence",
     "auxiliary": "weight of the auxiliary logits in every term and in the inner attacks",
     "zeta": "weight of the negative contrast",
     "alpha": "share of the negative contrast whose gradient goes to the negatives alone, from 0 to 1",

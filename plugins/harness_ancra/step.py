@@ -24,8 +24,11 @@ def step(
 ) -> torch.Tensor:  # fmt: skip
     """Compute the loss; clean, adversarial and negative images pass in this order, masked by their own labels.
 
-    The authors publish TRADES only: `pgd` and `mart` put cross-entropy on adversarial images, or the terms of MART, in
-    place of its divergence and keep the rest. Without a second class in the batch there is no contrast.
+    The authors publish TRADES only (changzhang777/ANCRA, train_CIFAR10_ResNet.py, lines 199 to 246). `pgd` and `mart`
+    put cross-entropy on adversarial images, or the terms of MART, in place of its divergence and keep the rest: they
+    change one term of what is published, and clean images still train the masks that inference chooses. `pgd_plain` and
+    `mart_plain` also drop the cross-entropy on clean images, which PGD training and MART do not have. Without a second
+    class in the batch there is no contrast.
     """
     others = negatives(y)
     x_adv, x_neg = examples(model, x, y, others, ctx, auxiliary)
@@ -37,13 +40,15 @@ def step(
         each = [term(*logits) for logits in zip(*blocks, strict=True)]
         return term(*final) + auxiliary * sum(each) / len(each)
 
-    loss = on_all(lambda z: F.cross_entropy(z, y), clean)
-    if variant == "trades":
-        loss = loss + beta * on_all(divergence, clean, adversarial)
-    elif variant == "pgd":
-        loss = loss + on_all(lambda z: F.cross_entropy(z, y), adversarial)
+    base = variant.removesuffix("_plain")
+    if base == "trades":
+        loss = beta * on_all(divergence, clean, adversarial)
+    elif base == "pgd":
+        loss = on_all(lambda z: F.cross_entropy(z, y), adversarial)
     else:
-        loss = loss + on_all(lambda nat, adv: mart(nat, adv, y, mart_beta), clean, adversarial)
+        loss = on_all(lambda nat, adv: mart(nat, adv, y, mart_beta), clean, adversarial)
+    if base == variant:
+        loss = on_all(lambda z: F.cross_entropy(z, y), clean) + loss
     if others is None:
         return loss
     negative = model.answers(x_neg, labelled(y[others]))

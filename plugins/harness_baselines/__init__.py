@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from harness.api import Defense, OneOf, hookimpl, lazy
 from harness_baselines import recipes
 
+STATISTICS = "images that update batch norm: adversarial ones alone, or clean ones before them, as in TPAP's code"
 STARTS = OneOf(("normal", "uniform"))
 ABOUT = {
     "beta": "weight of the divergence between clean and adversarial predictions",
@@ -24,17 +25,25 @@ MART_ABOUT = {
 def harness_defenses() -> Iterable[Defense]:
     """Offer the baselines."""
     yield Defense(
-        name="raw", step=lazy("harness_baselines.steps:raw"), summary="no defense: cross-entropy on clean images"
+        name="raw",
+        step=lazy("harness_baselines.steps:raw"),
+        other_recipes=recipes.RAW,
+        summary="no defense: cross-entropy on clean images",
     )
     yield Defense(
         name="pgd_at",
         step=lazy("harness_baselines.steps:pgd_at"),
-        params={"mix": 0.0, "attack_mode": OneOf(("eval", "train"))},
+        params={
+            "mix": 0.0,
+            "attack_mode": OneOf(("eval", "train")),
+            "statistics": OneOf(("adv", "both"), later=True),
+        },
         about={
             "mix": "share of the clean cross-entropy in the loss, from 0 (none) to 1",
             "attack_mode": "mode that the network is attacked in: of evaluation or of training",
+            "statistics": STATISTICS,
         },
-        recipes=recipes.PGD_AT,
+        other_recipes=recipes.PGD_AT,
         paper="Madry et al. 2018, arXiv:1706.06083",
         summary="cross-entropy on PGD examples; mix = share of the clean loss",
     )
@@ -42,7 +51,7 @@ def harness_defenses() -> Iterable[Defense]:
         name="fgsm_at",
         step=lazy("harness_baselines.steps:fgsm_at"),
         params={"statistics": OneOf(("adv", "both"))},
-        about={"statistics": "images that update batch norm: adversarial ones alone, or clean ones too"},
+        about={"statistics": STATISTICS},
         recipes=recipes.FGSM_AT,
         mandatory=("pgd-20", "aa_standard"),
         paper="Goodfellow et al. 2015, arXiv:1412.6572; settings of TPAP",
@@ -70,12 +79,16 @@ def harness_defenses() -> Iterable[Defense]:
     yield Defense(
         name="trades",
         step=lazy("harness_baselines.divergence:trades"),
-        params={"beta": 6.0, "inner": OneOf(("kl", "ce", "fgsm")), "start": STARTS},
-        about=ABOUT,
+        params={
+            "beta": 6.0, "inner": OneOf(("kl", "ce", "fgsm")), "start": STARTS,
+            "clean_passes": OneOf((2, 1), later=True),
+        },
+        about=ABOUT | {"clean_passes": "passes of clean images, each of which updates batch norm; TPAP's code has 1"},
         recipes=recipes.TRADES,
+        other_recipes=recipes.OTHER_TRADES,
         paper="Zhang et al. 2019, arXiv:1901.08573",
         summary="clean cross-entropy, and clean and adversarial predictions pulled together by divergence",
-    )
+    )  # fmt: skip
     yield Defense(
         name="mart",
         step=lazy("harness_baselines.divergence:mart"),
@@ -84,6 +97,7 @@ def harness_defenses() -> Iterable[Defense]:
         },
         about=MART_ABOUT,
         recipes=recipes.MART,
+        other_recipes=recipes.OTHER_MART,
         mandatory=("cw_inf-100", "aa_standard"),
         paper="Wang et al. 2020, ICLR",
         summary="adversarial training that weighs the divergence by how wrong the clean prediction is",

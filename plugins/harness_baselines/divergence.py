@@ -19,16 +19,21 @@ if TYPE_CHECKING:
 
 
 def trades(
-    model: nn.Module, x: Images, y: Labels, ctx: TrainContext, *, beta: float, inner: str, start: str
-) -> torch.Tensor:
+    model: nn.Module, x: Images, y: Labels, ctx: TrainContext, *, beta: float, inner: str, start: str,
+    clean_passes: int = 2,
+) -> torch.Tensor:  # fmt: skip
     """Compute the cross-entropy on clean images plus beta times the divergence of adversarial predictions.
 
-    The clean images pass a second time for the divergence, as in the reference code.
+    The clean images pass a second time for the divergence, as in the reference code (yaodongyu/TRADES, trades.py).
+    With one pass batch norm sees clean and adversarial images once each, as in TPAP's code (tly18/TPAP,
+    train_fgsm_at_cifar10_TPAP.py, lines 218 to 225).
     """
     x_adv = examples(model, x, y, ctx, inner, start)
-    classification = F.cross_entropy(model(x), y)
-    adversarial, clean = model(x_adv).log_softmax(dim=1), model(x).log_softmax(dim=1)
-    return classification + beta * F.kl_div(adversarial, clean, reduction="batchmean", log_target=True)
+    logits = model(x)
+    adversarial = model(x_adv).log_softmax(dim=1)
+    clean = (logits if clean_passes == 1 else model(x)).log_softmax(dim=1)
+    divergence = F.kl_div(adversarial, clean, reduction="batchmean", log_target=True)
+    return F.cross_entropy(logits, y) + beta * divergence
 
 
 def mart(

@@ -23,9 +23,17 @@ def raw(model: nn.Module, x: Images, y: Labels, ctx: TrainContext) -> torch.Tens
     return F.cross_entropy(model(x), y)
 
 
-def pgd_at(model: nn.Module, x: Images, y: Labels, ctx: TrainContext, *, mix: float, attack_mode: str) -> torch.Tensor:
-    """Compute the cross-entropy on PGD examples, times 1 - `mix`, plus `mix` times that on clean images."""
+def pgd_at(
+    model: nn.Module, x: Images, y: Labels, ctx: TrainContext, *, mix: float, attack_mode: str, statistics: str = "adv"
+) -> torch.Tensor:
+    """Compute the cross-entropy on PGD examples, times 1 - `mix`, plus `mix` times that on clean images.
+
+    `statistics="both"`: batch norm sees the clean images first, as in TPAP's code, which passes them for its log
+    (tly18/TPAP, train_pgd_at_cifar10.py, lines 154 and 155).
+    """
     x_adv = ctx.perturb(model, x, y, mode=attack_mode)
+    if statistics == "both":
+        watch(model, x)
     adversarial = F.cross_entropy(model(x_adv), y)
     if not mix:
         return adversarial
@@ -37,12 +45,12 @@ def fgsm_at(model: nn.Module, x: Images, y: Labels, ctx: TrainContext, *, statis
 
     One step of eps against the true label, without a random start, so that catastrophic overfitting may set in.
 
-    `statistics="both"`: batch norm also sees the clean images, as in TPAP's code, which passes them for its log.
+    `statistics="both"`: batch norm also sees the clean images, as in TPAP's code, which passes them for its log
+    (tly18/TPAP, train_fgsm_at_cifar10_TPAP.py, lines 218 and 219).
     """
     x_adv = fgsm(model, x, y, ctx)
     if statistics == "both":
-        with torch.no_grad():
-            model(x)
+        watch(model, x)
     return F.cross_entropy(model(x_adv), y)
 
 
@@ -73,3 +81,9 @@ def alp(model: nn.Module, x: Images, y: Labels, ctx: TrainContext, *, weight: fl
     else:
         classification = F.cross_entropy(adversarial, y)
     return classification + weight * F.mse_loss(clean, adversarial)
+
+
+def watch(model: nn.Module, x: Images) -> None:
+    """Let the batch norm of a network see images that its loss does not."""
+    with torch.no_grad():
+        model(x)

@@ -19,10 +19,10 @@ RECIPES = {
     ),
     "cifar10": (
         Recipe(
-            name="paper", arch="resnet34", epochs=150, batch=64, lr=0.01, optimizer="sgd", momentum=0.9,
-            weight_decay=5e-4, augment="crop-flip", inner=InnerAttack(steps=7),
-            source="the code of Simple Structure, arXiv:2204.11596; crop-flip for its RandomResizedCrop(32, scale 0.45 "
-            f"to 1), the last epoch for the one that is best on its mixture; {WATCHED}",
+            name="simple-structure", arch="resnet34", epochs=150, batch=64, lr=0.01, optimizer="sgd", momentum=0.9,
+            weight_decay=5e-4, augment="resized-crop-flip", inner=InnerAttack(steps=7),
+            source="dowdyboy/simple_structure_for_robust_model, aisafe_glaring/aisafe_train_fuse_model.py, lines 38 to "
+            f"54 and 84; the last epoch for the one that is best on its mixture; {WATCHED}",
         ),
     ),
 }  # fmt: skip

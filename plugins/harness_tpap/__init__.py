@@ -27,13 +27,14 @@ def harness_defenses() -> Iterable[Defense]:
         step=lazy("harness_tpap.training:step"),
         wrap=lazy("harness_tpap.purify:wrap"),
         params={
-            "base": OneOf(("fgsm_at", "trades", "mart", "mart_published")),
+            "base": OneOf(("fgsm_at", "trades", "mart", "mart_published", "trades_published")),
             "strength": TRAINING_EPS,
             "pattern": PATTERNS,
         },
         about={
-            "base": "loss that the purified network is trained with, on FGSM examples",
-            "strength": "size of the purifying step, on the [0, 1] pixel scale; by default the eps of training",
+            "base": "loss that the purified network is trained with, on FGSM examples; published: as in TPAP's code",
+            "strength": "size of the purifying step, on the [0, 1] pixel scale; by default the eps of training, or "
+            "what the recipe says",
             "pattern": "signs of the purifying step: FGSM of the predicted label, its reverse, FGSM of the next label, "
             "or fixed random signs",
         },

@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 LOSSES = {
     "fgsm_at": "fgsm_at[statistics=both]",
     "trades": "trades[beta=6,inner=fgsm]",
+    "trades_published": "trades[beta=6,clean_passes=1,inner=fgsm]",
     "mart": "mart[beta=6,inner=fgsm]",
     "mart_published": "mart[beta=6,inner=fgsm,variant=tpap]",
 }
-"""`fgsm_at`: batch norm also sees the clean images, which TPAP's code passes for its log. `mart_published`: with the
-mask of that code, which drops the divergence of most rows by accident."""
+"""`fgsm_at`: batch norm also sees the clean images, which TPAP's code passes for its log. `trades_published`: the clean
+images pass once, as in that code, and not twice, as in that of TRADES. `mart_published`: with the mask of that code,
+which drops the divergence of most rows by accident (tly18/TPAP, train_fgsm_at_cifar10_TPAP.py, lines 97 to 117 and 218
+to 227)."""
 
 
 def step(model: nn.Module, x: Images, y: Labels, ctx: TrainContext, *, base: str) -> torch.Tensor:
