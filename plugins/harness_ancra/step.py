@@ -40,15 +40,15 @@ def step(
         each = [term(*logits) for logits in zip(*blocks, strict=True)]
         return term(*final) + auxiliary * sum(each) / len(each)
 
+    loss = on_all(lambda z: F.cross_entropy(z, y), clean)
     base = variant.removesuffix("_plain")
     if base == "trades":
-        loss = beta * on_all(divergence, clean, adversarial)
+        robust = beta * on_all(divergence, clean, adversarial)
     elif base == "pgd":
-        loss = on_all(lambda z: F.cross_entropy(z, y), adversarial)
+        robust = on_all(lambda z: F.cross_entropy(z, y), adversarial)
     else:
-        loss = on_all(lambda nat, adv: mart(nat, adv, y, mart_beta), clean, adversarial)
-    if base == variant:
-        loss = on_all(lambda z: F.cross_entropy(z, y), clean) + loss
+        robust = on_all(lambda nat, adv: mart(nat, adv, y, mart_beta), clean, adversarial)
+    loss = loss + robust if base == variant else robust
     if others is None:
         return loss
     negative = model.answers(x_neg, labelled(y[others]))

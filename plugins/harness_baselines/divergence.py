@@ -30,10 +30,10 @@ def trades(
     """
     x_adv = examples(model, x, y, ctx, inner, start)
     logits = model(x)
+    classification = F.cross_entropy(logits, y)
     adversarial = model(x_adv).log_softmax(dim=1)
-    clean = (logits if clean_passes == 1 else model(x)).log_softmax(dim=1)
-    divergence = F.kl_div(adversarial, clean, reduction="batchmean", log_target=True)
-    return F.cross_entropy(logits, y) + beta * divergence
+    clean = (model(x) if clean_passes == 2 else logits).log_softmax(dim=1)
+    return classification + beta * F.kl_div(adversarial, clean, reduction="batchmean", log_target=True)
 
 
 def mart(

@@ -390,7 +390,7 @@ def expected_loss(answers, y, variant="trades", beta=6.0, mart_beta=5.0, auxilia
         divergence = sum(p[k] * torch.log(p[k] / q[k]) for k in range(K))
         if variant == "trades":
             return beta * divergence
-        if variant == "pgd":
+        if variant in ("pgd", "pgd_plain"):
             return -torch.log(q[y[i]])
         runner_up = max((q[k] for k in range(K) if k != y[i]), key=lambda value: value.item())
         return -torch.log(q[y[i]]) - torch.log(1.0001 - runner_up) + mart_beta * divergence * (1 - p[y[i]])
@@ -399,7 +399,8 @@ def expected_loss(answers, y, variant="trades", beta=6.0, mart_beta=5.0, auxilia
         p, q = probabilities(z).detach(), probabilities(neg)
         return torch.sqrt(p.max() * q.max()) if p.argmax() == q.argmax() else 0 * q.sum()
 
-    return bracket(clean_term) + bracket(adversarial_term) + zeta * bracket(negative_term)
+    plain = variant in ("pgd_plain", "mart_plain")
+    return (0 if plain else bracket(clean_term)) + bracket(adversarial_term) + zeta * bracket(negative_term)
 
 
 CASES = [
@@ -409,6 +410,8 @@ CASES = [
     {"variant": "pgd", "auxiliary": 0.25},
     {"variant": "mart"},
     {"variant": "mart", "mart_beta": 2.0, "zeta": 0.5},
+    {"variant": "pgd_plain"},
+    {"variant": "mart_plain", "mart_beta": 2.0},
 ]
 
 
@@ -515,13 +518,14 @@ def test_the_defaults_and_recipes_are_the_printed_ones():
     assert defaults() == {
         "variant": "trades", "beta": 6.0, "mart_beta": 5.0, "auxiliary": 2.0, "zeta": 3.0, "alpha": 1.0,
     }  # fmt: skip
-    cifar, tiny = recipes.RECIPES["cifar10"][0], recipes.RECIPES["tiny-imagenet"][0]
-    for recipe, arch, lr, decay, augment in (
-        (cifar, "resnet18", 0.01, 2e-4, "crop-flip"),
-        (tiny, "preact_resnet18", 0.1, 5e-4, "none"),
+    for dataset, arch, lr, decay, augment in (
+        ("cifar10", "resnet18", 0.01, 2e-4, "crop-flip"),
+        ("cifar100", "resnet18", 0.01, 2e-4, "crop-flip"),
+        ("tiny-imagenet", "preact_resnet18", 0.1, 5e-4, "none"),
     ):
+        (recipe,) = recipes.RECIPES[dataset]
         assert (recipe.name, recipe.arch, recipe.lr, recipe.weight_decay, recipe.augment) == (
-            "paper", arch, lr, decay, augment,
+            "ancra", arch, lr, decay, augment,
         )  # fmt: skip
         assert (recipe.epochs, recipe.batch, recipe.optimizer, recipe.momentum) == (120, 128, "sgd", 0.9)
         assert (recipe.inner.steps, recipe.inner.start, recipe.inner.mode) == (10, "normal", "eval")

@@ -3,6 +3,7 @@
 import copy
 import math
 from contextlib import contextmanager
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from harness.api import Architecture, Dataset, InnerAttack, Recipe
 from harness.conformance import toys
 from harness.registry import discovery
-from harness.registry.names import default_value
+from harness.registry.names import default_value, parse_name
 from harness.training.context import TrainContext
 from harness.training.loop import learning_rate
 from harness_baselines import harness_defenses, recipes
@@ -137,8 +138,12 @@ LOSSES = [
 
 
 @pytest.mark.parametrize(
-    ("name", "given"), [*LOSSES, ("fgsm_at", {}), ("fgsm_at", {"statistics": "both"}), ("fast_at", {})]
-)
+    ("name", "given"),
+    [
+        *LOSSES, ("fgsm_at", {}), ("fgsm_at", {"statistics": "both"}), ("fast_at", {}),
+        ("pgd_at", {"statistics": "both"}), ("trades", {"clean_passes": 1}),
+    ],
+)  # fmt: skip
 def test_the_loss_and_its_gradient_are_those_of_the_formula(name, given):
     x, y, x_adv = noisy_batch()
     model = lucky_net()
@@ -186,7 +191,9 @@ def test_nothing_is_detached_in_a_divergence(name, parts):
         ("alp", {}, [(2 * N, True)]),
         ("alp", {"ce": "clean"}, [(2 * N, True)]),
         ("alp", {"ce": "adv"}, [(2 * N, True)]),
+        ("pgd_at", {"statistics": "both"}, [(N, True)] * 2),
         ("trades", {"inner": "ce"}, [(N, True)] * 3),
+        ("trades", {"inner": "ce", "clean_passes": 1}, [(N, True)] * 2),
         ("mart", {}, [(N, True)] * 2),
         ("mart", {"variant": "tpap"}, [(N, True)] * 2),
         ("fgsm_at", {}, [(N, True)]),
@@ -207,7 +214,9 @@ def test_a_step_passes_forward_only_what_its_loss_needs(name, given, expected):
     [
         ("pgd_at", {}, ["adv"]),
         ("pgd_at", {"mix": 0.5}, ["adv", "clean"]),
+        ("pgd_at", {"statistics": "both"}, ["clean", "adv"]),
         ("trades", {"inner": "ce"}, ["clean", "adv", "clean"]),
+        ("trades", {"inner": "ce", "clean_passes": 1}, ["clean", "adv"]),
         ("mart", {}, ["clean", "adv"]),
         ("fgsm_at", {}, ["adv"]),
         ("fgsm_at", {"statistics": "both"}, ["clean", "adv"]),
@@ -552,14 +561,16 @@ def test_the_ramp_grows_budget_and_step_from_nothing(steps, start, full):
 @pytest.mark.parametrize(
     ("recipe", "rates"),
     [
-        # TRADES and MART count epochs from 1 in `epoch >= 75`; TPAP counts from 0.
+        # TRADES and MART count epochs from 1 in `epoch >= 75`; TPAP from 0, on CIFAR-100 stepping after the epoch.
         (recipes.TRADES_CIFAR10, [0.1] * 74 + [0.01] * 2),
         (recipes.MART_RESNET, [0.01] * 74 + [0.001] * 15 + [1e-4] * 10 + [1e-5] * 21),
         (recipes.MART_WIDE, [0.1] * 74 + [0.01] * 15 + [0.001]),
         (recipes.TPAP, [0.01] * 75 + [0.001] * 15 + [1e-4] * 20 + [1e-5] * 10),
         (recipes.TPAP_FGSM, [0.01] * 75 + [0.001] * 15 + [1e-4] * 10),
         (recipes.TPAP_SLIDES, [0.01] * 75 + [0.001] * 15 + [1e-4] * 60),
-        (recipes.TPAP_FGSM_CIFAR100, [0.01] * 75 + [0.001] * 15 + [1e-4] * 50 + [1e-5] * 10),
+        (recipes.TPAP_FGSM_CIFAR100, [0.01] * 76 + [0.001] * 15 + [1e-4] * 50 + [1e-5] * 9),
+        (recipes.TRADES_MNIST, [0.01] * 54 + [0.001] * 20 + [1e-4] * 15 + [1e-5] * 11),
+        (recipes.SIMPLE_STRUCTURE, [0.01] * 150),
     ],
     ids=lambda value: value.name if isinstance(value, Recipe) else "",
 )
@@ -567,10 +578,59 @@ def test_the_printed_schedules(recipe, rates):
     assert [learning_rate(recipe, epoch) for epoch in range(recipe.epochs)] == pytest.approx(rates)
 
 
-def test_the_cosine_of_fast_at_has_peak_and_mean_of_the_triangle_that_it_stands_for():
-    rates = [learning_rate(recipes.FAST, epoch) for epoch in range(recipes.FAST.epochs)]
-    assert max(rates) == 0.2
-    assert sum(rates) / len(rates) == pytest.approx(0.1, abs=0.01)
+def test_the_rates_of_fast_at_are_those_of_the_scheduler_that_its_code_steps_after_each_batch():
+    batches = 7
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.2, momentum=0.9)
+    half = recipes.FAST.epochs * batches / 2
+    scheduler = torch.optim.lr_scheduler.CyclicLR(
+        optimizer, base_lr=0.0, max_lr=0.2, step_size_up=half, step_size_down=half
+    )
+    for batch in range(recipes.FAST.epochs * batches):
+        found = learning_rate(recipes.FAST, batch // batches + batch % batches / batches)
+        assert found == pytest.approx(scheduler.get_last_lr()[0], abs=1e-9)
+        optimizer.step()
+        scheduler.step()
+
+
+PGD10 = (10, Fraction("0.031"), Fraction("0.007"), "normal")
+FGSM = (20, Fraction(8, 255), Fraction("0.003"), "uniform")
+"""Of TPAP's FGSM training eps counts; the others are those of the PGD that it is watched with."""
+STATED = {
+    # repository and script: network, optimiser, rate, momentum, decay, epochs, batch, augmentation, inner attack
+    ("raw", "cifar10", "tpap"): ("resnet18", 0.01, 0.9, 1e-3, 120, 128, "crop-flip", PGD10),
+    ("raw", "cifar10", "simple-structure"): ("resnet34", 0.01, 0.9, 5e-4, 150, 64, "resized-crop-flip", None),
+    ("pgd_at", "cifar10", "tpap"): ("resnet18", 0.01, 0.9, 1e-3, 120, 128, "crop-flip", PGD10),
+    ("pgd_at", "cifar10", "tpap-wide"): ("wrn34_10", 0.01, 0.9, 1e-3, 120, 64, "crop-flip", PGD10),
+    ("pgd_at", "cifar100", "tpap-wide"): ("wrn34_10", 0.01, 0.9, 1e-3, 120, 64, "crop-flip", PGD10),
+    ("pgd_at", "svhn", "tpap"): ("resnet18", 0.01, 0.9, 1e-3, 120, 128, "none", PGD10),
+    ("pgd_at", "tiny-imagenet", "tpap"): ("resnet18", 0.01, 0.9, 1e-3, 100, 128, "flip", PGD10),
+    ("fgsm_at", "cifar10", "tpap-fgsm"): ("resnet18", 0.01, 0.9, 1e-3, 100, 128, "crop-flip", FGSM),
+    ("fgsm_at", "cifar100", "tpap-fgsm"):
+        ("resnet18", 0.01, 0.9, 1e-3, 150, 128, "crop-flip", (20, Fraction(12, 255), Fraction("0.003"), "uniform")),
+    ("fgsm_at", "svhn", "tpap-fgsm-wide"): ("wrn34_10", 0.01, 0.9, 1e-3, 100, 64, "none", FGSM),
+    ("fgsm_at", "tiny-imagenet", "tpap-fgsm"): ("resnet18", 0.01, 0.9, 1e-3, 100, 64, "flip", FGSM),
+    ("trades", "mnist", "trades"): (
+        "small_cnn[zero_head=true]", 0.01, 0.9, 0.0, 100, 128, "none", (40, Fraction(3, 10), Fraction("0.01"), "normal")
+    ),
+    ("trades", "cifar10", "trades"): ("wrn34_10", 0.1, 0.9, 2e-4, 76, 128, "crop-flip", PGD10),
+    ("mart", "cifar10", "mart"): ("resnet18", 0.01, 0.9, 3.5e-3, 120, 128, "crop-flip", PGD10),
+    ("mart", "cifar10", "mart-wide"): ("wrn34_10", 0.1, 0.9, 7e-4, 90, 128, "crop-flip", PGD10),
+    ("mart", "cifar100", "tpap"): ("resnet18", 0.01, 0.9, 1e-3, 120, 128, "crop-flip", PGD10),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("which", "stated"), STATED.items(), ids=["-".join(which) for which in STATED])
+def test_the_settings_are_those_of_the_published_scripts(which, stated):
+    name, dataset, recipe = which
+    defense = DEFENSES[name]
+    offered = [*defense.recipes.get(dataset, ()), *defense.other_recipes.get(dataset, ())]
+    (found,) = (one for one in offered if one.name == recipe)
+    inner = (found.inner.steps, found.inner.eps, found.inner.step, found.inner.start)
+    arch, rate, momentum, decay, epochs, batch, augment, attack = stated
+    assert (found.arch, found.lr, found.momentum, found.weight_decay) == (arch, rate, momentum, decay)
+    assert (found.epochs, found.batch, found.augment, found.optimizer) == (epochs, batch, augment, "sgd")
+    assert attack is None or inner == attack
+    assert (found.inner.mode, found.selection) == ("eval", "last")
 
 
 def test_every_recipe_names_an_installed_network_and_dataset_and_no_name_twice():
@@ -578,8 +638,9 @@ def test_every_recipe_names_an_installed_network_and_dataset_and_no_name_twice()
     networks = {entry.spec.name for entry in registry.entries(Architecture)}
     datasets = {entry.spec.name: entry.spec for entry in registry.entries(Dataset)}
     for defense in DEFENSES.values():
-        for dataset, own in defense.recipes.items():
-            assert {recipe.arch for recipe in own} <= networks
+        for dataset in {*defense.recipes, *defense.other_recipes}:
+            own = (*defense.recipes.get(dataset, ()), *defense.other_recipes.get(dataset, ()))
+            assert {parse_name(recipe.arch)[0] for recipe in own} <= networks
             names = [recipe.name for recipe in (*own, *datasets[dataset].recipes)]
             assert len(set(names)) == len(names)
 

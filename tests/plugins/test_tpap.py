@@ -17,6 +17,8 @@ from harness.evaluation.isolation import isolated
 from harness.evaluation.judge import Judge
 from harness.models.analysis import AnalysisContext
 from harness.ops import ascend, cross_entropy, project_linf
+from harness.planning.plan import plan
+from harness.planning.request import Request
 from harness.registry import discovery
 from harness.registry.names import default_value
 from harness.registry.registry import Registry
@@ -436,6 +438,7 @@ def test_every_pass_of_an_attack_is_counted():
         ("trades", "trades[beta=6,inner=fgsm]"),
         ("mart", "mart[beta=6,inner=fgsm]"),
         ("mart_published", "mart[beta=6,inner=fgsm,variant=tpap]"),
+        ("trades_published", "trades[beta=6,clean_passes=1,inner=fgsm]"),
     ],
 )
 def test_the_base_is_trained_with_the_loss_of_another_defense_on_fgsm_examples(base, loss):
@@ -455,13 +458,39 @@ def test_it_says_what_it_needs():
     assert set(TPAP.mandatory) >= {"aa_standard", "square", *ATTACKS}
     assert set(ATTACKS) <= set(TPAP.adaptive)
     assert all(attack.only_against == ("tpap",) for attack in ATTACKS.values())
-    recipes = {name: [recipe.name for recipe in found] for name, found in TPAP.recipes.items()}
-    assert recipes["digits"][0] == "quick"
-    assert recipes["cifar10"] == ["paper", "slides"]
-    paper = TPAP.recipes["cifar10"][0]
-    assert (paper.epochs, paper.lr, paper.weight_decay, paper.milestones) == (100, 0.01, 1e-3, (75, 90))
-    assert paper.inner.eps == Fraction(8, 255)
-    assert TPAP.recipes["cifar100"][0].inner.eps == Fraction(12, 255)
+
+
+STATED = {
+    # scripts of tly18/TPAP: network, epochs, batch, augmentation, milestones, eps of training
+    ("cifar10", "tpap"): ("resnet18", 100, 128, "crop-flip", (75, 90), Fraction(8, 255)),
+    ("cifar10", "tpap-wide"): ("wrn34_10", 100, 64, "crop-flip", (75, 90), Fraction(8, 255)),
+    ("cifar10", "tpap-slides"): ("resnet18", 150, 128, "crop-flip", (75, 90), Fraction(8, 255)),
+    ("cifar100", "tpap"): ("resnet18", 150, 128, "crop-flip", (76, 91, 141), Fraction(12, 255)),
+    ("svhn", "tpap"): ("resnet18", 100, 128, "none", (75, 90), Fraction(8, 255)),
+    ("svhn", "tpap-wide"): ("wrn34_10", 100, 64, "none", (75, 90), Fraction(8, 255)),
+    ("tiny-imagenet", "tpap"): ("resnet18", 100, 64, "flip", (75, 90), Fraction(8, 255)),
+}
+
+
+@pytest.mark.parametrize(("where", "stated"), STATED.items(), ids=["-".join(where) for where in STATED])
+def test_it_trains_as_the_published_scripts_do_and_purifies_at_their_8_255(where, stated):
+    dataset, name = where
+    asked = Request(defenses=["tpap"], attacks=["clean"], dataset=dataset, recipe=name)
+    (subject,) = plan(asked, installed()).subjects
+    recipe = subject.recipe
+    assert (recipe.lr, recipe.optimizer, recipe.momentum, recipe.weight_decay) == (0.01, "sgd", 0.9, 1e-3)
+    assert (
+        recipe.arch, recipe.epochs, recipe.batch, recipe.augment, recipe.milestones, recipe.inner.eps
+    ) == stated  # fmt: skip
+    assert subject.defense_params["strength"] == Fraction(8, 255)
+    assert recipe.name == name
+
+
+@pytest.mark.parametrize(("recipe", "strength"), [("quick", Fraction(3, 10)), ("quick-0.3", Fraction(3, 10))])
+def test_on_digits_it_purifies_at_the_eps_of_training(recipe, strength):
+    asked = Request(defenses=["tpap"], attacks=["clean"], recipe=recipe)
+    (subject,) = plan(asked, installed()).subjects
+    assert dict(subject.defense_params) == {"base": "fgsm_at", "strength": strength, "pattern": "predicted"}
 
 
 # --- what is measured of it ------------------------------------------------------------------------------------------

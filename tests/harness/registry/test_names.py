@@ -304,3 +304,16 @@ def test_equal_numbers_are_one_however_they_are_typed(one, other, default):
 def test_yes_and_no_are_no_numbers(value):
     with pytest.raises(UsageError, match="must be one of"):
         resolve("defense", "aalp", {"version": OneOf((0, 1))}, {"version": value})
+
+
+def test_a_parameter_that_came_later_is_left_out_at_its_default_and_nowhere_else():
+    before = {"mix": 0.0, "mode": OneOf(("eval", "train"))}
+    after = {**before, "statistics": OneOf(("adv", "both"), later=True)}
+    for given in ({}, {"mix": Fraction(1, 2)}, {"statistics": "adv"}):
+        known = {key: value for key, value in given.items() if key in before}
+        assert resolve("defense", "at", after, given) == resolve("defense", "at", before, known)
+    found = resolve("defense", "at", after, {"statistics": "both"})
+    assert found == {"mix": 0.0, "mode": "eval", "statistics": "both"}
+    assert format_name("at", overrides(after, found)) == "at[statistics=both]"
+    with pytest.raises(UsageError, match="must be one of adv, both"):
+        resolve("defense", "at", after, {"statistics": "clean"})

@@ -45,6 +45,22 @@ def test_what_decides_a_training_decides_its_checkpoint(tmp_path):
     assert len({base.path.parent, *(other.path.parent for other in others)}) == 5
 
 
+def test_no_weights_depend_on_the_eps_that_is_deployed_with(tmp_path):
+    subject, _ = subject_and_data(REGISTRY)
+    recipe = subject.recipe
+    first, again = (
+        obtain(tmp_path, subject=replace(subject, recipe=replace(recipe, deploy_eps=eps)))
+        for eps in (None, Fraction(1, 9))
+    )
+    assert (first.origin, again.origin) == ("trained", "reused")
+    card = json.loads((first.path.parent / "card.json").read_bytes())
+    assert card["recipe"].keys() == {
+        "name", "arch", "epochs", "batch", "lr", "optimizer", "momentum", "weight_decay", "schedule", "milestones",
+        "decay", "augment", "inner", "selection", "source",
+    }  # fmt: skip
+    assert card["recipe"]["inner"].keys() == {"steps", "eps", "step", "start", "mode", "ramp_epochs"}
+
+
 class Dims:
     """Trains with one parameter and deploys with two others."""
 

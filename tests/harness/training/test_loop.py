@@ -10,7 +10,7 @@ import torch
 from harness.conformance import toys
 from harness.errors import HarnessError
 from harness.networks import tensors_sha256
-from harness.training.context import SavedState, crop_flip
+from harness.training.context import SavedState
 from harness.training.loop import _right, fit, group, learning_rate
 from harness.types import InnerAttack
 from support.plugins import RECIPE, plain_step, robust_step
@@ -66,19 +66,30 @@ def test_rates_follow_the_schedules_in_closed_form():
     )
 
 
-def test_crop_flip_gives_windows_of_the_padded_image_or_of_its_mirror():
-    torch.manual_seed(0)
-    x = torch.rand(40, 3, 6, 6)
-    out = crop_flip(x)
-    padded = torch.nn.functional.pad(x, (4, 4, 4, 4))
-    mirrored = 0
-    for image, source in zip(out, padded, strict=True):
-        windows = [source[:, t : t + 6, s : s + 6] for t in range(9) for s in range(9)]
-        plain = any(torch.equal(image, window) for window in windows)
-        flipped = any(torch.equal(image, window.flip(2)) for window in windows)
-        assert plain or flipped
-        mirrored += flipped and not plain
-    assert 8 < mirrored < 32
+def test_only_a_cyclic_rate_changes_within_an_epoch():
+    base = replace(RECIPE, epochs=10, lr=0.1, milestones=(3,))
+    for schedule in ("constant", "steps", "cosine"):
+        recipe = replace(base, schedule=schedule)
+        assert [learning_rate(recipe, 3.99), learning_rate(recipe, 2.99)] == [learning_rate(recipe, e) for e in (3, 2)]
+    cyclic = replace(base, schedule="cyclic")
+    assert [learning_rate(cyclic, e) for e in (0, 2.5, 5, 7.5)] == pytest.approx([0, 0.05, 0.1, 0.05])
+
+
+def test_the_loop_steps_a_cyclic_rate_with_every_batch():
+    rates = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure=None):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    recipe = replace(RECIPE, epochs=2, lr=0.1, schedule="cyclic", optimizer="sgd")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "SGD", Watched)
+        trained(plain_step, recipe)
+    total = len(rates)
+    assert total > 4
+    assert rates == pytest.approx([0.1 * (1 - abs(2 * batch / total - 1)) for batch in range(total)])
 
 
 def test_the_ramp_grows_eps_and_step_linearly():
