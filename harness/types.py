@@ -285,7 +285,7 @@ class Defense:
         deployment: the parameters that only `wrap` and stand-ins are handed: networks that differ in nothing else are
             trained once.
         recipes: dataset -> its own recipes, the default first; otherwise the dataset's recipes are used.
-        other_recipes: dataset -> further recipes, found by name and never by default: how the papers of other defenses
+        more_recipes: dataset -> further recipes, found by name and never by default: how the papers of other defenses
             train it for their tables, or its own where it should stay comparable with others.
         uses: other defenses and attacks, by name, that its training builds on; their revisions are part of its key.
         stand_ins: what attacks may differentiate instead of what is deployed.
@@ -309,7 +309,7 @@ class Defense:
     about: Mapping[str, str] = field(default_factory=dict)
     deployment: tuple[str, ...] = ()
     recipes: Mapping[str, tuple[Recipe, ...]] = field(default_factory=dict)
-    other_recipes: Mapping[str, tuple[Recipe, ...]] = field(default_factory=dict)
+    more_recipes: Mapping[str, tuple[Recipe, ...]] = field(default_factory=dict)
     uses: tuple[str, ...] = ()
     stand_ins: tuple[StandIn, ...] = ()
     adaptive: tuple[str, ...] = ()

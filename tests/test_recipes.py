@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def all_recipes() -> list[tuple[str, str, Recipe]]:
     """Whose, on which dataset, and the recipe."""
     offered = [("", data.name, recipe) for data in DATASETS.values() for recipe in data.recipes]
     for defense in DEFENSES.values():
-        for found in (defense.recipes, defense.other_recipes):
+        for found in (defense.recipes, defense.more_recipes):
             offered += [(defense.name, dataset, recipe) for dataset, own in found.items() for recipe in own]
     return offered
 
@@ -63,7 +64,7 @@ def foreign(found: definitions.Definition) -> list[str]:
             continue
         own = [
             one
-            for recipes in (DEFENSES[name].recipes, DEFENSES[name].other_recipes)
+            for recipes in (DEFENSES[name].recipes, DEFENSES[name].more_recipes)
             for one in sum(recipes.values(), ())
         ]
         known = recipe in own or (recipe.name == "aalp" and "AALP" in recipe.source)
@@ -123,6 +124,27 @@ def test_where_aalp_was_not_run_nothing_is_trained_by_its_recipe(name):
     for defense in DEFENSES.values():
         with pytest.raises(UsageError, match="no recipe 'aalp'"):
             find_recipe("aalp", defense, DATASETS[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "arch", "lr", "steps", "eps", "step"),
+    [
+        ("mnist", "madry_mnist", 1e-4, 40, Fraction("0.3"), Fraction("0.01")),
+        ("svhn", "resnet9", 1e-4, 10, Fraction(12, 255), Fraction(3, 255)),
+        ("cifar10", "resnet32", 1e-5, 7, Fraction(8, 255), Fraction(2, 255)),
+    ],
+)
+def test_aalps_recipes_are_those_of_its_section_4_1_whatever_the_budgets_of_the_dataset(
+    name, arch, lr, steps, eps, step
+):
+    (recipe,) = (one for one in DATASETS[name].recipes if one.name == "aalp")
+    assert (recipe.arch, recipe.optimizer, recipe.lr, recipe.schedule) == (arch, "adam", lr, "constant")
+    assert (recipe.inner.steps, recipe.inner.eps, recipe.inner.step, recipe.inner.start) == (
+        steps,
+        eps,
+        step,
+        "uniform",
+    )
 
 
 def test_a_recipe_is_called_by_its_paper_and_says_where_it_is_from():

@@ -57,7 +57,7 @@ def _values(field: str, value: Any) -> list[str]:
         return [", ".join(f"{attack} {accuracy:g} %" for attack, accuracy in value.items())]
     if field == "budgets":
         return [f"{kind}:{eps}" for kind, eps in value.items()]
-    if field == "recipes":
+    if field in ("recipes", "more_recipes"):
         by_dataset = value if isinstance(value, dict) else {"": value}
         return [
             f"{dataset}{', ' * bool(dataset)}{_recipe(recipe)}"

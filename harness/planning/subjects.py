@@ -19,12 +19,12 @@ SURROGATE = "raw"
 def find_recipe(name: str, defense: Defense, dataset: Dataset) -> Recipe | None:
     """Find the named recipe, or the default: the defense's own first one for this dataset, else the dataset's first.
 
-    A defense's `other_recipes` are found by name only. None where nothing is named and there is none.
+    A defense's `more_recipes` are found by name only. None where nothing is named and there is none.
 
     Raises:
         UsageError: where there is no recipe of that name.
     """
-    own, others = (found.get(dataset.name, ()) for found in (defense.recipes, defense.other_recipes))
+    own, others = (found.get(dataset.name, ()) for found in (defense.recipes, defense.more_recipes))
     if not name:
         return next(iter((*own, *dataset.recipes)), None)
     offered = (*own, *others, *dataset.recipes)

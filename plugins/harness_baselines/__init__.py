@@ -27,7 +27,7 @@ def harness_defenses() -> Iterable[Defense]:
     yield Defense(
         name="raw",
         step=lazy("harness_baselines.steps:raw"),
-        other_recipes=recipes.RAW,
+        more_recipes=recipes.RAW,
         summary="no defense: cross-entropy on clean images",
     )
     yield Defense(
@@ -43,7 +43,7 @@ def harness_defenses() -> Iterable[Defense]:
             "attack_mode": "mode that the network is attacked in: of evaluation or of training",
             "statistics": STATISTICS,
         },
-        other_recipes=recipes.PGD_AT,
+        more_recipes=recipes.PGD_AT,
         paper="Madry et al. 2018, arXiv:1706.06083",
         summary="cross-entropy on PGD examples; mix = share of the clean loss",
     )
@@ -85,7 +85,7 @@ def harness_defenses() -> Iterable[Defense]:
         },
         about=ABOUT | {"clean_passes": "passes of clean images, each of which updates batch norm; TPAP's code has 1"},
         recipes=recipes.TRADES,
-        other_recipes=recipes.OTHER_TRADES,
+        more_recipes=recipes.MORE_TRADES,
         paper="Zhang et al. 2019, arXiv:1901.08573",
         summary="clean cross-entropy, and clean and adversarial predictions pulled together by divergence",
     )  # fmt: skip
@@ -97,7 +97,7 @@ def harness_defenses() -> Iterable[Defense]:
         },
         about=MART_ABOUT,
         recipes=recipes.MART,
-        other_recipes=recipes.OTHER_MART,
+        more_recipes=recipes.MORE_MART,
         mandatory=("cw_inf-100", "aa_standard"),
         paper="Wang et al. 2020, ICLR",
         summary="adversarial training that weighs the divergence by how wrong the clean prediction is",

@@ -120,7 +120,7 @@ FGSM_AT["cifar10"] = (*FGSM_AT["cifar10"], TPAP_SLIDES)
 FAST_AT = {"cifar10": (FAST,)}
 TRADES = {"cifar10": (TRADES_CIFAR10,)}
 MART = {"cifar10": (MART_RESNET, MART_WIDE)}
-OTHER_MART = {name: with_wide(recipe, OF_FGSM[name]) for name, recipe in OF_PGD.items()}
+MORE_MART = {name: with_wide(recipe, OF_FGSM[name]) for name, recipe in OF_PGD.items()}
 """How TPAP trains MART, and TRADES too: on PGD or on FGSM examples."""
-OTHER_TRADES = {**OTHER_MART, "mnist": (TRADES_MNIST,)}
+MORE_TRADES = {**MORE_MART, "mnist": (TRADES_MNIST,)}
 """Its own for MNIST is found by name, so that defenses on MNIST train alike unless told otherwise."""

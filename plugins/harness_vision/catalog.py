@@ -24,14 +24,17 @@ MNIST_CPU = Recipe(
     inner=InnerAttack(steps=10, step=Fraction(3, 40), ramp_epochs=3), source="ours: minutes on two CPU cores",
 )  # fmt: skip
 MNIST_AALP = Recipe(
-    name="aalp", arch="madry_mnist", epochs=100, batch=128, lr=1e-4, inner=InnerAttack(steps=40), source=AALP
-)
+    name="aalp", arch="madry_mnist", epochs=100, batch=128, lr=1e-4,
+    inner=InnerAttack(steps=40, eps=Fraction(3, 10), step=Fraction(1, 100)), source=AALP,
+)  # fmt: skip
 SVHN_AALP = Recipe(
-    name="aalp", arch="resnet9", epochs=100, batch=128, lr=1e-4, inner=InnerAttack(steps=10),
+    name="aalp", arch="resnet9", epochs=100, batch=128, lr=1e-4,
+    inner=InnerAttack(steps=10, eps=Fraction(12, 255), step=Fraction(3, 255)),
     source=f"{AALP}; its ResNet9 read as DAWNBench's",
 )  # fmt: skip
 CIFAR10_AALP = Recipe(
-    name="aalp", arch="resnet32", epochs=200, batch=128, lr=1e-5, augment="crop-flip", inner=InnerAttack(steps=7),
+    name="aalp", arch="resnet32", epochs=200, batch=128, lr=1e-5, augment="crop-flip",
+    inner=InnerAttack(steps=7, eps=Fraction(8, 255), step=Fraction(2, 255)),
     source=f"{AALP}; its ResNet32 taken literally, though resnet32_wide is the likelier original",
 )  # fmt: skip
 CIFAR_MODERN = Recipe(

@@ -623,7 +623,7 @@ STATED = {
 def test_the_settings_are_those_of_the_published_scripts(which, stated):
     name, dataset, recipe = which
     defense = DEFENSES[name]
-    offered = [*defense.recipes.get(dataset, ()), *defense.other_recipes.get(dataset, ())]
+    offered = [*defense.recipes.get(dataset, ()), *defense.more_recipes.get(dataset, ())]
     (found,) = (one for one in offered if one.name == recipe)
     inner = (found.inner.steps, found.inner.eps, found.inner.step, found.inner.start)
     arch, rate, momentum, decay, epochs, batch, augment, attack = stated
@@ -638,8 +638,8 @@ def test_every_recipe_names_an_installed_network_and_dataset_and_no_name_twice()
     networks = {entry.spec.name for entry in registry.entries(Architecture)}
     datasets = {entry.spec.name: entry.spec for entry in registry.entries(Dataset)}
     for defense in DEFENSES.values():
-        for dataset in {*defense.recipes, *defense.other_recipes}:
-            own = (*defense.recipes.get(dataset, ()), *defense.other_recipes.get(dataset, ()))
+        for dataset in {*defense.recipes, *defense.more_recipes}:
+            own = (*defense.recipes.get(dataset, ()), *defense.more_recipes.get(dataset, ()))
             assert {parse_name(recipe.arch)[0] for recipe in own} <= networks
             names = [recipe.name for recipe in (*own, *datasets[dataset].recipes)]
             assert len(set(names)) == len(names)

@@ -30,7 +30,7 @@ def names(*found):
 def test_the_default_is_the_defenses_own_first_recipe_then_the_datasets_and_never_that_of_another_paper():
     toy = dataset(named("ours"), named("theirs"))
     own = Defense(name="own", recipes={"toy": (named("own"), named("own-wide"))})
-    listed = Defense(name="listed", other_recipes={"toy": (named("tables"),)})
+    listed = Defense(name="listed", more_recipes={"toy": (named("tables"),)})
     elsewhere = Defense(name="elsewhere", recipes={"other": (named("own"),)})
     assert names(*(find_recipe("", defense, toy) for defense in (own, listed, elsewhere))) == ["own", "ours", "ours"]
     assert find_recipe("", listed, dataset()) is None
@@ -41,7 +41,7 @@ def test_a_name_finds_only_what_the_defense_or_the_dataset_has():
     defense = Defense(
         name="made",
         recipes={"toy": (named("own"),), "other": (named("far"),)},
-        other_recipes={"toy": (named("tables"),)},
+        more_recipes={"toy": (named("tables"),)},
     )
     for name in ("own", "tables", "ours", "theirs"):
         assert find_recipe(name, defense, toy).name == name

@@ -387,7 +387,7 @@ def test_defenses_with_one_network_and_recipe_share_a_surrogate_and_it_is_the_on
         assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
 
 
-def test_defenses_with_other_recipes_have_surrogates_of_their_own(tmp_path):
+def test_defenses_with_more_recipes_have_surrogates_of_their_own(tmp_path):
     short = dataclasses.replace(RECIPE, name="short", epochs=1)
     own = Defense(name="own", step=plain_step, recipes={"toy": (short,)})
     told, seen = Told(), []
