@@ -111,7 +111,7 @@ def test_show_tells_parameters_choices_and_source(cli):
     assert "linf:1/5" in cli.run("show", "digits").stdout
     text = cli.run("show", "tpap").stdout
     assert "  stand_ins    base (static): the network without purification" in text
-    assert "  recipes      cifar100, paper: resnet18, 150 epochs" in text
+    assert "  recipes      cifar100, tpap: resnet18, 150 epochs" in text
     assert "eps 12/255" in text
     assert "votes" not in text
 

@@ -1,6 +1,7 @@
 """Augmentation: against torchvision on given windows, and by the properties of what is drawn."""
 
 import math
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from torchvision.transforms.v2 import functional
 
 from harness.training import augmentation
 from harness.training.augmentation import Windows, crop_flip, draw_windows, flip, resized, resized_crop_flip
+from harness.types import Recipe
+from support.training import toy_recipe, training_context
 
 
 def test_crop_flip_gives_windows_of_the_padded_image_or_of_its_mirror():
@@ -116,3 +119,17 @@ def test_resized_crops_are_flipped_too():
     ramp = torch.linspace(0, 1, 16).expand(200, 1, 16, 16)
     rising = (resized_crop_flip(ramp)[:, 0, 8].diff(dim=1).sum(dim=1) > 0).sum()
     assert 70 < rising < 130
+
+
+@pytest.mark.parametrize("name", augmentation.AUGMENTATIONS)
+def test_a_training_augments_as_its_recipe_says(name):
+    x = torch.rand(16, 1, 8, 8)
+    ctx = training_context(toy_recipe(augment=name), step=0.05)
+    torch.manual_seed(7)
+    found = ctx.augment(x)
+    torch.manual_seed(7)
+    assert torch.equal(found, augmentation.AUGMENTATIONS[name](x))
+
+
+def test_every_augmentation_that_a_recipe_may_name_is_there():
+    assert set(get_args(get_type_hints(Recipe)["augment"])) == set(augmentation.AUGMENTATIONS)
