@@ -98,10 +98,10 @@ def with_wide(*recipes: Recipe) -> tuple[Recipe, ...]:
 def clean(recipe: Recipe) -> Recipe:
     """Make the recipe of TPAP's row Clean, which its code has no script for, of that of its PGD training."""
     return replace(
-        recipe,
-        source="the slides of TPAP say SGD, 0.01, divided by 10 at 75 and 90; the rest as its PGD training in "
-        f"{recipe.source.removesuffix('; beta 6')}; the inner attack only watches",
-    )
+        recipe, epochs=150, milestones=(75, 90),
+        source="the slides of TPAP say SGD, 150 epochs, 0.01 and a tenth of it at 75 and at 90; the rest as its PGD "
+        f"training in {recipe.source.removesuffix('; beta 6')}; the inner attack only watches",
+    )  # fmt: skip
 
 
 OF_PGD = {"cifar10": TPAP, "cifar100": TPAP, "svhn": TPAP_SVHN, "tiny-imagenet": TPAP_TINY}

@@ -597,7 +597,7 @@ FGSM = (20, Fraction(8, 255), Fraction("0.003"), "uniform")
 """Of TPAP's FGSM training eps counts; the others are those of the PGD that it is watched with."""
 STATED = {
     # repository and script: network, optimiser, rate, momentum, decay, epochs, batch, augmentation, inner attack
-    ("raw", "cifar10", "tpap"): ("resnet18", 0.01, 0.9, 1e-3, 120, 128, "crop-flip", PGD10),
+    ("raw", "cifar10", "tpap"): ("resnet18", 0.01, 0.9, 1e-3, 150, 128, "crop-flip", PGD10),
     ("raw", "cifar10", "simple-structure"): ("resnet34", 0.01, 0.9, 5e-4, 150, 64, "resized-crop-flip", None),
     ("pgd_at", "cifar10", "tpap"): ("resnet18", 0.01, 0.9, 1e-3, 120, 128, "crop-flip", PGD10),
     ("pgd_at", "cifar10", "tpap-wide"): ("wrn34_10", 0.01, 0.9, 1e-3, 120, 64, "crop-flip", PGD10),
