@@ -6,8 +6,8 @@ The sizes and losses of its consistent and inconsistent sets are an analysis of 
 from collections.abc import Iterable
 
 from harness.api import Analysis, Defense, OneOf, Value, hookimpl, lazy
+from harness_aalp.figures import FIGURES, PAPER
 
-PAPER = "Wu et al. 2020, arXiv:2005.11904"
 MANDATORY = ("pgd-100[restarts=10]", "cw_inf-100[restarts=10]", "aa_standard", "square")
 
 DROPOUT: dict[str, Value | OneOf] = {
@@ -82,7 +82,7 @@ def harness_defenses() -> Iterable[Defense]:
 
 @hookimpl
 def harness_analyses() -> Iterable[Analysis]:
-    """Offer the analysis of consistent and inconsistent sets."""
+    """Offer the analysis of consistent and inconsistent sets, and those behind the papers' figures."""
     yield Analysis(
         name="confidence_sets",
         run=lazy("harness_aalp.confidence_sets:confidence_sets"),
@@ -91,3 +91,4 @@ def harness_analyses() -> Iterable[Analysis]:
         paper=f"{PAPER}, v1 tables 1 and 6, v2 tables 1 and 4",
         summary="test images that stay right under an attack, and those that do not: sizes, confidences, losses",
     )
+    yield from FIGURES

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 
-from harness.api import Defense, OneOf, StandIn, Value, hookimpl, lazy
+from harness.api import Analysis, Defense, OneOf, StandIn, Value, hookimpl, lazy
 from harness_ancra.recipes import RECIPES
 
+PAPER = "Zhou et al. 2023, arXiv:2310.03358"
 PARAMETERS: dict[str, Value | OneOf] = {
     "variant": OneOf(("trades", "pgd", "mart", "pgd_plain", "mart_plain")),
     "beta": 6.0,
@@ -47,6 +48,24 @@ def harness_defenses() -> Iterable[Defense]:
         adaptive=("cw_inf-100@soft_mask", "pgd-100@joint", "pgd-100@auxiliary", "apgd_t@soft_mask", "apgd_t@auxiliary"),
         gated=True,
         mandatory=("aa_standard", "square", "apgd_t@auxiliary"),
-        paper="Zhou et al. 2023, arXiv:2310.03358",
+        paper=PAPER,
         summary="TRADES, PGD training or MART with negative contrast, last features masked by the weights of a class",
+    )
+
+
+@hookimpl
+def harness_analyses() -> Iterable[Analysis]:
+    """Offer the distances of features; in no board's `all`, which were measured without it."""
+    yield Analysis(
+        name="feature_distances",
+        run=lazy("harness_ancra.distances:feature_distances"),
+        params={"attack": "pgd-10", "steps": 10, "step": 0.25},
+        about={
+            "attack": "attack on the bare network for alignment, under the dataset's budget",
+            "steps": "steps of the targeted attack for exclusion",
+            "step": "size of each of them, as a part of the dataset's linf budget",
+        },
+        groups=("figures",),
+        paper=PAPER,
+        summary="alignment and exclusion: how far features are from their attacked ones, and from other classes",
     )

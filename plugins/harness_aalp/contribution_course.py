@@ -1,0 +1,55 @@
+"""How the spread of contributions and the area of Grad-CAM maps change in training (AALP figures 9 and 10)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from harness.api import NotApplicable, Quantity, UsageError
+from harness_aalp import feature_contribution, grad_cam_area
+from harness_aalp.attacked import classifier
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.api import AnalysisContext, PeerAttack
+
+KEPT = (*(f"features_for_{share}" for share in feature_contribution.SHARES), "effective_features")
+
+
+def contribution_course(ctx: AnalysisContext, *, every: int, attack: str, of: str) -> dict[str, Quantity]:
+    """Train the network again, and measure it after every so many batches and after the last.
+
+    Each network is attacked by itself. Maps are those of `grad_cam_area` with its usual parameters. `same_weights`: 1
+    where the weights of the subject resulted; other machines and numbers of threads round to others.
+
+    Raises:
+        NotApplicable: where there is no training to follow.
+    """
+    if every < 1:
+        raise UsageError(f"every={every} must be at least 1")
+    if ctx.training is None:
+        raise NotApplicable("the weights were given: there is no training to follow")
+    classifier(ctx.network)
+    craft = ctx.attack(attack)
+    steps = ctx.training.recipe.epochs * math.ceil(len(ctx.training.train) / ctx.training.recipe.batch)
+    found = {"steps": Quantity(steps, 1, "steps")}
+
+    def after_step(network: nn.Module, done: int) -> None:
+        if done % every == 0 or done == steps:
+            seen = _look(ctx, network, craft, of)
+            found.update({f"{name}_at_step_{done:06d}": value for name, value in seen.items()})
+
+    same = ctx.train_again(after_step=after_step)
+    return found | {"same_weights": Quantity(float(same), 1, "1 = yes")}
+
+
+def _look(ctx: AnalysisContext, network: nn.Module, craft: PeerAttack, of: str) -> dict[str, Quantity]:
+    trained = classifier(network)
+    spread = {
+        f"{kind}_{name}": value
+        for kind, amounts in feature_contribution.contributions(ctx, trained, craft, of).items()
+        for name, value in feature_contribution.curve(amounts, len(ctx.examples)).items()
+        if name in KEPT
+    }
+    return spread | grad_cam_area.area_quantities(grad_cam_area.areas_of(ctx, trained, craft, "aalp", -1, 0.5))
