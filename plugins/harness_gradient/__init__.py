@@ -24,6 +24,8 @@ PAPERS = {
     "pgd-100": (*AALP, "paper:tpap[step=7/10000]"),
 }
 """The papers' suites, with the printed settings. AALP's two versions share fgsm, pgd and cw_inf (kappa 50)."""
+BUDGETS = {"paper:tpap": "linf:8/255", "paper:ancra": "linf:8/255"}
+"""The budgets of the scripts of both papers, on every dataset. AALP prints one for each dataset: the dataset's own."""
 
 
 def _sign_ascent(
@@ -45,6 +47,11 @@ def _sign_ascent(
         prefix="steps",
         cost=2 * steps,
         groups=("all", "linf", *(("fast",) if steps <= 20 else ()), *PAPERS.get(name, suites)),
+        budgets={
+            group: threat
+            for group, threat in BUDGETS.items()
+            if any(suite.partition("[")[0] == group for suite in PAPERS.get(name, ()))
+        },
         paper=paper,
         summary=summary,
     )
@@ -68,6 +75,7 @@ def harness_attacks() -> Iterable[Attack]:
         threats=("linf",),
         cost=2,
         groups=("all", "linf", "fast", *AALP, "paper:tpap"),
+        budgets={"paper:tpap": BUDGETS["paper:tpap"]},
         paper="Goodfellow et al. 2015, arXiv:1412.6572",
         summary="one step of size eps along the sign of the gradient",
     )

@@ -91,8 +91,9 @@ def harness_attacks() -> Iterable[Attack]:
         cost=25,
         as_published=True,
         groups=("paper:tpap",),
+        budgets={"paper:tpap": "wasserstein_unclamped:8/255"},
         paper=PAPER + ", as the TPAP experiments call it",
-        summary="fwa_paper with 20 steps and a lopsided 4x4 window, as TPAP runs it (with budget 8/255)",
+        summary="fwa_paper with 20 steps and a lopsided 4x4 window, as TPAP runs it, there with budget 8/255",
     )
     yield Attack(
         name="wpgd",
