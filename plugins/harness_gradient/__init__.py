@@ -29,7 +29,15 @@ BUDGETS = {"paper:tpap": "linf:8/255", "paper:ancra": "linf:8/255"}
 
 
 def _sign_ascent(
-    name: str, steps: int, loss: str, start: str, *, paper: str, summary: str, suites: tuple[str, ...] = ()
+    name: str,
+    steps: int,
+    loss: str,
+    start: str,
+    *,
+    paper: str,
+    summary: str,
+    suites: tuple[str, ...] = (),
+    general: bool = True,
 ) -> Attack:
     return Attack(
         name=name,
@@ -46,7 +54,7 @@ def _sign_ascent(
         about=ABOUT,
         prefix="steps",
         cost=2 * steps,
-        groups=("all", "linf", *(("fast",) if steps <= 20 else ()), *PAPERS.get(name, suites)),
+        groups=(*(("all", "linf", "fast")[: 3 if steps <= 20 else 2] if general else ()), *PAPERS.get(name, suites)),
         budgets={
             group: threat
             for group, threat in BUDGETS.items()
@@ -88,6 +96,12 @@ def harness_attacks() -> Iterable[Attack]:
         "iter_ll10", 10, "least_likely", "none",
         paper="Kurakin et al. 2017, arXiv:1611.01236",
         summary="ten steps towards the class that the clean image makes least likely",
+    )  # fmt: skip
+    yield _sign_ascent(
+        "pgd-7", 7, "ce", "uniform",
+        paper=variants.MADRY,
+        summary="seven steps up the cross-entropy, as AALP trains on CIFAR-10 and splits its images there",
+        general=False,
     )  # fmt: skip
     for steps in STEPS:
         yield _sign_ascent(
