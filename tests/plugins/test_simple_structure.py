@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import nn
 
+from conftest import ROOT
 from harness.api import DataError, NotApplicable, PluginError, Split, UsageError
 from harness.conformance import toys
 from harness.conformance.defenses import check_defense
@@ -753,7 +754,7 @@ class Looks(nn.Module):
         return None, torch.stack([torch.zeros_like(score), score], dim=1)
 
 
-def analysed(monkeypatch, pixels, changes, storage="lossless", **given):
+def analysed(monkeypatch, pixels, changes, storage="lossless", sets="gaussian+fgsm_ss", **given):
     monkeypatch.setattr(eight_bit, "jpeg", lambda found: found + 1)
     attacked = {}
 
@@ -768,14 +769,14 @@ def analysed(monkeypatch, pixels, changes, storage="lossless", **given):
     test = LoadedPart(Split(pixels=pixels, labels=np.arange(len(pixels)) % 4), "")
     ctx = SimpleNamespace(
         network=Looks(), model=lambda x: F.one_hot((x[:, 0, 0, 0] * 255).round().long() % 4, 4).float(),
-        defense_params={**PARAMS, "sets": "gaussian+fgsm_ss", "storage": storage}, test=test,
+        defense_params={**PARAMS, "sets": sets, "storage": storage}, test=test,
         examples=np.arange(len(pixels)), device=CPU,
         images=lambda: test.batch(np.arange(len(pixels)), CPU),
         attack=attack,
     )  # fmt: skip
     found = analyse(ctx, **{"mixture": "both", "white_box": "pgd-40", **given})
     on_p = {name: target is ctx.network.clean for name, target in attacked.items()}
-    assert on_p == {"gaussian": True, "fgsm_ss": True, "pgd-40": False}
+    assert on_p == {name: name != "pgd-40" for name in changes}
     assert attacked["pgd-40"] is ctx.model
     return found
 
@@ -823,6 +824,20 @@ def test_the_papers_baseline_is_measured_beside_the_classifier(monkeypatch):
         "classification of accepted, clean, once",
     }  # fmt: skip
     assert all(fewer[name] == found[name] for name in fewer), "what was measured before is as it was"
+
+
+def test_boards_of_the_paper_ask_for_quantities_that_the_analysis_has(monkeypatch):
+    from harness.leaderboard import definition as definitions
+
+    monkeypatch.setattr(sets, "SCRIPTS", dict.fromkeys(("bim_script", "deepfool_script"), lambda model, x, y: x))
+    pixels = np.tile((90 + np.arange(20, dtype=np.uint8))[:, None, None, None], (1, 1, 8, 8))
+    others = dict.fromkeys(("gaussian", "fgsm_ss", "cw_l2_adam100", "nst_ss", "pgd-40"), 0)
+    given = {"mixture": "both_networks", "storage": "jpeg75", "sets": "published"}
+    found = analysed(monkeypatch, pixels, others, **given)
+    for table in ("detector", "main", "per-attack"):
+        board = definitions.read(ROOT / f"leaderboards/simple-structure-{table}")
+        asked = {board.column(row, column).quantity for row in board.rows for column in board.columns}
+        assert asked <= found.keys()
 
 
 def test_analysis_tells_which_accepted_images_are_right(monkeypatch):
