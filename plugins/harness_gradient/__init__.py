@@ -1,8 +1,8 @@
 """Gradient attacks: FGSM, BIM, iterative least-likely class, PGD and CW over one step loop, and variants of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from harness.api import FROM_DATASET, Attack, OneOf, hookimpl, lazy
+from harness.api import FROM_DATASET, Attack, OneOf, Value, hookimpl, lazy
 from harness_gradient import papers, variants
 
 ABOUT = {
@@ -38,6 +38,7 @@ def _sign_ascent(
     summary: str,
     suites: tuple[str, ...] = (),
     general: bool = True,
+    trial: Mapping[str, Value] | None = None,
 ) -> Attack:
     return Attack(
         name=name,
@@ -54,6 +55,7 @@ def _sign_ascent(
         about=ABOUT,
         prefix="steps",
         cost=2 * steps,
+        trial=trial or {},
         groups=(*(("all", "linf", "fast")[: 3 if steps <= 20 else 2] if general else ()), *PAPERS.get(name, suites)),
         budgets={
             group: threat
@@ -102,6 +104,7 @@ def harness_attacks() -> Iterable[Attack]:
         paper=variants.MADRY,
         summary="seven steps up the cross-entropy, as AALP trains on CIFAR-10 and splits its images there",
         general=False,
+        trial={"steps": 10},
     )  # fmt: skip
     for steps in STEPS:
         yield _sign_ascent(
