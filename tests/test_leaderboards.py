@@ -15,6 +15,8 @@ from harness.planning.plan import find_dataset
 from harness.planning.subjects import find_recipe
 from harness.registry.discovery import discover
 from harness.registry.names import format_name, overrides, parse_name, resolve, split_target
+from harness.results.rows import rows
+from harness.storage.records import read_compacted
 from harness.types import Analysis, Architecture, Attack, Defense
 
 BOARDS = sorted(path.parent for path in (ROOT / "leaderboards").glob("*/board.toml"))
@@ -105,7 +107,7 @@ def test_tables_follow_from_records(board):
 
 @pytest.mark.parametrize("board", BOARDS, ids=by_name)
 def test_every_cell_has_a_command_or_a_reason_why_never(board):
-    found = hindrances(definitions.read(board), REGISTRY)
+    found = hindrances(definitions.read(board), REGISTRY, rows(read_compacted(board / "records.jsonl")))
     assert [one.in_words for one in found if not one.stated] == []
 
 

@@ -48,6 +48,8 @@ def check(
     from harness.leaderboard.definition import read
     from harness.leaderboard.measurable import hindrances
     from harness.registry.discovery import discover
+    from harness.results.rows import rows
+    from harness.storage.records import read_compacted
 
     found = boards or sorted(path.parent for path in Path("leaderboards").glob(f"*/{RECORDS}"))
     if not found:
@@ -59,7 +61,8 @@ def check(
         except BoardMismatch as error:
             wrong.append(str(error))
         definition = read(path)
-        for one in hindrances(definition, registry) if definition else ():
+        measured = rows(read_compacted(path / RECORDS))
+        for one in hindrances(definition, registry, measured) if definition else ():
             told = f"{path}: no command measures {one.in_words}"
             if one.stated:
                 print(told)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from harness.errors import NothingSelected, UsageError
@@ -12,6 +12,7 @@ from harness.leaderboard.missing import request_for
 from harness.leaderboard.setting import Setting
 from harness.planning.plan import Plan, plan
 from harness.registry.registry import Registry
+from harness.results.rows import Row
 from harness.types import Analysis, Subject
 
 
@@ -35,12 +36,15 @@ class Hindrance:
         return f"row '{self.row}'{columns}: {self.stated or self.found}"
 
 
-def hindrances(definition: Definition, registry: Registry) -> list[Hindrance]:
-    """Plan every cell of a board; list those that nothing measures, those of a row and of one reason together."""
+def hindrances(definition: Definition, registry: Registry, measured: Sequence[Row] = ()) -> list[Hindrance]:
+    """Plan every cell of a board; list those that nothing measures, those of a row and of one reason together.
+
+    `measured`: rows of the board's records, which tell the quantities that an analysis has.
+    """
     together: dict[tuple[str, str, str], list[str]] = {}
     for row in definition.rows:
         label = f"{row.label} ({row.printed_dataset})" if row.printed_dataset else row.label
-        for column, stated, found in _of_row(definition, row, registry):
+        for column, stated, found in _of_row(definition, row, registry, measured):
             together.setdefault((label, stated, found), []).extend(column)
     return [
         Hindrance(row=row, columns=tuple(columns), stated=stated, found=found)
@@ -48,7 +52,9 @@ def hindrances(definition: Definition, registry: Registry) -> list[Hindrance]:
     ]
 
 
-def _of_row(definition: Definition, row: RowDefinition, registry: Registry) -> Iterator[tuple[list[str], str, str]]:
+def _of_row(
+    definition: Definition, row: RowDefinition, registry: Registry, measured: Sequence[Row]
+) -> Iterator[tuple[list[str], str, str]]:  # fmt: skip
     """Yield the label of each cell's column, the stated reason and what was found, one of which is empty."""
     if definition.kind == "ranked":
         stated = definition.never(row)
@@ -60,6 +66,7 @@ def _of_row(definition: Definition, row: RowDefinition, registry: Registry) -> I
         column = definition.column(row, bare)
         stated = definition.never(row, column)
         found = "" if stated else _of_cell(definition.setting(row, column), row, column, registry)
+        found = found or ("" if stated else _of_quantity(row, column, measured))
         if stated or found:
             yield [column.label], stated, found
 
@@ -92,6 +99,14 @@ def _of_cell(setting: Setting, row: RowDefinition, column: ColumnDefinition, reg
     cells = [(cell.attack, str(cell.threat), cell.seed) for cell in found.cells]
     told = ", ".join(f"{attack} under {threat}" for attack, threat, _ in cells)
     return "" if wanted in cells else f"its command measures {told}, not {wanted[0]} under {wanted[1] or 'nothing'}"
+
+
+def _of_quantity(row: RowDefinition, column: ColumnDefinition, measured: Sequence[Row]) -> str:
+    """Say that an analysis of a defense has no such quantity, where a record of it tells."""
+    for found in (found for found in measured if found.defense == row.defense):
+        if column.quantity not in found.analyses.get(column.analysis, {column.quantity: None}):
+            return f"analysis {column.analysis} has no quantity '{column.quantity}'"
+    return ""
 
 
 def _planned(

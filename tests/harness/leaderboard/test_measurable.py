@@ -1,5 +1,7 @@
 """Cells that no command measures are found by planning each of them, and a board may say why never."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from harness.cli.leaderboard import check
@@ -60,6 +62,16 @@ def test_each_way_of_naming_what_nothing_measures_is_found(tmp_path, old, new, w
     ((row, columns, stated, why),) = found(tmp_path, (HEAD + ROW + COLUMN).replace(old, new))
     assert (row, columns, stated) == ("Ours", ("PGD",), "")
     assert words in why
+
+
+def test_a_quantity_that_the_records_of_an_analysis_do_not_have_is_found(tmp_path):
+    column = '[[columns]]\nlabel = "Size"\nprinted = "s"\nanalysis = "cost"\nquantity = "paramters"\n'
+    found_ = board(tmp_path, HEAD + ROW + column)
+    row = SimpleNamespace(defense="aalp", analyses={"cost": {"parameters": None}})
+    others = [SimpleNamespace(defense="aalp", analyses={}), SimpleNamespace(defense="alp", analyses=row.analyses)]
+    assert hindrances(found_, REGISTRY, others) == []
+    (one,) = hindrances(found_, REGISTRY, [row])
+    assert one.in_words == "row 'Ours', column Size: analysis cost has no quantity 'paramters'"
 
 
 def test_a_ranked_row_is_measurable_where_anything_of_it_is(tmp_path):
