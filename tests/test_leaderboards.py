@@ -189,3 +189,22 @@ def test_aalps_mnist_table_has_the_papers_rows_and_columns():
     ]  # fmt: skip
     assert all(line[f"{label} printed"] and line[f"{label} measured"] for line in lines for label in labels)
     assert {line[f"{label} n"] for line in lines for label in labels} == {"10000"}
+
+
+def test_the_units_of_tpaps_costs_are_the_papers():
+    """ResNet-18 on 32x32 images: 11,173,962 parameters, 1.1108e9 FLOPs of inference, three times that of training."""
+    board = ROOT / "leaderboards/tpap-cost"
+    found, printed = definitions.read(board), read_printed(board)
+    inference = 1.1108e9
+    ours = {
+        ("raw", "train_flops"): 3 * inference, ("pgd_at", "train_flops"): 33 * inference,
+        ("raw", "test_flops"): inference, ("pgd_at", "test_flops"): inference,
+        ("raw", "parameters"): 11_173_962, ("pgd_at", "parameters"): 11_173_962,
+    }  # fmt: skip
+    columns = {column.metric: column for column in found.columns}
+    close = {
+        key: columns[key[1]].tolerance.allows(value * columns[key[1]].scale, own)
+        for key, value in ours.items()
+        for (own,) in [printed["cifar10", key[0], "none", key[1]]]
+    }
+    assert {key for key, same in close.items() if not same} == {("raw", "train_flops")}, "161.5 for 166.5, a misprint"

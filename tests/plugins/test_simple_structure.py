@@ -870,7 +870,7 @@ def test_it_is_an_analysis_of_simple_structure_alone():
 @pytest.mark.parametrize(
     "given",
     [
-        {"storage": "jpeg75", "input": "low", "ratio_range": "0.2:0.8"},
+        {"storage": "jpeg75", "input": "low", "ratio_range": "0.2:0.8", "sets": "published"},
         {"match": "features", "sets": "fgsm_ss+nst_ss", "layers": 4},
     ],
     ids=["published storage", "ablation"],
