@@ -132,8 +132,9 @@ def _of_columns(definition: Definition) -> str:
 def _settings(definition: Definition, compared: Sequence[Sequence[ComparedCell]], rows: Sequence[Row]) -> list[str]:
     """Write the paper's setting and those of the measured rows, and how many cells have each verdict."""
     paper = definition.paper
-    stated = {"network": paper.arch, "recipe": paper.recipe, "threat model": paper.threat, "n": paper.n}
-    stated |= {"images of": paper.split} if paper.split != "test" else {}
+    networks = dict.fromkeys(row.paper_arch or paper.arch for row in definition.rows)
+    stated = {"network": " or ".join(networks), "recipe": paper.recipe, "threat model": paper.threat, "n": paper.n}
+    stated |= {"split": paper.split} if paper.split != "test" else {}
     stated_text = [f"{name} {value}" for name, value in stated.items() if value]
     stated_text += [paper.protocol] * bool(paper.protocol)
     lines = [f"- The paper's setting: {', '.join(stated_text) or 'not stated'}."]
