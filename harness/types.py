@@ -176,6 +176,8 @@ class Attack:
         as_published: reproduces a publication with its defects; its numbers carry a flag that says so.
         defect: why it must not be used, as measured; it is listed and never runs.
         groups: suites that include it, besides `extended`; `suite[steps=5]` includes it with other parameters.
+        budgets: suite -> the threat model that it runs under there, `linf:8/255`, where a paper prints one; elsewhere
+            the dataset's own budget. A user's budget of that kind comes before both.
         revision: raised whenever its results change.
         paper: where the algorithm is published.
     """
@@ -200,6 +202,7 @@ class Attack:
     as_published: bool = False
     defect: str = ""
     groups: tuple[str, ...] = ()
+    budgets: Mapping[str, str] = field(default_factory=dict)
     revision: int = 1
     paper: str = ""
     summary: str = ""

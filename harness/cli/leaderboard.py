@@ -39,19 +39,35 @@ def build(
 def check(
     boards: Annotated[list[Path], typer.Argument(help="Board folders; every one under leaderboards/ by default.")] = [],  # noqa: B006
 ) -> None:
-    """Fail with exit code 4 where a committed table does not follow from its records."""
+    """Fail with exit code 4 where a committed table does not follow from its records, or nothing measures a cell.
+
+    A board may say why no command ever measures a cell; such cells are named with the reason.
+    """
     from harness.errors import BoardMismatch, NothingSelected
     from harness.leaderboard.board import RECORDS, check
+    from harness.leaderboard.definition import read
+    from harness.leaderboard.measurable import hindrances
+    from harness.registry.discovery import discover
+    from harness.results.rows import rows
+    from harness.storage.records import read_compacted
 
     found = boards or sorted(path.parent for path in Path("leaderboards").glob(f"*/{RECORDS}"))
     if not found:
         raise NothingSelected("there is no leaderboards/ here with boards in it: name their folders")
-    wrong = []
+    wrong, registry = [], discover()
     for path in found:
         try:
             print(f"{path}: tables follow from {check(path)} records")
         except BoardMismatch as error:
             wrong.append(str(error))
+        definition = read(path)
+        measured = rows(read_compacted(path / RECORDS))
+        for one in hindrances(definition, registry, measured) if definition else ():
+            told = f"{path}: no command measures {one.in_words}"
+            if one.stated:
+                print(told)
+            else:
+                wrong.append(f'{told}. Mend it, or say why never: unmeasurable = "..."')
     if wrong:
         raise BoardMismatch("\n".join(wrong))
 

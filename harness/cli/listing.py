@@ -76,7 +76,8 @@ def lines(topic: str, registry: Registry) -> list[dict[str, str]]:
         members: dict[str, list[str]] = {}
         for entry in attacks:
             for group, params in groups(entry.spec) if not entry.spec.defect else ():
-                members.setdefault(group, []).append(format_name(entry.spec.name, params))
+                budget = f" at {entry.spec.budgets[group]}" if group in entry.spec.budgets else ""
+                members.setdefault(group, []).append(format_name(entry.spec.name, params) + budget)
         return [{"group": group, "attacks": ", ".join(names)} for group, names in sorted(members.items())]
     if topic == "recipes":
         return [

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.errors import StoreError
-from harness.leaderboard.definition import ColumnDefinition, Definition, RowDefinition, Setting
+from harness.leaderboard.definition import ColumnDefinition, Definition, RowDefinition
 from harness.leaderboard.printed import Key, PrintedValue
+from harness.leaderboard.setting import Setting
 from harness.results.cells import CellResult
 from harness.results.rows import Row
 from harness.results.stats import wilson
@@ -22,12 +23,14 @@ DIFFERENT_SETTING = "different setting"
 class Measured:
     """A measured number in per cent, or in the unit of its analysis, with its interval where it is a share.
 
-    `over_seeds`: the values of the training seeds that are measured, where there are several; `trainings`: how many the
-    board wants. `records`: see `CellResult`.
+    `n`: how many images the number is of; `images`: how many were looked at to find them, which is more where it is of
+    a subset. `over_seeds`: the values of the training seeds that are measured, where there are several; `trainings`:
+    how many the board wants. `records`: see `CellResult`.
     """
 
     value: float
     n: int
+    images: int
     low: float | None = None
     high: float | None = None
     flags: tuple[str, ...] = ()
@@ -41,7 +44,7 @@ class ComparedCell:
     """One cell of a paper's board, printed beside measured.
 
     `others`: what other versions of the paper print where that differs. `reasons`: in which respects the setting is
-    another than the paper's.
+    another than the paper's. `why`: the board's reason for a cell that is not measured.
     """
 
     row: RowDefinition
@@ -51,6 +54,7 @@ class ComparedCell:
     measured: Measured | None
     verdict: str
     reasons: tuple[str, ...] = ()
+    why: str = ""
 
     @property
     def difference(self) -> float | None:
@@ -61,7 +65,9 @@ class ComparedCell:
 
     @property
     def in_words(self) -> str:
-        """The verdict, with its reasons in brackets."""
+        """The verdict, with its reasons in brackets, or with the board's behind a colon."""
+        if self.why:
+            return f"{self.verdict}: {self.why}"
         return f"{self.verdict} ({', '.join(self.reasons)})" if self.reasons else self.verdict
 
 
@@ -99,14 +105,17 @@ def _cell(
     subject = measured_row(row, setting, rows, first)
     measured = measure(row, column, setting, rows, first)
     if measured is None or subject is None:
-        return ComparedCell(row=row, column=column, printed=own, others=others, measured=None, verdict=NOT_MEASURED)
+        why = definition.never(row, column) or definition.not_yet(row, column)
+        return ComparedCell(
+            row=row, column=column, printed=own, others=others, measured=None, verdict=NOT_MEASURED, why=why
+        )
     again = [found.value for seed in more if (found := measure(row, column, setting, rows, seed))]
     if more:
         measured = replace(measured, over_seeds=(measured.value, *again), trainings=1 + len(more))
     if own is None:
         return ComparedCell(row=row, column=column, printed=None, others=others, measured=measured, verdict="")
     reasons = _reasons(definition, row, subject, setting, column, measured)
-    close = abs(measured.value - own.value) <= definition.tolerance
+    close = (column.tolerance or definition.tolerance).allows(measured.value, own)
     if measured.low is not None and measured.high is not None:
         close = close or measured.low <= own.value <= measured.high
     verdict = DIFFERENT_SETTING if reasons else REPRODUCED if close else DIFFERS
@@ -145,7 +154,8 @@ def measure(
         quantity = subject.analyses.get(column.analysis, {}).get(column.quantity)
         if quantity is None or quantity.value is None:
             return None
-        return Measured(value=quantity.value * column.scale, n=quantity.n)
+        images = subject.analysis_images[column.analysis]
+        return Measured(value=quantity.value * column.scale, n=quantity.n, images=images)
     cell = subject.cells.get((column.attack, threat_of(setting, column), setting.seed))
     if cell is None:
         return None
@@ -153,7 +163,9 @@ def measure(
     low, high = wilson(bits.count("1"), len(bits))
     flags = tuple(name for name in ("as_published",) if cell.flags.get(name))
     share = 100 * bits.count("1") / len(bits)
-    return Measured(value=share, n=len(bits), low=100 * low, high=100 * high, flags=flags, records=cell.records)
+    return Measured(
+        value=share, n=len(bits), images=len(bits), low=100 * low, high=100 * high, flags=flags, records=cell.records
+    )
 
 
 def _bits(cell: CellResult, setting: Setting) -> str:
@@ -172,8 +184,11 @@ def _reasons(
     """List in which respects a cell was measured differently than the paper did."""
     paper = definition.paper
     found = []
-    if not column.analysis and paper.n is not None and measured.n != paper.n:
+    n = row.paper_n if row.paper_n is not None else paper.n
+    if n is not None and measured.images != n:
         found.append("n")
+    if paper.split != "test":
+        found.append("split")
     if paper.recipe and subject.recipe != paper.recipe:
         found.append("recipe")
     arch = row.paper_arch or paper.arch

@@ -15,6 +15,9 @@ defense = "raw"                         # as here
 label = "PGD10"
 printed = "pgd10"
 attack = "pgd-10"                       # or analysis = "cost" and quantity = "parameters"
+
+`unmeasurable = "reason"`, of the board, a row, a column or (in a row, by the labels of columns) a cell, says why no
+command ever measures it; `unmeasured = "reason"`, in the same places, why nobody has yet. Tables print both.
 """
 
 from __future__ import annotations
@@ -27,30 +30,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from harness.errors import UsageError
+from harness.leaderboard import tolerance as tolerances
+from harness.leaderboard.setting import Setting
+from harness.leaderboard.tolerance import Tolerance
 from harness.storage.schema import Identity
 
 FILE = "board.toml"
 READINGS = ("robust", "last", "raw")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """The setting that a cell is measured in; empty where a defense or a dataset decides.
-
-    `n`: how many test images, None for all. `reading`: one of `READINGS`. `protocol`: in words, what else the number
-    rests on; cells whose words differ from the paper's are not comparable. `train_seeds`: in a paper's board the number
-    is that of the first, with the range over all of them; in a ranked board each is a row, and the first is ranked.
-    """
-
-    dataset: str = ""
-    arch: str = ""
-    recipe: str = ""
-    threat: str = ""
-    n: int | None = None
-    seed: int = 0
-    train_seeds: tuple[int, ...] = (0,)
-    reading: str = "robust"
-    protocol: str = ""
+Reasons = str | Mapping[str, str]
+"""A reason for a whole row, or for some of its cells: label of the column -> reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +46,9 @@ class RowDefinition:
     """A row: how the paper prints it (`label`), what `paper.csv` calls it (`printed`), and the defense here.
 
     `defense` is empty where nothing here is that row. `printed_dataset` and `printed_arch` tell rows of one name apart,
-    in the words of `paper.csv`. `paper_arch`: the paper's network in this row, where it is not the board's. `fill`:
-    name -> what stands for `{name}` in the attack, analysis, quantity and printed attack of the columns.
+    in the words of `paper.csv`. `paper_arch`, `paper_n`: the paper's network and number of images in this row, where
+    they are not the board's. `fill`: name -> what stands for `{name}` in the attack, analysis, quantity and printed
+    attack of the columns.
     """
 
     label: str
@@ -67,7 +56,10 @@ class RowDefinition:
     printed_dataset: str = ""
     printed_arch: str = ""
     paper_arch: str = ""
+    paper_n: int | None = None
     defense: str = ""
+    unmeasurable: Reasons = ""
+    unmeasured: Reasons = ""
     fill: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any]
 
@@ -76,7 +68,8 @@ class RowDefinition:
 class ColumnDefinition:
     """A column: an attack, or a quantity of an analysis; `metric` and `printed` are what `paper.csv` calls it.
 
-    `scale`: what a measured quantity is multiplied by to be in the paper's unit.
+    `scale`: what a measured quantity is multiplied by to be in the paper's unit. `tolerance`: where it is not the
+    board's.
     """
 
     label: str
@@ -86,18 +79,25 @@ class ColumnDefinition:
     analysis: str = ""
     quantity: str = ""
     scale: float = 1.0
+    tolerance: Tolerance | None = None
+    unmeasurable: str = ""
+    unmeasured: str = ""
     settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperDefinition:
-    """The paper's own setting, as far as it is stated; `name` is what `paper.csv` calls it."""
+    """The paper's own setting, as far as it is stated; `name` is what `paper.csv` calls it.
+
+    `split`: which images its numbers are of; here they are always those of the `test` split.
+    """
 
     name: str = ""
     arch: str = ""
     recipe: str = ""
     threat: str = ""
     n: int | None = None
+    split: str = "test"
     protocol: str = ""
 
 
@@ -105,9 +105,9 @@ class PaperDefinition:
 class Definition:
     """A whole board, as its `board.toml` defines it.
 
-    `tolerance`: by how many points a measured number may differ and still reproduce a printed one. `attacks` and
-    `analyses`: what a ranked board runs, as on the command line, instead of columns. `rank_limited`: rows on fewer
-    images than the split has are ranked too.
+    `tolerance`: by how much a measured number may differ and still reproduce a printed one. `attacks` and `analyses`:
+    what a ranked board runs, as on the command line, instead of columns. `rank_limited`: rows on fewer images than the
+    split has are ranked too.
     """
 
     name: str
@@ -119,8 +119,10 @@ class Definition:
     paper: PaperDefinition
     attacks: Sequence[str] = ()
     analyses: Sequence[str] = ()
-    tolerance: float = 1.0
+    tolerance: Tolerance = field(default_factory=Tolerance)
     rank_limited: bool = False
+    unmeasurable: str = ""
+    unmeasured: str = ""
     source: str = ""
     note: str = ""
 
@@ -143,9 +145,24 @@ class Definition:
             for filled in (self.column(row, column) for column in self.columns)
         )
 
+    def never(self, row: RowDefinition, column: ColumnDefinition | None = None) -> str:
+        """Find the stated reason why no command measures a cell, or a whole row; empty where none is stated."""
+        return _reason(row.unmeasurable, column) or (column.unmeasurable if column else "") or self.unmeasurable
+
+    def not_yet(self, row: RowDefinition, column: ColumnDefinition) -> str:
+        """Find the stated reason why a cell is not measured so far; empty where none is stated."""
+        return _reason(row.unmeasured, column) or column.unmeasured or self.unmeasured
+
     def setting(self, row: RowDefinition, column: ColumnDefinition) -> Setting:
         """Put together the setting of one cell: the column's fields override the row's, and those the board's."""
         return Setting(**{**self.settings, **row.settings, **column.settings})
+
+
+def _reason(stated: Reasons, column: ColumnDefinition | None) -> str:
+    """Pick the reason for a row's cell out of what the row states."""
+    if isinstance(stated, str):
+        return stated
+    return stated.get(column.label, "") if column else ""
 
 
 Part = TypeVar("Part", RowDefinition, ColumnDefinition)
@@ -172,6 +189,8 @@ def read(board: Path) -> Definition | None:
         )
         paper = PaperDefinition(**data.pop("paper", {}))
         settings = _settings(data, str(path))
+        data["tolerance"] = tolerances.read(data.get("tolerance", {}), str(path), Tolerance())
+        columns = tuple(_tolerant(column, data["tolerance"], str(path)) for column in columns)
         found = Definition(name=board.name, settings=settings, rows=rows, columns=columns, paper=paper, **data)
     except TypeError as error:
         raise UsageError(f"{path}: {error}") from error
@@ -206,6 +225,12 @@ def _part(kind: type[Part], data: dict[str, Any], where: str) -> Part:
         raise UsageError(f"{where}: {error}") from error
 
 
+def _tolerant(column: ColumnDefinition, of_board: Tolerance, where: str) -> ColumnDefinition:
+    """Read the tolerance of a column; what it leaves out is the board's."""
+    found = tolerances.read(column.tolerance or {}, f"{where}, column '{column.label}'", of_board)
+    return dataclasses.replace(column, tolerance=found)
+
+
 def _check(found: Definition, path: Path) -> None:
     if found.kind not in ("paper", "ranked"):
         raise UsageError(f"{path}: kind = '{found.kind}' must be paper or ranked")
@@ -214,6 +239,12 @@ def _check(found: Definition, path: Path) -> None:
         keys = [(one.label, getattr(one, "printed_dataset", "")) for one in part]
         if len(set(keys)) < len(keys):
             raise UsageError(f"{path}: '{max(labels, key=labels.count)}' stands twice")
+    labels = [column.label for column in found.columns]
+    for row in found.rows:
+        for stated in (row.unmeasurable, row.unmeasured):
+            unknown = set() if isinstance(stated, str) else set(stated) - set(labels)
+            if unknown:
+                raise UsageError(f"{path}: row '{row.label}' gives a reason for '{min(unknown)}', which is no column")
     for column in found.columns:
         if bool(column.attack) == bool(column.analysis) and (column.attack or found.kind == "ranked"):
             raise UsageError(f"{path}: column '{column.label}' needs an attack or an analysis")

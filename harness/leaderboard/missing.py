@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from harness.errors import NothingSelected
 from harness.leaderboard.comparison import measure, measured_row
-from harness.leaderboard.definition import ColumnDefinition, Definition, RowDefinition, Setting
+from harness.leaderboard.definition import ColumnDefinition, Definition, RowDefinition
+from harness.leaderboard.setting import Setting
 from harness.planning.plan import Plan
 from harness.planning.request import Request
 from harness.results.rows import Row
@@ -25,7 +26,8 @@ def requests(definition: Definition, rows: Sequence[Row], only: Sequence[str] = 
         NothingSelected: where no row names a defense, or none is on a dataset of `only`.
     """
     if not any(row.defense for row in definition.rows):
-        raise NothingSelected(f"board '{definition.name}' names no defense: nothing of it can be measured")
+        why = f": {definition.unmeasurable}" if definition.unmeasurable else ""
+        raise NothingSelected(f"board '{definition.name}' names no defense, so nothing of it can be measured{why}")
     own = definition.columns or (_BARE,)
     here = {definition.setting(row, column).dataset for row in definition.rows if row.defense for column in own}
     if unknown := set(only) - here:
@@ -43,15 +45,16 @@ def requests(definition: Definition, rows: Sequence[Row], only: Sequence[str] = 
             attacks = tuple(column.attack for column in together if column.attack)
             analyses = tuple(dict.fromkeys(column.analysis for column in together if column.analysis))
             wanted.setdefault((setting, attacks, analyses), []).append(row.defense)
-    found = [_request(*key, defenses) for key, defenses in wanted.items()]
+    found = [request_for(*key, defenses) for key, defenses in wanted.items()]
     if definition.kind == "ranked":
         by_setting: dict[Setting, list[str]] = {}
         for row in definition.rows:
             setting = definition.setting(row, _BARE)
-            for seed in setting.train_seeds if row.defense and (not only or setting.dataset in only) else ():
+            runs = row.defense and not definition.never(row) and (not only or setting.dataset in only)
+            for seed in setting.train_seeds if runs else ():
                 by_setting.setdefault(replace(setting, train_seeds=(seed,)), []).append(row.defense)
         every = (tuple(definition.attacks), tuple(definition.analyses))
-        found += [_request(setting, *every, defenses) for setting, defenses in by_setting.items()]
+        found += [request_for(setting, *every, defenses) for setting, defenses in by_setting.items()]
     return found
 
 
@@ -110,7 +113,7 @@ def _missing(
             for column in (definition.column(row, column) for column in definition.columns)
             for setting in (definition.setting(row, column),)
             for seed in setting.train_seeds
-            if row.defense and (column.attack or column.analysis)
+            if row.defense and (column.attack or column.analysis) and not definition.never(row, column)
             and measure(row, column, setting, rows, seed) is None
         ]  # fmt: skip
         if columns:
@@ -118,9 +121,10 @@ def _missing(
     return found
 
 
-def _request(
+def request_for(
     setting: Setting, attacks: tuple[str, ...], analyses: tuple[str, ...], defenses: list[str]
 ) -> Request:  # fmt: skip
+    """Make the request that measures these attacks and analyses of some defenses in one setting, its first seed's."""
     threats = (setting.threat,) if setting.threat and set(attacks) - {"clean"} else ()
     return Request(
         defenses=list(dict.fromkeys(defenses)), attacks=attacks, analyses=analyses, dataset=setting.dataset,

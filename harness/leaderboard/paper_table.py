@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from harness.leaderboard.comparison import NOT_MEASURED, ComparedCell, Measured, compare, measured_row
+from harness.leaderboard.comparison import ComparedCell, Measured, compare, measured_row
 from harness.leaderboard.definition import Definition, RowDefinition
 from harness.leaderboard.markdown import joined
 from harness.leaderboard.printed import Key, PrintedValue
@@ -90,7 +90,7 @@ def _name(row: RowDefinition) -> str:
 
 def _text(cell: ComparedCell) -> str:
     """Write a cell as `**90.41** [88.40, 92.10] n=1000; printed 96.92; -6.51; different setting (n)`."""
-    parts = [NOT_MEASURED if cell.measured is None else _measured(cell.measured)]
+    parts = [cell.in_words if cell.measured is None else _measured(cell.measured)]
     parts.append(f"printed {cell.printed.text}" if cell.printed else "not printed")
     parts += [f"{other.text} in {other.paper}" for other in cell.others]
     if cell.difference is not None:
@@ -115,17 +115,26 @@ def _over_seeds(measured: Measured) -> str:
 def _legend(definition: Definition) -> list[str]:
     return [
         "Each cell: what was measured here in bold, with its 95 % Wilson interval where it is a share of images; what",
-        "the paper prints; the difference in points; the verdict. A number is `reproduced` where the printed one lies",
-        f"in the interval or within {definition.tolerance:g} points, and only in the paper's own setting; what is",
-        "another setting (n, recipe, network, eps, protocol) is named, and the difference is shown all the same.",
-        "`not measured`: no record of it is here. Of several trainings the first's number is told, with the range.",
+        "the paper prints; the difference, in points of percentages; the verdict. A number is `reproduced` where the",
+        f"printed one lies in the interval or within {definition.tolerance.in_words}{_of_columns(definition)},",
+        "and only in the paper's own setting; what is another setting (n, split, recipe, network, eps, protocol) is",
+        "named, and the difference is shown all the same. `not measured`: no record of it is here; behind the colon,",
+        "why, where the board says it. Of several trainings the first's number is told, with the range.",
     ]
+
+
+def _of_columns(definition: Definition) -> str:
+    own = [column for column in definition.columns if column.tolerance not in (None, definition.tolerance)]
+    told = [f"{column.label}: {column.tolerance.in_words}" for column in own if column.tolerance]
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _settings(definition: Definition, compared: Sequence[Sequence[ComparedCell]], rows: Sequence[Row]) -> list[str]:
     """Write the paper's setting and those of the measured rows, and how many cells have each verdict."""
     paper = definition.paper
-    stated = {"network": paper.arch, "recipe": paper.recipe, "threat model": paper.threat, "n": paper.n}
+    networks = dict.fromkeys(row.paper_arch or paper.arch for row in definition.rows)
+    stated = {"network": " or ".join(networks), "recipe": paper.recipe, "threat model": paper.threat, "n": paper.n}
+    stated |= {"split": paper.split} if paper.split != "test" else {}
     stated_text = [f"{name} {value}" for name, value in stated.items() if value]
     stated_text += [paper.protocol] * bool(paper.protocol)
     lines = [f"- The paper's setting: {', '.join(stated_text) or 'not stated'}."]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from harness.errors import StoreError
@@ -16,15 +17,17 @@ PER_CENT = {"fraction": 100.0}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrintedValue:
-    """One printed value: as text, as it stands in the paper, and as a number in `unit`, per cent for fractions.
+    """One printed value: as text, as it stands in the paper, and as a number in `unit`, `percent` for fractions too.
 
-    `arch`: the network, in the words of the CSV.
+    `half_step`: half a unit in the last place that is printed, in `unit`: more is lost to rounding nowhere. `arch`: the
+    network, in the words of the CSV.
     """
 
     paper: str
     arch: str
     text: str
     value: float
+    half_step: float
     unit: str
     note: str
 
@@ -50,8 +53,9 @@ def read(board: Path) -> dict[Key, list[PrintedValue]]:
             raise StoreError(f"{path}: the columns must be {', '.join(FIELDS)}")
         found: dict[Key, list[PrintedValue]] = {}
         for line, row in enumerate(reader, 2):
+            factor = PER_CENT.get(row["unit"], 1.0)
             try:
-                value = float(row["value"]) * PER_CENT.get(row["unit"], 1.0)
+                value = float(row["value"]) * factor
             except (TypeError, ValueError):
                 raise StoreError(f"{path}, line {line}: '{row['value']}' is no number") from None
             key = (row["dataset"], row["defense"], row["attack"], row["metric"])
@@ -62,8 +66,15 @@ def read(board: Path) -> dict[Key, list[PrintedValue]]:
                     arch=row["architecture"],
                     text=row["value"],
                     value=value,
+                    half_step=_half_step(row["value"]) * factor,
                     unit=unit,
                     note=row["note"],
                 )
             )
     return found
+
+
+def _half_step(text: str) -> float:
+    """Half a unit in the last place of a number as it is printed: 0.005 of 51.00, 0.5 of 0."""
+    exponent = Decimal(text).as_tuple().exponent
+    return 0.5 * 10.0**exponent if isinstance(exponent, int) else 0.0

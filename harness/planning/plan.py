@@ -106,7 +106,8 @@ def plan(request: Request, registry: Registry) -> Plan:
             if isinstance(found, Skip):
                 result.skips.append(found)
             else:
-                cells.extend(found)
+                planned = {(cell.attack, str(cell.threat)) for cell in cells}
+                cells.extend(cell for cell in found if (cell.attack, str(cell.threat)) not in planned)
         result.groups.extend(_grouped(cells, registry))
     result.analyses = [
         PlannedAnalysis(subject=subject, analysis=name, params=params)
@@ -163,15 +164,16 @@ def _aimed(chosen: list[Selected], defense: Defense, adaptive: bool, registry: R
     names as adaptive.
     """
     every = [stand_in.name for stand_in in defense.stand_ins if stand_in.every]
-    found = {selected.name: selected for selected in chosen}
+    found = {(selected.name, selected.threat): selected for selected in chosen}
     for selected in chosen:
         attack = selected.attack
         bound = selected.on or attack.only_against or "surrogate" in attack.needs
         if attack.access == "gradient" and not bound:
             aimed = [replace(selected, name=f"{selected.name}@{name}", on=name) for name in every]
-            found |= {selected.name: selected for selected in aimed}
+            found |= {(one.name, one.threat): one for one in aimed}
     if adaptive:
-        found = {selected.name: selected for selected in select_attacks(defense.adaptive, registry)[0]} | found
+        known = select_attacks(defense.adaptive, registry)[0]
+        found = {(selected.name, selected.threat): selected for selected in known} | found
     return sorted(found.values(), key=lambda selected: selected.attack.cost)
 
 
@@ -205,6 +207,8 @@ def _cells(
         reason = f"needs {bounds}, {dataset.name} has {k}"
         return Skip(defense=subject.defense, attack=selected.name, reason=reason)
     wanted = [threat for threat in threats if threat.kind in attack.threats]
+    if not wanted and selected.threat is not None:
+        wanted = [selected.threat]
     if not wanted:
         own = [threat for kind in attack.threats if (threat := own_threat(kind, dataset, registry)) is not None]
         if not own:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.errors import UsageError
 from harness.registry.names import format_name, overrides, parse_name, resolve, split_names, split_target
 from harness.registry.registry import WILDCARDS, Entry, Registry
-from harness.types import Attack, Skip, Value
+from harness.types import Attack, Skip, ThreatModel, Value
 
 EVERY_ATTACK = "extended"
 """The group that every attack belongs to."""
@@ -18,13 +18,15 @@ EVERY_ATTACK = "extended"
 class Selected:
     """An attack as selected: the id that records give it, and its parameters.
 
-    `on`: the stand-in that it is to run on, empty for what is deployed.
+    `on`: the stand-in that it is to run on, empty for what is deployed. `threat`: what it runs under where the user
+    names none of its kind, None for the dataset's own.
     """
 
     name: str
     attack: Attack
     params: dict[str, Value]
     on: str = ""
+    threat: ThreatModel | None = None
 
 
 def select_attacks(texts: Sequence[str], registry: Registry) -> tuple[list[Selected], list[Skip]]:
@@ -36,7 +38,7 @@ def select_attacks(texts: Sequence[str], registry: Registry) -> tuple[list[Selec
         UsageError: for an attack asked for by name that cannot be used, or a parameter that it does not have.
         NothingSelected: where a glob matches nothing.
     """
-    chosen: dict[str, Selected] = {}
+    chosen: dict[tuple[str, str], Selected] = {}
     skips: dict[str, Skip] = {}
     known = {name for entry in registry.entries(Attack) for name, _ in groups(entry.spec)}
     for text in split_names(texts):
@@ -49,6 +51,7 @@ def select_attacks(texts: Sequence[str], registry: Registry) -> tuple[list[Selec
         else:
             found = [(asked, entry, {}) for asked, entry in registry.match(Attack, name).items()]
         for asked, entry, of_group in found:
+            threat = _threat(entry.spec, name) if name in known else None
             attack = entry.spec
             if attack.defect and by_name:
                 raise UsageError(f"attack '{name}' is listed but never runs: {attack.defect}")
@@ -59,8 +62,14 @@ def select_attacks(texts: Sequence[str], registry: Registry) -> tuple[list[Selec
             if attack.prefix in resolved and int(str(resolved[attack.prefix])) < 1:
                 raise UsageError(f"attack '{asked}': {attack.prefix}={resolved[attack.prefix]} must be at least 1")
             label = format_name(asked, overrides(attack.params, resolved)) + (f"@{target}" if target else "")
-            chosen.setdefault(label, Selected(name=label, attack=attack, params=resolved, on=target))
+            found_one = Selected(name=label, attack=attack, params=resolved, on=target, threat=threat)
+            chosen.setdefault((label, str(threat)), found_one)
     return sorted(chosen.values(), key=lambda selected: selected.attack.cost), list(skips.values())
+
+
+def _threat(attack: Attack, group: str) -> ThreatModel | None:
+    """Find the threat model that an attack has in a group, None where that is left to the dataset."""
+    return ThreatModel.parse(attack.budgets[group]) if group in attack.budgets else None
 
 
 def groups(attack: Attack) -> list[tuple[str, dict[str, Value]]]:

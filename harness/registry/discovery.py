@@ -25,7 +25,7 @@ from harness.errors import PluginError, UnknownName
 from harness.registry import hookspecs
 from harness.registry.names import parse_name
 from harness.registry.registry import Broken, Loaded, Provider, Registry
-from harness.types import Analysis, Architecture, Attack, Dataset, Defense, ThreatKind
+from harness.types import Analysis, Architecture, Attack, Dataset, Defense, ThreatKind, ThreatModel
 
 GROUP = "harness"
 BUILT_IN = "harness.registry.norms"
@@ -107,8 +107,10 @@ def _checked(hook: str, kind: Any, spec: Any) -> Any:
         raise PluginError(f"{hook} must return {kind.__name__} values, not {type(spec).__name__}")
     if not _NAME.fullmatch(spec.name) or spec.name in RESERVED:
         raise PluginError(f"{hook}: {spec.name!r} cannot be a name: letters, digits, . _ - and /, none of {RESERVED}")
-    for group in getattr(spec, "groups", ()):
-        parse_name(group)
+    suites = {parse_name(group)[0] for group in getattr(spec, "groups", ())}
+    for suite, budget in getattr(spec, "budgets", {}).items() if kind is Attack else ():
+        if suite not in suites or ThreatModel.parse(budget).kind not in spec.threats:
+            raise PluginError(f"{hook}: '{spec.name}' has a budget {budget} in '{suite}', where it cannot use it")
     if unknown := set(getattr(spec, "about", ())) - set(getattr(spec, "params", ())):
         raise PluginError(f"{hook}: '{spec.name}' says something about '{min(unknown)}', which is no parameter of it")
     return spec

@@ -17,7 +17,7 @@ from harness.types import Quantity
 class Row:
     """One subject with all its cells, keyed by (attack, threat, seed), and its analyses by name.
 
-    Cells are sorted by threat model, then cheapest first.
+    Cells are sorted by threat model, then cheapest first. `analysis_images`: how many test images each analysis used.
     """
 
     dataset: str
@@ -31,6 +31,7 @@ class Row:
     gated: bool = False
     cells: dict[CellKey, CellResult] = field(default_factory=dict)
     analyses: dict[str, dict[str, Quantity]] = field(default_factory=dict)
+    analysis_images: dict[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -89,7 +90,10 @@ def rows(records: Iterable[Record]) -> list[Row]:
         row.cells = dict(sorted(joined.items(), key=lambda item: (item[1].threat, sum(item[1].cost), item[0])))
         first: SubjectIdentity = [*(parts[0] for parts in cells.values()), *measured][0]["identity"]
         row.mandatory, row.gated = tuple(first["mandatory"]), first["gated"]
-        row.analyses = _newest_analyses(measured)
+        # The highest revision counts, then the most images.
+        ordered = sorted(measured, key=lambda r: (r["identity"]["analysis_revision"], r["identity"]["n"]))
+        row.analyses = _newest_analyses(ordered)
+        row.analysis_images = {record["identity"]["analysis"]: record["identity"]["n"] for record in ordered}
         if row.cells or row.analyses:
             found.append(row)
     return sorted(found, key=lambda row: (row.dataset, -_headline(row), row.defense, row.weights_sha256))
@@ -100,9 +104,8 @@ def _headline(row: Row) -> float:
     return min(shares, default=row.clean.count("1") / max(1, len(row.clean)))
 
 
-def _newest_analyses(measured: list[AnalysisRecord]) -> dict[str, dict[str, Quantity]]:
-    """Pick the quantities of each analysis id; of several records the highest revision counts, then the most images."""
-    ordered = sorted(measured, key=lambda r: (r["identity"]["analysis_revision"], r["identity"]["n"]))
+def _newest_analyses(ordered: list[AnalysisRecord]) -> dict[str, dict[str, Quantity]]:
+    """Pick the quantities of each analysis id; of several records the last counts."""
     return {
         record["identity"]["analysis"]: {
             name: Quantity(**quantity) for name, quantity in record["outcome"]["quantities"].items()

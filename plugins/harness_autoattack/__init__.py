@@ -66,6 +66,7 @@ def _ensemble(
         cost=cost,
         trial=trial,
         groups=groups,
+        budgets={suite: "linf:8/255" for suite in groups if suite.startswith("paper:")},
         paper=AUTOATTACK,
         summary=summary,
     )

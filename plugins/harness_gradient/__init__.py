@@ -1,8 +1,8 @@
 """Gradient attacks: FGSM, BIM, iterative least-likely class, PGD and CW over one step loop, and variants of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from harness.api import FROM_DATASET, Attack, OneOf, hookimpl, lazy
+from harness.api import FROM_DATASET, Attack, OneOf, Value, hookimpl, lazy
 from harness_gradient import papers, variants
 
 ABOUT = {
@@ -24,10 +24,21 @@ PAPERS = {
     "pgd-100": (*AALP, "paper:tpap[step=7/10000]"),
 }
 """The papers' suites, with the printed settings. AALP's two versions share fgsm, pgd and cw_inf (kappa 50)."""
+BUDGETS = {"paper:tpap": "linf:8/255", "paper:ancra": "linf:8/255"}
+"""The budgets of the scripts of both papers, on every dataset. AALP prints one for each dataset: the dataset's own."""
 
 
 def _sign_ascent(
-    name: str, steps: int, loss: str, start: str, *, paper: str, summary: str, suites: tuple[str, ...] = ()
+    name: str,
+    steps: int,
+    loss: str,
+    start: str,
+    *,
+    paper: str,
+    summary: str,
+    suites: tuple[str, ...] = (),
+    general: bool = True,
+    trial: Mapping[str, Value] | None = None,
 ) -> Attack:
     return Attack(
         name=name,
@@ -44,7 +55,13 @@ def _sign_ascent(
         about=ABOUT,
         prefix="steps",
         cost=2 * steps,
-        groups=("all", "linf", *(("fast",) if steps <= 20 else ()), *PAPERS.get(name, suites)),
+        trial=trial or {},
+        groups=(*(("all", "linf", "fast")[: 3 if steps <= 20 else 2] if general else ()), *PAPERS.get(name, suites)),
+        budgets={
+            group: threat
+            for group, threat in BUDGETS.items()
+            if any(suite.partition("[")[0] == group for suite in PAPERS.get(name, ()))
+        },
         paper=paper,
         summary=summary,
     )
@@ -68,6 +85,7 @@ def harness_attacks() -> Iterable[Attack]:
         threats=("linf",),
         cost=2,
         groups=("all", "linf", "fast", *AALP, "paper:tpap"),
+        budgets={"paper:tpap": BUDGETS["paper:tpap"]},
         paper="Goodfellow et al. 2015, arXiv:1412.6572",
         summary="one step of size eps along the sign of the gradient",
     )
@@ -80,6 +98,13 @@ def harness_attacks() -> Iterable[Attack]:
         "iter_ll10", 10, "least_likely", "none",
         paper="Kurakin et al. 2017, arXiv:1611.01236",
         summary="ten steps towards the class that the clean image makes least likely",
+    )  # fmt: skip
+    yield _sign_ascent(
+        "pgd-7", 7, "ce", "uniform",
+        paper=variants.MADRY,
+        summary="seven steps up the cross-entropy, as AALP trains on CIFAR-10 and splits its images there",
+        general=False,
+        trial={"steps": 10},
     )  # fmt: skip
     for steps in STEPS:
         yield _sign_ascent(

@@ -50,6 +50,7 @@ def attacks() -> Iterable[Attack]:
         cost=2,
         as_published=True,
         groups=("paper:ancra",),
+        budgets={"paper:ancra": "linf:8/255"},
         paper="Zhou et al. 2023, arXiv:2310.03358, test script",
         summary="one step of PGD from a random start that is not clamped, called FGSM in the script",
     )
@@ -63,6 +64,7 @@ def attacks() -> Iterable[Attack]:
         cost=40,
         as_published=True,
         groups=("paper:ancra",),
+        budgets={"paper:ancra": "linf:8/255"},
         paper="Zhou et al. 2023, arXiv:2310.03358, test script",
         summary="PGD on a hinge of the batch's summed margins, which stops all gradients once the sum is negative",
     )
@@ -76,6 +78,7 @@ def attacks() -> Iterable[Attack]:
         cost=40,
         as_published=True,
         groups=("paper:tpap",),
+        budgets={"paper:tpap": "linf:8/255"},
         paper="Tang and Zhang 2024, arXiv:2403.11448, attack script",
         summary="what TPAP prints as TI-DIM: MI-FGSM with gradients over the mean of the whole batch",
     )

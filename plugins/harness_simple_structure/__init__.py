@@ -31,7 +31,8 @@ def harness_defenses() -> Iterable[Defense]:
         about={
             "ratio": "chance that a training image is replaced by an attacked one, from 0 to 1",
             "ratio_range": "range, as in 0.3:0.7, that the ratio is drawn from in each epoch; none for a fixed one",
-            "sets": "stored attacks to train on, all or names joined by +",
+            "sets": "stored attacks to train on: all, the same six as the published script crafts them (published), or "
+            "names joined by +",
             "storage": "how attacked images are kept: rounded to 8 bits, or compressed as JPEG of quality 75",
             "input": "feature maps that the detector sees: of all stages (full), or of the first one (low)",
             "layers": "layers of the detector's transformer",
@@ -62,10 +63,11 @@ def harness_analyses() -> Iterable[Analysis]:
     yield Analysis(
         name="detector",
         run=lazy("harness_simple_structure.analysis:detector"),
-        params={"mixture": OneOf(("both", "uniform", "by_class")), "white_box": "pgd-40"},
+        params={"mixture": OneOf(("both", "uniform", "by_class", "both_networks")), "white_box": "pgd-40"},
         about={
             "mixture": "which images of a mixture are attacked: an equal share of each class, those of the last "
-            "classes (by_class, as published), or one mixture of each kind",
+            "classes (by_class, as published), one mixture of each kind (both), or those and what the clean network "
+            "answers on them, as the paper's tables need it (both_networks)",
             "white_box": "attack on the deployed network that is measured besides those of the sets",
         },
         only_of=("simple_structure",),

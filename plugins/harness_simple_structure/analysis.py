@@ -25,7 +25,9 @@ def detector(ctx: AnalysisContext, *, mixture: str, white_box: str) -> dict[str,
     """Measure detection and classification under each attack, on as many clean images as attacked ones.
 
     The sets are crafted on P, `white_box` on what is deployed, and neither knows the detector. Clean images went
-    through the storage as often as attacked ones, but for the mixture `by_class`, which is the published one.
+    through the storage as often as attacked ones, but for the mixture `by_class`, which is the published one. For
+    `mixture="both_networks"` the paper's Baseline, which is P, is measured on the mixtures too, and clean images that
+    went through the storage once, as in its tables 2 and 4.
     """
     params = cast("Mapping[str, Any]", ctx.defense_params)
     names = sets.chosen(params["sets"])
@@ -35,11 +37,12 @@ def detector(ctx: AnalysisContext, *, mixture: str, white_box: str) -> dict[str,
         found |= _one_attack(seen, name)
     found |= _classified(seen, "clean")
     y = ctx.images()[1].cpu()
-    for kind in ("uniform", "by_class") if mixture == "both" else (mixture,):
+    baseline = mixture == "both_networks"
+    for kind in ("uniform", "by_class") if mixture.startswith("both") else (mixture,):
         clean = "clean" if kind == "uniform" else "clean, once"
         kinds = getattr(mixtures, kind)(y, params["ratio"], len(names))
-        found |= _mixture(seen, kind, [clean, *names], kinds, y)
-    return found
+        found |= _mixture(seen, kind, [clean, *names], kinds, y, baseline)
+    return found | (_classified(seen, "clean, once") if baseline else {})
 
 
 def _observe(ctx: AnalysisContext, names: list[str], white_box: str, storage: str) -> Seen:
@@ -94,16 +97,21 @@ def _classified(seen: Seen, name: str) -> dict[str, Quantity]:
     }
 
 
-def _mixture(seen: Seen, mixture: str, names: list[str], kinds: torch.Tensor, y: Labels) -> dict[str, Quantity]:
-    scores, right = (torch.stack([seen[name][part] for name in names]) for part in (0, 1))
-    rows = torch.arange(len(y))
-    scores, right, adversarial = scores[kinds, rows], right[kinds, rows], kinds > 0
+def _mixture(
+    seen: Seen, mixture: str, names: list[str], kinds: torch.Tensor, y: Labels, baseline: bool
+) -> dict[str, Quantity]:  # fmt: skip
+    rows, adversarial = torch.arange(len(y)), kinds > 0
+    scores, right, right_of_clean = (
+        torch.stack(part)[kinds, rows] for part in zip(*(seen[name] for name in names), strict=True)
+    )
     found = {
         f"accuracy, mixture {mixture}": _share((scores > 0) == adversarial),
         f"base rate, mixture {mixture}": _share(adversarial if adversarial.float().mean() >= 0.5 else ~adversarial),
         f"told by class alone, mixture {mixture}": Quantity(mixtures.told_by_class(y, kinds), len(y), "share"),
         f"classification, mixture {mixture}": _share(right),
     }
+    if baseline:
+        found[f"classification of the clean network, mixture {mixture}"] = _share(right_of_clean)
     if adversarial.any() and not adversarial.all():
         sides = scores[~adversarial], scores[adversarial]
         found[f"auroc, mixture {mixture}"] = Quantity(metrics.auroc(*sides), len(y), "share")

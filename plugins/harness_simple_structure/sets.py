@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import nn
 from harness.api import NotApplicable, UsageError
 from harness.networks import tensors_sha256
 from harness_simple_structure import eight_bit
+from harness_simple_structure.script import REVISION, SCRIPTS
 from harness_simple_structure.store import Store
 
 if TYPE_CHECKING:
@@ -26,21 +27,24 @@ ATTACKS = {
     "nst_ss": "nst_ss",
 }
 """The paper's six, as this harness names them, in the order of its table 1."""
-
+PUBLISHED = ("gaussian", "fgsm_ss", "bim_script", "deepfool_script", "cw_l2_adam100", "nst_ss")
+"""The same six as the published script crafts them, defects included."""
+NAMES = ("gaussian", "fgsm_ss", "bim_ss", "bim_script", "deepfool", "deepfool_script", "cw_l2_adam100", "nst_ss")
 
 Craft = Callable[[nn.Module, torch.Tensor, torch.Tensor, list[int]], torch.Tensor]
 
 
 def chosen(text: str) -> list[str]:
-    """Read `all`, or a list such as `gaussian+fgsm_ss`, as names of sets in the order of the paper.
+    """Read `all`, `published`, or a list such as `gaussian+fgsm_ss`, as names of sets in the order of the paper.
 
     Raises:
         UsageError: for an unknown set.
     """
-    asked = list(ATTACKS) if text == "all" else str(text).split("+")
-    if unknown := [name for name in asked if name not in ATTACKS]:
-        raise UsageError(f"simple_structure has no set {', '.join(unknown)}; there are: {'+'.join(ATTACKS)}")
-    return [name for name in ATTACKS if name in asked]
+    together: dict[str, Collection[str]] = {"all": ATTACKS, "published": PUBLISHED}
+    asked = together.get(text, str(text).split("+"))
+    if unknown := [name for name in asked if name not in NAMES]:
+        raise UsageError(f"simple_structure has no set {', '.join(unknown)}; there are: {'+'.join(NAMES)}")
+    return [name for name in NAMES if name in asked]
 
 
 class StoredImages:
@@ -68,7 +72,7 @@ def collect(clean: nn.Module, ctx: TrainContext, sets: list[str], storage: str) 
         plain = start
         start = store.obtain("clean", basis, plain.shape, lambda span: eight_bit.jpeg(plain[span]))
     basis |= {"network": tensors_sha256(clean.state_dict()), "seed": ctx.seed}
-    identities = {name: basis | {"attack": dict(ctx.attack(ATTACKS[name]).identity)} for name in sets}
+    identities = {name: basis | {"attack": _identity(ctx, name)} for name in sets}
     if missing := [name for name in sets if not store.has(name, identities[name])]:
         place = f"in {store.folder}" if store.folder else "of memory"
         size = f"{len(missing) * start.nbytes / 1e6:.1f} MB {place}"
@@ -87,8 +91,17 @@ def collect(clean: nn.Module, ctx: TrainContext, sets: list[str], storage: str) 
     return StoredImages(arrays)
 
 
+def _identity(ctx: TrainContext, name: str) -> dict[str, object]:
+    """What decides the images of a set besides the network and the images that it is crafted on."""
+    if name in SCRIPTS:
+        return {"script": name, "revision": REVISION}
+    return dict(ctx.attack(ATTACKS[name]).identity)
+
+
 def crafter(ctx: TrainContext | AnalysisContext, name: str) -> Craft:
     """Make `craft(model, x, y, examples)` for a set; where it cannot be crafted, the error says which sets remain."""
+    if name in SCRIPTS:
+        return lambda model, x, y, _examples: SCRIPTS[name](model, x, y)
     craft = ctx.attack(ATTACKS.get(name, name))
 
     def crafted(model: nn.Module, x: torch.Tensor, y: torch.Tensor, examples: list[int]) -> torch.Tensor:

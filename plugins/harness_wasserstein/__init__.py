@@ -21,7 +21,7 @@ ABOUT = {
 FWA: dict[str, Value | OneOf] = {
     "steps": 100, "window": 5, "gamma": 1e-3, "loss": OneOf(("ce", "margin")), "momentum": 0.9, "price": 0.1,
 }  # fmt: skip
-FWA_PAPER: dict[str, Value | OneOf] = {"steps": 100, "low": -2, "high": 2, "gamma": 1e-3, "halvings": 30}
+FWA_PAPER: dict[str, Value | OneOf] = {"steps": 300, "low": -2, "high": 2, "gamma": 1e-3, "halvings": 30}
 FWA_TPAP: dict[str, Value | OneOf] = {"steps": 20, "low": -2, "high": 1, "gamma": 3e-3, "halvings": 15}
 WPGD: dict[str, Value | OneOf] = {"steps": 300, "window": 5, "lr": 0.1, "momentum": 0.9, "price": 0.1}
 
@@ -74,12 +74,12 @@ def harness_attacks() -> Iterable[Attack]:
         threats=("wasserstein_unclamped",),
         params=FWA_PAPER,
         about=_about(FWA_PAPER),
-        cost=105,
+        cost=305,
         verdicts_only=True,
         trial={"steps": 20},
         as_published=True,
         paper=PAPER,
-        summary="Frank-Wolfe ascent over transport plans, scored as published: pixel values may exceed 1",
+        summary="Frank-Wolfe ascent with the 300 steps of its test script, scored as published: pixels may exceed 1",
     )
     yield Attack(
         name="fwa_tpap",
@@ -91,8 +91,9 @@ def harness_attacks() -> Iterable[Attack]:
         cost=25,
         as_published=True,
         groups=("paper:tpap",),
+        budgets={"paper:tpap": "wasserstein_unclamped:8/255"},
         paper=PAPER + ", as the TPAP experiments call it",
-        summary="fwa_paper with 20 steps and a lopsided 4x4 window, as TPAP runs it (with budget 8/255)",
+        summary="fwa_paper with 20 steps and a lopsided 4x4 window, as TPAP runs it, there with budget 8/255",
     )
     yield Attack(
         name="wpgd",

@@ -16,7 +16,10 @@ from torch import nn
 from harness.api import UsageError
 from harness.evaluation.context import AttackContext
 from harness.ops import norm
+from harness.planning.plan import plan
+from harness.planning.request import Request
 from harness.planning.selection import groups
+from harness.registry.discovery import discover
 from harness.registry.names import resolve
 from harness.types import ThreatModel
 from harness_gradient import harness_attacks
@@ -217,6 +220,26 @@ def test_suites_of_papers_have_the_printed_settings():
         "clean": {}, "fgsm_rs": {}, "pgd-40": {"step": Fraction(7, 1000)}, "cw_inf_20_batchsum": {},
     }  # fmt: skip
     assert set(members("paper:simple-structure")) == {"clean", "fgsm_ss", "bim_ss"}
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "svhn"])
+@pytest.mark.parametrize(("suite", "others"), [
+    ("paper:tpap", {"fwa_tpap": "wasserstein_unclamped:8/255", "ddn_tpap": "l2:1/2", "cw_l2_advertorch10": "l2:1/2",
+                    "sta_tpap": "unbounded", "clean": "none"}),
+    ("paper:ancra", {"clean": "none"}),
+])  # fmt: skip
+def test_suites_of_papers_run_at_the_budgets_of_their_scripts(dataset, suite, others):
+    """TPAP, TEST_other_attack.py: 8/255 for all linf attacks and FWA; TPAP_SVHN/ has 8/255 and 0.031, never 12/255."""
+    cells = plan(Request(defenses=["raw"], attacks=[suite], dataset=dataset), discover()).cells
+    found = {cell.attack: str(cell.threat) for cell in cells}
+    assert {name: threat for name, threat in found.items() if threat != "linf:8/255"} == others
+    assert len(found) - len(others) == {"paper:tpap": 5, "paper:ancra": 4}[suite]
+
+
+@pytest.mark.parametrize(("dataset", "eps"), [("mnist", "3/10"), ("svhn", "12/255"), ("cifar10", "8/255")])
+def test_suites_of_aalp_run_at_the_printed_budget_of_each_dataset(dataset, eps):
+    cells = plan(Request(defenses=["raw"], attacks=["paper:aalp-v2"], dataset=dataset), discover()).cells
+    assert {str(cell.threat) for cell in cells} == {"none", f"linf:{eps}"}
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])

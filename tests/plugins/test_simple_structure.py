@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import nn
 
+from conftest import ROOT
 from harness.api import DataError, NotApplicable, PluginError, Split, UsageError
 from harness.conformance import toys
 from harness.conformance.defenses import check_defense
@@ -22,7 +24,16 @@ from harness.networks import parameter_count, stage_outputs
 from harness.registry.discovery import discover
 from harness.registry.names import default_value
 from harness.training.peers import Peers
-from harness_simple_structure import eight_bit, harness_analyses, harness_defenses, metrics, mixtures, sampling, sets
+from harness_simple_structure import (
+    eight_bit,
+    harness_analyses,
+    harness_defenses,
+    metrics,
+    mixtures,
+    sampling,
+    script,
+    sets,
+)
 from harness_simple_structure.analysis import detector as analyse
 from harness_simple_structure.encoder import Encoder
 from harness_simple_structure.step import loss, step
@@ -316,6 +327,99 @@ def test_sets_come_in_the_order_of_the_paper():
     assert sets.chosen("all") == ["gaussian", "fgsm_ss", "bim_ss", "deepfool", "cw_l2_adam100", "nst_ss"]
     assert sets.chosen("nst_ss+gaussian") == ["gaussian", "nst_ss"]
     assert set(sets.ATTACKS) == set(DEFENSE.uses) - {"raw"}
+
+
+# --- sets as the published script crafts them ------------------------------------------------------------------------
+
+
+def test_the_published_sets_are_the_six_of_the_script():
+    assert sets.chosen("published") == [
+        "gaussian", "fgsm_ss", "bim_script", "deepfool_script", "cw_l2_adam100", "nst_ss",
+    ]  # fmt: skip
+    assert sets.chosen("deepfool_script+deepfool+bim_script") == ["bim_script", "deepfool", "deepfool_script"]
+
+
+class Linear(nn.Module):
+    """Two classes by the first of two pixels; the gradient of the second one is zero."""
+
+    def forward(self, x):
+        gap = 3 * x.flatten(1)[:, 0] - 1
+        return torch.stack([torch.zeros_like(gap), gap], dim=1)
+
+
+def test_bim_of_the_script_leaves_pixels_without_a_gradient():
+    x, y = torch.tensor([0.5, 0.5]).view(1, 1, 1, 2).repeat(2, 1, 1, 1), torch.tensor([0, 1])
+    found = script.bim_script(Linear(), x, y)
+    far = 0.001 + 5 * 0.001 / ((0.2023 + 0.1994 + 0.2010) / 3)
+    assert found[:, 0, 0, 0].tolist() == pytest.approx([0.5 + far, 0.5 - far], abs=1e-6)
+    assert found[:, 0, 0, 1].tolist() == [0.5, 0.5], "bim_ss would move them up"
+    colours = script.bim_script(lambda x: x.mean(dim=(2, 3)) * 2, torch.full((1, 3, 2, 2), 0.5), torch.tensor([0]))
+    assert (colours - 0.5).abs().amax(dim=(0, 2, 3)).tolist() == pytest.approx(
+        [0.001 + 5 * 0.001 / deviation for deviation in (0.2023, 0.1994, 0.2010)], abs=1e-6
+    )
+
+
+class NeverWrong(nn.Module):
+    """Ten classes, of which only the second comes near the first: its logit is -(1 + (x + 1)^2) for a pixel x."""
+
+    def forward(self, x):
+        pixel = x.flatten(1)[:, :1]
+        return torch.cat([0 * pixel, -(1 + (pixel + 1) ** 2), (0 * pixel - 50).expand(-1, 8)], dim=1)
+
+
+def test_deepfool_of_the_script_keeps_the_last_iterate_where_nothing_changes_the_label():
+    def newton(pixel):
+        for _ in range(5):
+            gap, slope = -(1 + (pixel + 1) ** 2), -2 * (pixel + 1)
+            pixel += abs(gap) / slope**2 * slope
+        return pixel
+
+    x = torch.tensor([0.9, 0.2]).view(2, 1, 1, 1)
+    found = script.deepfool_script(NeverWrong(), x, torch.tensor([0, 0])).flatten()
+    assert found.tolist() == pytest.approx([min(1.0, max(0.0, newton(value))) for value in (0.9, 0.2)], abs=1e-4)
+    assert not torch.equal(found, x.flatten()), "the attack `deepfool` gives such images back as they were"
+    wrong = script.deepfool_script(NeverWrong(), x, torch.tensor([1, 1])).flatten()
+    assert not torch.equal(wrong, x.flatten()), "images that are wrong already take a step too"
+
+
+def test_deepfool_of_the_script_is_its_loop_over_single_images():
+    """As the script has it: class gradients of the mean over ten copies, so a tenth each, and steps of a tenth."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 32), nn.Tanh(), nn.Linear(32, 10)).double()
+    x, y = torch.rand(24, 3, 2, 2, dtype=torch.float64), torch.arange(24) % 10
+    y[::2] = model(x[::2]).argmax(dim=1)
+
+    def single(image, label):
+        point = image.clone()
+        for _ in range(5):
+            copies = point.repeat(10, 1, 1, 1).requires_grad_(True)
+            logits = model(copies)
+            (gradients,) = torch.autograd.grad(logits.diagonal().mean(), copies)
+            ways = gradients - gradients[label]
+            gaps = (logits[0] - logits[0, label]).detach()
+            ratios = [math.inf if k == label else float(gaps[k].abs() / ways[k].norm()) for k in range(10)]
+            k = ratios.index(min(ratios))
+            point = point + ratios[k] / ways[k].norm() * 0.1 * ways[k]
+            if model(point[None]).argmax() != label:
+                break
+        return point.clamp(0, 1)
+
+    expected = torch.stack([single(image, label) for image, label in zip(x, y.tolist(), strict=True)])
+    assert (expected != x).flatten(1).any(dim=1).all()
+    assert torch.allclose(script.deepfool_script(model, x, y), expected, atol=1e-9)
+
+
+def test_sets_of_the_script_are_stored_like_the_others_and_ask_for_no_attack(tmp_path):
+    ctx = CountedAttacks(toys.toy_part(n=40), tmp_path)
+    model = toys.tiny_net()
+    start, bim, deepfool = sets.collect(model, ctx, ["bim_script", "deepfool_script"], "lossless").arrays
+    assert not ctx.crafted
+    x, y = ctx.train.batch(slice(None), CPU)
+    assert np.array_equal(bim, (script.bim_script(model, x, y) * 255).round().numpy().astype(np.uint8))
+    assert not np.array_equal(start, deepfool)
+    assert {path.name.partition("-")[0] for path in (tmp_path / "simple_structure").glob("*.npy")} == {
+        "bim_script", "deepfool_script",
+    }  # fmt: skip
 
 
 # --- stored images ---------------------------------------------------------------------------------------------------
@@ -650,7 +754,7 @@ class Looks(nn.Module):
         return None, torch.stack([torch.zeros_like(score), score], dim=1)
 
 
-def analysed(monkeypatch, pixels, changes, storage="lossless", **given):
+def analysed(monkeypatch, pixels, changes, storage="lossless", sets="gaussian+fgsm_ss", **given):
     monkeypatch.setattr(eight_bit, "jpeg", lambda found: found + 1)
     attacked = {}
 
@@ -665,14 +769,14 @@ def analysed(monkeypatch, pixels, changes, storage="lossless", **given):
     test = LoadedPart(Split(pixels=pixels, labels=np.arange(len(pixels)) % 4), "")
     ctx = SimpleNamespace(
         network=Looks(), model=lambda x: F.one_hot((x[:, 0, 0, 0] * 255).round().long() % 4, 4).float(),
-        defense_params={**PARAMS, "sets": "gaussian+fgsm_ss", "storage": storage}, test=test,
+        defense_params={**PARAMS, "sets": sets, "storage": storage}, test=test,
         examples=np.arange(len(pixels)), device=CPU,
         images=lambda: test.batch(np.arange(len(pixels)), CPU),
         attack=attack,
     )  # fmt: skip
     found = analyse(ctx, **{"mixture": "both", "white_box": "pgd-40", **given})
     on_p = {name: target is ctx.network.clean for name, target in attacked.items()}
-    assert on_p == {"gaussian": True, "fgsm_ss": True, "pgd-40": False}
+    assert on_p == {name: name != "pgd-40" for name in changes}
     assert attacked["pgd-40"] is ctx.model
     return found
 
@@ -700,6 +804,40 @@ def test_analysis_by_hand(monkeypatch):
     assert value["told by class alone, mixture by_class"] == 1.0
     assert found["auroc, gaussian"].n == 40
     assert found["auroc, mixture uniform"].n == 20
+
+
+def test_the_papers_baseline_is_measured_beside_the_classifier(monkeypatch):
+    """P answers class 2 whatever it sees: right on every fourth image, in every set and mixture."""
+    pixels = np.tile((90 + np.arange(20, dtype=np.uint8))[:, None, None, None], (1, 1, 8, 8))
+    changes = {"gaussian": 20, "fgsm_ss": 0, "pgd-40": 4}
+    found = analysed(monkeypatch, pixels, changes, mixture="both_networks", storage="jpeg75")
+    of_clean = {name: q.value for name, q in found.items() if name.startswith("classification of the clean network")}
+    names = ["clean", "clean, once", "gaussian", "fgsm_ss", "pgd-40", "mixture uniform", "mixture by_class"]
+    assert of_clean == {f"classification of the clean network, {name}": 0.25 for name in names}
+    # Each pass through the storage adds a level here: once on clean images, and the answer is (91 + i) mod 4.
+    assert found["classification, clean, once"].value == 0.0
+    assert found["classification, clean"].value == 1.0, "twice: (92 + i) mod 4 is the label"
+    fewer = analysed(monkeypatch, pixels, changes, storage="jpeg75")
+    assert fewer.keys() == found.keys() - {
+        "classification of the clean network, mixture uniform", "classification of the clean network, mixture by_class",
+        "classification, clean, once", "classification of the clean network, clean, once", "coverage, clean, once",
+        "classification of accepted, clean, once",
+    }  # fmt: skip
+    assert all(fewer[name] == found[name] for name in fewer), "what was measured before is as it was"
+
+
+def test_boards_of_the_paper_ask_for_quantities_that_the_analysis_has(monkeypatch):
+    from harness.leaderboard import definition as definitions
+
+    monkeypatch.setattr(sets, "SCRIPTS", dict.fromkeys(("bim_script", "deepfool_script"), lambda model, x, y: x))
+    pixels = np.tile((90 + np.arange(20, dtype=np.uint8))[:, None, None, None], (1, 1, 8, 8))
+    others = dict.fromkeys(("gaussian", "fgsm_ss", "cw_l2_adam100", "nst_ss", "pgd-40"), 0)
+    given = {"mixture": "both_networks", "storage": "jpeg75", "sets": "published"}
+    found = analysed(monkeypatch, pixels, others, **given)
+    for table in ("detector", "main", "per-attack"):
+        board = definitions.read(ROOT / f"leaderboards/simple-structure-{table}")
+        asked = {board.column(row, column).quantity for row in board.rows for column in board.columns}
+        assert asked <= found.keys()
 
 
 def test_analysis_tells_which_accepted_images_are_right(monkeypatch):
@@ -732,7 +870,7 @@ def test_it_is_an_analysis_of_simple_structure_alone():
 @pytest.mark.parametrize(
     "given",
     [
-        {"storage": "jpeg75", "input": "low", "ratio_range": "0.2:0.8"},
+        {"storage": "jpeg75", "input": "low", "ratio_range": "0.2:0.8", "sets": "published"},
         {"match": "features", "sets": "fgsm_ss+nst_ss", "layers": 4},
     ],
     ids=["published storage", "ablation"],

@@ -572,6 +572,19 @@ def test_every_returned_image_is_proven_inside(name, shape):
         assert 0 < max(exact) <= float(Fraction(eps)) * (1 + 1e-5)
 
 
+def test_published_settings_are_those_of_the_scripts():
+    """bash/test_frank_wolfe.sh of watml/fast-wasserstein-adversarial; TEST_other_attack.py of tly18/TPAP, i == 7."""
+    attacks = {attack.name: attack for attack in harness_attacks()}
+    authors, tpap = attacks["fwa_paper"], attacks["fwa_tpap"]
+    assert {key: authors.params[key] for key in ("steps", "low", "high", "gamma")} == {
+        "steps": 300, "low": -2, "high": 2, "gamma": 1e-3,
+    }  # fmt: skip
+    assert {key: tpap.params[key] for key in ("steps", "gamma", "halvings")} == {
+        "steps": 20, "gamma": 3e-3, "halvings": 15,
+    }  # fmt: skip
+    assert tpap.budgets == {"paper:tpap": "wasserstein_unclamped:8/255"}
+
+
 @pytest.mark.parametrize("name", ["fwa_paper", "fwa_tpap"])
 def test_every_iterate_is_feasible(name):
     model, x, y = labelled()

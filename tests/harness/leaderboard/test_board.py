@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from harness.planning.request import Request
 from harness.results.rows import rows
 from harness.storage import records
 from support.plugins import toy_registry
-from support.records import record
+from support.records import record, record_of
 
 TOML = """
 title = "A table"
@@ -92,6 +93,13 @@ def cells(board: Path):
         for line in compare(definition, read_printed(board), measured)
         for cell in line
     }
+
+
+def compared(toml, paper, *found):
+    """The cells of the row `Ours`, by their columns."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = cells(make(Path(folder), *found, toml=toml, paper=paper))
+    return {column: cell for (row, column), cell in found.items() if row == "Ours"}
 
 
 def test_measured_beside_printed_with_difference_and_verdict(tmp_path):
@@ -350,6 +358,70 @@ def test_a_papers_board_takes_its_own_cells_only(tmp_path):
 
 
 TWO_NETWORKS = PAPER + "P,1,digits,wide,ours,pgd10,accuracy,70.00,percent,\n"
+
+
+LOSS = """
+[[columns]]
+label = "Loss"
+printed = "pgd10"
+metric = "loss"
+analysis = "sets"
+quantity = "loss"
+"""
+PRINTED_LOSS = PAPER + "P,1,digits,net,ours,pgd10,loss,0.1443,nats,\n"
+
+
+def sets(loss, of=2, n=4, revision=1):
+    """A record of an analysis that looked at n images, and whose number is of some of them."""
+    beside = record()["identity"]
+    head = {name: beside[name] for name in ("schema", "dataset", "data_sha256", "defense", "arch", "recipe",
+            "train_seed", "weights_sha256", "mandatory", "gated")}  # fmt: skip
+    head |= {"kind": "analysis", "analysis": "sets", "analysis_revision": revision, "n": n}
+    return record_of(head, {"quantities": {"loss": {"value": loss, "n": of, "unit": "nats"}}})
+
+
+@pytest.mark.parametrize(("loss", "verdict"), [
+    (0.1443, "reproduced"), (0.1457, "reproduced"), (0.1429, "reproduced"), (0.1459, "differs"), (0.1427, "differs"),
+    (0.0, "differs"), (1.1443, "differs"),
+])  # fmt: skip
+def test_a_loss_is_compared_by_its_size_and_not_by_points(loss, verdict):
+    found = compared(TOML + LOSS, PRINTED_LOSS, sets(loss))["Loss"]
+    assert found.verdict == verdict
+
+
+def test_the_tolerance_of_a_column_is_its_own(tmp_path):
+    wide = LOSS + "tolerance = { relative = 0.5 }\n"
+    assert compared(TOML + wide, PRINTED_LOSS, sets(0.2))["Loss"].verdict == "reproduced"
+    assert compared(TOML + wide, PRINTED_LOSS, sets(0.22))["Loss"].verdict == "differs"
+    assert (
+        "(Loss: 2 points, or 50 % of it where it is no percentage)"
+        in (make(tmp_path, toml=TOML + wide, paper=PRINTED_LOSS) / "table.md").read_text()
+    )
+
+
+def test_an_analysis_of_other_images_than_the_papers_is_another_setting():
+    few = compared(TOML + LOSS, PRINTED_LOSS, sets(0.1443, n=3))["Loss"]
+    assert few.in_words == "different setting (n)", "of how many images were looked at, not of those in the subset"
+    newest = compared(TOML + LOSS, PRINTED_LOSS, sets(0.1443, n=3), sets(0.1443, n=4))["Loss"]
+    assert newest.in_words == "reproduced"
+    split = TOML.replace("n = 4", 'n = 4\nsplit = "held out of training"') + LOSS
+    cells_ = compared(split, PRINTED_LOSS, sets(0.1443), record("pgd-10", raw="1100"))
+    assert cells_["Loss"].in_words == cells_["PGD10"].in_words == "different setting (split)"
+    row = TOML.replace('defense = "aalp"', 'defense = "aalp"\npaper_n = 3') + LOSS
+    assert compared(row, PRINTED_LOSS, sets(0.1443, n=3))["Loss"].in_words == "reproduced"
+    assert compared(row, PRINTED_LOSS, sets(0.1443))["Loss"].in_words == "different setting (n)"
+
+
+def test_a_board_says_why_a_cell_has_no_number(tmp_path):
+    toml = TOML.replace('printed = "none"', 'printed = "none"\nunmeasurable = "it is quoted"')
+    toml = toml.replace('printed = "cw"', 'printed = "cw"\nunmeasured = "data"')
+    found = cells(make(tmp_path, record("pgd-10", raw="1100"), toml=toml))
+    assert found["Nothing", "PGD10"].in_words == "not measured: it is quoted"
+    assert found["Ours", "CW"].in_words == "not measured: data"
+    assert found["Ours", "Clean"].in_words == "not measured"
+    assert found["Ours", "PGD10"].in_words == "reproduced", "a number needs no reason"
+    assert found["Ours", "CW"].verdict == "not measured", "counted with the others"
+    assert "| not measured: it is quoted; printed 3.00 |" in (tmp_path / "board" / "table.md").read_text()
 
 
 def test_a_value_printed_for_two_networks_is_that_of_the_row_or_an_error(tmp_path):

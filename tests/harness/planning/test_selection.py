@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from harness.api import Architecture, Attack, Dataset, Defense, InnerAttack, Recipe, ThreatKind
+from harness.api import FROM_DATASET, Architecture, Attack, Dataset, Defense, InnerAttack, Recipe, ThreatKind
 from harness.conformance import toys
 from harness.errors import NothingSelected, UnknownName, UsageError
 from harness.planning.plan import plan
@@ -251,8 +251,8 @@ def test_without_a_budget_there_is_no_cell():
 @pytest.mark.parametrize("minimal", [True, False])
 def test_a_threat_given_takes_the_place_of_the_default(minimal):
     spec = attack("bound", minimal=minimal, threats=("l2", "linf"))
-    assert threats(spec, threats=["linf:1/10"]) == ["linf:1/10"]
-    assert threats(spec, threats=["linf:1/10", "l2:3"]) == ["linf:1/10", "l2:3"]
+    assert threats(spec, threats=[DATASET_BUDGET]) == [DATASET_BUDGET]
+    assert threats(spec, threats=[DATASET_BUDGET, "l2:3"]) == [DATASET_BUDGET, "l2:3"]
 
 
 def test_a_kind_may_share_the_budget_of_another_and_its_own_comes_first():
@@ -372,3 +372,45 @@ def test_where_raw_is_claimed_twice_a_transfer_attack_is_left_out():
     twice = toy_registry(Offers(RAW, TRANSFER), Offers(RAW))
     request = Request(defenses=["plain"], dataset="toy", attacks=["transfer", "one_step"])
     assert [skip.attack for skip in plan(request, twice).skips] == ["transfer"]
+
+
+# Budgets of groups
+
+
+DATASET_BUDGET = "linf:1/20"
+LINF = attack("walk", groups=("suite", "plain"), budgets={"suite": "linf:1/3"})
+
+
+@pytest.mark.parametrize(
+    ("attacks", "threats", "wanted"),
+    [
+        (["suite"], [], ["linf:1/3"]),
+        (["plain"], [], [DATASET_BUDGET]),
+        (["walk"], [], [DATASET_BUDGET]),
+        (["suite"], ["linf:1/4"], ["linf:1/4"]),
+        (["suite,walk"], [], ["linf:1/3", DATASET_BUDGET]),
+        (["walk,suite"], ["linf:1/4"], ["linf:1/4"]),
+    ],
+)
+def test_a_group_may_have_a_budget_and_the_users_comes_before_it(attacks, threats, wanted):
+    cells = planned(LINF, attacks=attacks, threats=threats).cells
+    assert [(cell.attack, str(cell.threat)) for cell in cells] == [("walk", threat) for threat in wanted]
+
+
+def test_a_budget_that_is_the_datasets_makes_no_second_cell():
+    own = attack("walk", groups=("suite",), budgets={"suite": DATASET_BUDGET})
+    assert [str(cell.threat) for cell in planned(own, attacks=["suite,walk"]).cells] == [DATASET_BUDGET]
+
+
+def test_a_step_follows_the_budget_of_its_group():
+    own = attack("walk", params={"step": FROM_DATASET}, groups=("suite",), budgets={"suite": "linf:1/10"})
+    (asked,), (alone,) = (planned(own, attacks=[name]).cells for name in ("suite", "walk"))
+    assert asked.params["step"] == 2 * alone.params["step"]
+
+
+@pytest.mark.parametrize("budgets", [{"suite": "l2:1"}, {"other": "linf:1/5"}, {"suite": "linf:x"}])
+def test_a_budget_that_an_attack_cannot_use_harms_its_own_plugin_only(budgets):
+    wrong = attack("walk", groups=("suite",), budgets=budgets)
+    assert names(["one_step"], wrong) == ["one_step"]
+    with pytest.raises(UnknownName):
+        names(["walk"], wrong)
