@@ -133,7 +133,7 @@ def join(parts: list[CellRecord]) -> CellResult | None:
         here = [record for record in parts if record["identity"]["start"] == position]
         if not here:
             break
-        shards.append(max(here, key=lambda record: record["identity"]["stop"]))
+        shards.append(max(here, key=lambda record: (record["identity"]["stop"], record["key"])))
         position = shards[-1]["identity"]["stop"]
     if not shards:
         return None

@@ -43,13 +43,27 @@ class Verified:
 
 @dataclass(slots=True, kw_only=True)
 class Verification:
-    """What was verified of a folder. `problems`: one line for each thing that does not hold."""
+    """What was verified of a folder.
+
+    `problems`: one line for each thing that does not hold. `unjudged`: one for each that was to be judged or attacked
+    again and could not be, although the folder does not declare that it lacks what that takes.
+    """
 
     folder: Path
     is_run: bool
     records: list[Record] = field(default_factory=list)
     rows: list[Verified] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    unjudged: list[str] = field(default_factory=list)
+
+    @property
+    def judged(self) -> int:
+        """How many witnesses were judged again and do what the records say."""
+        return sum(row.agree or 0 for row in self.rows)
+
+    def declares(self, network: NetworkIdentity) -> bool:
+        """Tell whether a board says itself that it does without the weights of a network."""
+        return artifacts.weights_file(network) in artifacts.left_out(self.folder)
 
     def weights(self, network: NetworkIdentity) -> Path | None:
         """Find the file with the trained weights of a network, or None."""
