@@ -23,7 +23,8 @@ def command(
     seed: Annotated[int, typer.Option("--seed", help="Which shards the sample has.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images judged at once.")] = 250,
     model: Annotated[
-        str, typer.Option("--model", help="The network of a run of --model, as file.py:function: records do not hold it.")
+        str,
+        typer.Option("--model", help="The network of a run of --model, as file.py:function: records do not hold it."),
     ] = "",
     weights: Annotated[str, typer.Option("--weights", help="Its weights, with --model.")] = "",
     sha256: Annotated[str, typer.Option("--sha256", help="Of the bytes of --weights.")] = "",

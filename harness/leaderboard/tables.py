@@ -77,7 +77,7 @@ def reading_text(row: Row, threat: str, knowledge: str) -> str:
 
 
 def wide(rows: Sequence[Row], states: States | None = None, rank_limited: bool = False) -> str:
-    """Write a Markdown table for the rows on the same images, and each threat model: one line for each row, one column for each attack.
+    """Write a Markdown table for each threat model, of the rows on the same images: a line a row, a column an attack.
 
     `rank_limited`: rank rows on fewer images than the split has too.
     """

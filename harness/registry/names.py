@@ -18,7 +18,9 @@ def split_names(texts: Iterable[str]) -> list[str]:
 
     A label in round brackets belongs to the name before it, as in `net.build (good)`.
     """
-    names = [name for text in texts for name in re.findall(r"(?:[^,\s\[]|\[[^\]]*\]?|(?<=[^,\s]) \([^(),\s]+\))+", text)]
+    names = [
+        name for text in texts for name in re.findall(r"(?:[^,\s\[]|\[[^\]]*\]?|(?<=[^,\s]) \([^(),\s]+\))+", text)
+    ]
     return list(dict.fromkeys(names))
 
 
@@ -58,7 +60,7 @@ def unlabelled(name: str) -> str:
 
 
 def plain_name(text: str) -> str:
-    """Turn any text into a name without brackets and spaces: `My net, v2` into `My-net-v2`; empty where none is left."""
+    """Turn any text into a name without brackets and spaces: `My net, v2` into `My-net-v2`; it may come out empty."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", re.sub(r"\.{2,}", ".", text)).strip("-.")
 
 

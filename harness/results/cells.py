@@ -11,7 +11,16 @@ from typing import Any
 from harness.errors import StoreError
 from harness.results.naming import source_of
 from harness.storage.canonical import digest
-from harness.storage.schema import COUNTED, REVISION_FIELDS, SHOWN_FIELDS, VARIANT_FIELDS, CellIdentity, CellRecord, Plain, chosen
+from harness.storage.schema import (
+    COUNTED,
+    REVISION_FIELDS,
+    SHOWN_FIELDS,
+    VARIANT_FIELDS,
+    CellIdentity,
+    CellRecord,
+    Plain,
+    chosen,
+)
 
 CellKey = tuple[str, str, int]
 """Attack, threat model, seed."""

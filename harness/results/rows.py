@@ -137,7 +137,9 @@ def rows(records: Iterable[Record]) -> list[Row]:
         row.defense, *others = sorted(set(row.also))
         row.also = tuple(others)
     kept = [row for row in found.values() if row.cells or row.analyses]
-    kept.sort(key=lambda row: (row.dataset, row.data_sha256, -_headline(row), row.defense, row.weights_sha256, row.key[1:]))
+    kept.sort(
+        key=lambda row: (row.dataset, row.data_sha256, -_headline(row), row.defense, row.weights_sha256, row.key[1:])
+    )
     tell_apart(kept)
     return kept
 

@@ -146,7 +146,6 @@ class Rebuilder:
                 self.problems.append(f"{network['defense']}, {network['arch']}, {network['recipe']}: {error}")
             return str(error).splitlines()[0]
 
-
     @property
     def _location(self) -> str:
         return self.given.dataset.partition(":")[2]
