@@ -31,7 +31,7 @@ def rescore(result: Verification, networks: Rebuilder, batch: int) -> None:
         if isinstance(found, str):
             row.note = f"not judged again: {found}"
             if not result.declares(row.breaks.network):
-                result.unjudged.append(f"{row.breaks}: {found}")
+                result.unjudged.append(f"{row.name}: {found}")
             continue
         try:
             result.problems += _agreement(row, row.witnesses, found, networks, batch)

@@ -14,12 +14,17 @@ from sklearn.datasets import load_digits
 
 import harness
 from harness.cli.compare import compare
+from harness.cli.show import command as show
 from harness.cli.verify import command as verify
 from harness.errors import BoardMismatch, NothingSelected, UsageError
 from harness.leaderboard import board
 from harness.results.rows import rows
 from harness.results.sources import find_row, read_records
+from harness.running.outcome import Failure, Outcome
+from harness.running.report import report_of
 from harness.storage.schema import cell_records
+from harness.types import CellState, Recipe, Subject
+from support.records import record
 
 NET = """
 import torch
@@ -130,9 +135,9 @@ def test_two_weights_of_one_function_are_two_ranked_rows_that_are_compared(two_w
     assert re.findall(r"^\| (\d|[a-z ]+) \| (net[^|]+) \|", table, re.MULTILINE) == list(zip("12", names, strict=True))
     assert "training" not in table
     by_name = {name: {} for name in names}
-    for record in cell_records(read_records(two_weights)):
-        cells = by_name[record["identity"]["defense"]].setdefault(record["identity"]["attack"], [])
-        cells += [c > b for c, b in zip(record["outcome"]["clean"], record["outcome"]["any"], strict=True)]
+    for found in cell_records(read_records(two_weights)):
+        cells = by_name[found["identity"]["defense"]].setdefault(found["identity"]["attack"], [])
+        cells += [c > b for c, b in zip(found["outcome"]["clean"], found["outcome"]["any"], strict=True)]
     compare(*names, two_weights)
     shown = capsys.readouterr().out
     difference = 100 * (np.mean(by_name[names[0]]["fgsm"]) - np.mean(by_name[names[1]]["fgsm"]))
@@ -247,3 +252,61 @@ def test_images_of_a_folder_are_found_where_the_user_says(place, tmp_path, capsy
         verify(run, **given, dataset=f"folder:{place / 'db' / 'val'}")
     verify(run, **given, dataset=f"folder:{place / 'da' / 'val'}")
     assert re.search(r"no problems: ([1-9]\d*) witnesses, \1 judged again and agree", capsys.readouterr().out)
+
+
+def test_rows_that_read_the_same_are_told_apart(two_folders, capsys):
+    verify(two_folders)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("net.bars")]
+    assert len(lines) == 2
+    for row in rows(read_records(two_folders)):
+        assert sum(row.data_sha256[:6] in line and row.weights_sha256[:8] in line for line in lines) == 1
+
+
+def test_a_row_of_a_table_is_shown_as_its_defense(capsys):
+    for name in ("aalp", "aalp[version=1] (seed 1)", "aalp (digits_net, quick)", "aalp on folder:val (sha 1a2b3c)"):
+        show(name)
+        assert capsys.readouterr().out.startswith("defense aalp\n")
+    with pytest.raises(UsageError, match=r"'net\.build .good.' may be a row of a network of one's own"):
+        show("net.build (good)")
+
+
+# ---- a report over several runs
+
+RECIPE = Recipe(name="quick", arch="net", epochs=1, batch=1, lr=0.1)
+
+
+def outcome_of(*found, failed="", dataset="digits", seed=0):
+    """A run of `aalp` with these records, and one failure."""
+    subject = Subject(
+        defense="aalp", defense_params={}, arch="net", arch_params={}, recipe=RECIPE,
+        train_seed=seed,
+    )  # fmt: skip
+    failure = Failure(defense="aalp", attack=failed, threat="linf:1/5", state=CellState.FAILED, reason="x")
+    lost = [failure] if failed else []
+    sha256 = found[0]["identity"]["data_sha256"] if found else "d" * 64
+    return Outcome(dataset=dataset, data_sha256=sha256, records=list(found), failures=lost, subjects=[subject])
+
+
+def test_a_failure_hides_no_number_of_another_run():
+    other = {"dataset": "other", "data_sha256": "e" * 64}
+    runs = [
+        outcome_of(record("fgsm")), outcome_of(record("pgd-10", **other), failed="fgsm", dataset="other"),
+        outcome_of(record("fgsm", train_seed=1, weights_sha256="b" * 64), failed="pgd-10", seed=1),
+    ]  # fmt: skip
+    report = report_of(runs)
+    table = report.table()
+    by_name = {row.name: row for row in report.rows}
+    assert set(by_name) == {"aalp on digits", "aalp on other", "aalp (seed 1) on digits"} == set(table.columns)
+    assert table.loc[("digits", "linf:1/5", "fgsm"), "aalp on digits"].endswith("n=4")
+    assert table.loc[("other", "linf:1/5", "fgsm"), "aalp on other"] == "failed"
+    assert table.loc[("digits", "linf:1/5", "pgd-10"), "aalp on digits"] == "not run"
+    assert table.loc[("digits", "linf:1/5", "pgd-10"), "aalp (seed 1) on digits"] == "failed"
+
+
+def test_one_network_in_several_runs_is_one_row():
+    report = report_of(
+        [outcome_of(record("fgsm")), outcome_of(record("fgsm", threat="l2:1")), outcome_of(failed="bim")]
+    )
+    (row,) = report.rows
+    assert {(cell.attack, cell.threat) for cell in row.cells.values()} == {("fgsm", "linf:1/5"), ("fgsm", "l2:1")}
+    assert report.table().loc[("digits", "linf:1/5", "bim"), "aalp"] == "failed"
