@@ -24,7 +24,7 @@ def source_of(identity: NetworkIdentity) -> str:
     the sha256 says what it is.
     """
     name, _, sha256 = identity["defense_origin"].rpartition("@")
-    own = bool(name) and unlabelled(identity["defense"]) == name and sha256 != ABSENT
+    own = bool(name) and unlabelled(identity["defense"]) == unlabelled(name) and sha256 != ABSENT
     return sha256 if own else ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +157,11 @@ class Rebuilder:
         try:
             own = own_model(self.given.model, self.given.weights, self.given.sha256)
             own.called = network["defense"]
-            found = rebuilt(network, None, own.join(self.registry), self.data_root, self.device, self._location)
+            registry = own.join(self.registry)
+            data = _data(network, registry, self.data_root, self._location)
+            # Built before it is compared, as a run does: what it imports while it is built is part of its origin.
+            own.check(replace(data.spec, shape=data.shape, classes=data.classes), network["train_seed"])
+            found = rebuilt(network, None, registry, self.data_root, self.device, self._location)
         except (UsageError, PluginError, CheckpointError, BoardMismatch, InvalidModel) as error:
             told = str(error).splitlines()[0]
             self._unfit.append(f"{network['defense']}: --model {self.given.model} is not its network: {told}")

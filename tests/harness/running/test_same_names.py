@@ -212,11 +212,14 @@ def test_another_network_than_that_of_the_records_is_a_mismatch(place, good, tmp
 
 
 PLUGIN = """
+from pathlib import Path
 from torch import nn
-from harness.api import Defense, hookimpl
+from harness.api import CheckpointError, Defense, hookimpl
 
 
 def load(data):
+    if Path(__file__).with_name("gone").exists():
+        raise CheckpointError("its weights are not here")
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 
 
@@ -241,6 +244,12 @@ def test_of_several_networks_those_that_cannot_be_had_are_told(place, capsys):
     assert "1 not judged again\nnet.build, own, own, linf:1/5: net.build is a network of somebody's own" in shown.err
     verify(both, rescore=True, plugin=[plugin], model=model)
     assert capsys.readouterr().out.count(" agree\n") == 3
+    (place / "gone").touch()
+    with pytest.raises(NothingSelected, match=r"none of \d+ witnesses was judged again") as caught:
+        verify(both, rescore=True, plugin=[plugin])
+    assert "loaded, own, own, linf:1/5: its weights are not here" in str(caught.value)
+    with pytest.raises(NothingSelected, match="none of the 1 shards that were drawn"):
+        verify(both, sample=1, plugin=[plugin])
 
 
 def test_images_of_a_folder_are_found_where_the_user_says(place, tmp_path, capsys):
