@@ -13,8 +13,8 @@ from harness.running.entry import prepare
 from harness.running.lacking import NothingLacking
 
 DECIDED = (
-    "defense", "model", "attacks", "analyses", "threat", "limit", "arch", "recipe", "weights", "sha256", "seed",
-    "train_seed",
+    "defense", "model", "attacks", "analyses", "threat", "limit", "arch", "recipe", "weights", "sha256", "name",
+    "seed", "train_seed",
 )  # fmt: skip
 """Options that a board decides, so that they cannot be given beside `--board`."""
 
@@ -51,6 +51,7 @@ def command(
     weights: Annotated[
         str, typer.Option("--weights", help="A .safetensors file, instead of training; any state dict with --model.")
     ] = "",
+    name: Annotated[str, typer.Option("--name", help="What to call the network of --model in tables.")] = "",
     board: Annotated[
         str,
         typer.Option("--board", help="Run what a board lacks, or what its rows of --dataset lack: its folder or name."),
@@ -87,7 +88,7 @@ def command(
     asked = dataset if "dataset" in given or not board else None
     try:
         prepared = prepare(
-            defense=defense, attacks=attacks, model=model or None, dataset=asked, threat=threat, limit=limit,
+            defense=defense, attacks=attacks, model=model or None, name=name, dataset=asked, threat=threat, limit=limit,
             analyses=analyses, arch=arch, recipe=recipe, weights=weights, sha256=sha256, board=board, seed=seed,
             train_seed=train_seed, output=output, data_root=data_root, device=device, batch_size=batch_size,
             time_limit=time_limit, fail_fast=fail_fast, plugin=plugin, no_plugin=no_plugin,

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from harness.cli import options
+from harness.errors import NothingSelected
 
 
 def compare(
-    first: Annotated[str, typer.Argument(help="A defense, as its row is called.")],
+    first: Annotated[str, typer.Argument(help="A row, as tables call it, or its defense.")],
     second: Annotated[str, typer.Argument(help="Another one.")],
     source: Annotated[Path, typer.Option("--in", help="A board's or a run's folder, or a records.jsonl.")] = Path(
         "leaderboards/digits-linf"
@@ -22,9 +23,17 @@ def compare(
     from rich.table import Table
 
     from harness.results.pairs import pairs
-    from harness.results.sources import find_row
+    from harness.results.rows import rows
+    from harness.results.sources import find_row, names, read_records
 
-    found = pairs(find_row(first, source), find_row(second, source))
+    one, other = find_row(first, source), find_row(second, source)
+    if one.key == other.key:
+        raise NothingSelected(
+            f"'{first}' and '{second}' are one row of {source}, {one.name}: it would be compared with itself. "
+            f"It has: {names(rows(read_records(source)))}"
+        )
+    found = pairs(one, other)
+    first, second = one.name, other.name
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console.width = options.PIPED_WIDTH

@@ -47,8 +47,8 @@ def result(screen: Screen, outcome: Outcome, report: Report) -> None:
 
 
 def tables(found: Sequence[Row], states: States) -> list[Table]:
-    """Make a table for each dataset and threat model: an attack a line, a defense a column."""
-    return [_table(dataset, threat, here, states) for dataset, threat, here in sections(found, states)]
+    """Make a table for the rows on the same images, and each threat model: an attack a line, a defense a column."""
+    return [_table(title, threat, here, states) for title, threat, here in sections(found, states)]
 
 
 def _analyses(lines: Sequence[AnalysisLine]) -> Table:
@@ -57,12 +57,12 @@ def _analyses(lines: Sequence[AnalysisLine]) -> Table:
     for name in shown:
         table.add_column(name, justify="right" if name in ("value", "n") else "left")
     for line in lines:
-        table.add_row(*[str({**line, "value": short(line)}[name]) for name in shown])
+        table.add_row(*[str({**line, "defense": line["title"], "value": short(line)}[name]) for name in shown])
     return table
 
 
-def _table(dataset: str, threat: str, found: Sequence[Row], states: States) -> Table:
-    title = f"{dataset}, {threat}: per cent still correct, 95 % interval"
+def _table(images: str, threat: str, found: Sequence[Row], states: States) -> Table:
+    title = f"{images}, {threat}: per cent still correct, 95 % interval"
     table = Table(title=title, title_justify="left")
     table.add_column("attack")
     for row in found:

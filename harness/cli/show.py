@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import options
+from harness.errors import UnknownName, UsageError
 from harness.registry.names import default_value, format_value, parse_name
 from harness.registry.registry import NOUNS
 from harness.types import Defaults, OneOf, Recipe, format_budget
@@ -19,9 +21,20 @@ def command(
     plugin: options.Plugin = [],  # noqa: B006  typer reads the default, nothing changes it
     no_plugin: options.NoPlugin = [],  # noqa: B006
 ) -> None:
-    """Show parameters with their defaults, budgets, recipes, source and provider of one entry."""
+    """Show parameters with their defaults, budgets, recipes, source and provider of one entry.
+
+    A defense may be named as its row in a table is, as in "aalp (seed 1)".
+    """
     registry = options.registry(plugin, no_plugin)
-    entries = registry.named(parse_name(name)[0].partition(":")[0])
+    bare = re.split(r" \(| on ", name)[0]
+    try:
+        entries = registry.named(parse_name(bare)[0].partition(":")[0])
+    except UnknownName as error:
+        if bare == name:
+            raise
+        raise UsageError(
+            f"{error}\n'{name}' may be a row of a network of one's own, which records know alone"
+        ) from None
     print("\n\n".join(_text(NOUNS[type(e.spec)], e.spec, str(e.provider)) for e in entries))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from harness.cli import options
-from harness.errors import BoardMismatch
+from harness.errors import BoardMismatch, NothingSelected, UsageError
 
 
 def command(
@@ -21,12 +22,24 @@ def command(
     ] = 0,
     seed: Annotated[int, typer.Option("--seed", help="Which shards the sample has.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Images judged at once.")] = 250,
+    model: Annotated[
+        str,
+        typer.Option("--model", help="The network of a run of --model, as file.py:function: records do not hold it."),
+    ] = "",
+    weights: Annotated[str, typer.Option("--weights", help="Its weights, with --model.")] = "",
+    sha256: Annotated[str, typer.Option("--sha256", help="Of the bytes of --weights.")] = "",
+    dataset: Annotated[
+        str, typer.Option("--dataset", help="Where images are that records do not hold: folder:PATH.")
+    ] = "",
     data_root: options.DataRoot = Path("data"),
     device: options.Device = "auto",
     plugin: options.Plugin = [],  # noqa: B006  typer reads the default, nothing changes it
     no_plugin: options.NoPlugin = [],  # noqa: B006
 ) -> None:
     """Check records, tables and witnesses; exit code 4 where something does not hold, naming file and example.
+
+    Exit code 5 where nothing could be judged or attacked again, 3 where a part of it could not. A board that says that
+    it does without weights (it names them below its table) is judged as far as it goes.
 
     A witness is the adversarial image that broke an example, kept for threat models with a norm as budget. Exempt are
     those whose verifier needs evidence beside the image (flow, wasserstein), those without a budget, and random
@@ -42,13 +55,16 @@ def command(
         raise typer.BadParameter("must be at least 1", param_hint="--batch-size")
     if sample < 0:
         raise typer.BadParameter("must be at least 0", param_hint="--sample")
+    if (weights or sha256) and not model:
+        raise UsageError("--weights, --sha256: go with --model")
     result = verify(path)
     if rescore or sample:
         from harness.evaluation.machine import pick_device
-        from harness.verification.rebuild import Rebuilder
+        from harness.verification.rebuild import Given, Rebuilder
 
         registry = options.registry(plugin, no_plugin)
-        networks = Rebuilder(result.weights, result.problems, registry, data_root, pick_device(device))
+        given = Given(model=model, weights=weights, sha256=sha256, dataset=dataset)
+        networks = Rebuilder(result.weights, result.problems, registry, data_root, pick_device(device), given)
     if rescore:
         from harness.verification.rescore import rescore as judge_again
 
@@ -61,9 +77,17 @@ def command(
     print(f"{path}: {len(result.records)} records")
     for row in result.rows:
         print(row)
+    if rescore or sample:
+        result.problems += networks.unfit()
     if result.problems:
         raise BoardMismatch(f"{len(result.problems)} problem(s)\n" + "\n".join(result.problems))
-    kept = [row for row in result.rows if row.witnesses]
-    number = sum(len(row.witnesses.found) for row in kept if row.witnesses)
-    judged = f", {sum(row.agree or 0 for row in kept)} judged again and agree" if rescore else ""
-    print(f"no problems: {number} witnesses{judged}" if kept else "no problems: no witnesses are kept here")
+    number = sum(len(row.witnesses.found) for row in result.rows if row.witnesses)
+    if rescore and not result.judged:
+        why = "\n".join(result.unjudged) or ("no weights are kept here" if number else "no witnesses are kept here")
+        raise NothingSelected(f"{path}: none of {number} witnesses was judged again\n{why}")
+    judged = f", {result.judged} judged again and agree" if rescore else ""
+    print(f"no problems: {number} witnesses{judged}" if number else "no problems: no witnesses are kept here")
+    if result.unjudged:
+        missed = "\n".join(result.unjudged)
+        print(f"error: {len(result.unjudged)} not judged again\n{missed}", file=sys.stderr)
+        raise typer.Exit(3)

@@ -17,10 +17,11 @@ AnalysisLine: TypeAlias = Mapping[str, str | int]
 
 
 def analysis_lines(rows: Sequence[Row]) -> list[AnalysisLine]:
-    """Make a line for each quantity of each analysis."""
+    """Make a line for each quantity of each analysis; `title` is what tables call its row."""
     return [
         {
             **{name: getattr(row, name) for name in ROW_FIELDS},
+            "title": row.title,
             "analysis": analysis, "quantity": name, "unit": quantity.unit, "n": quantity.n,
             "value": "" if quantity.value is None else repr(quantity.value).removesuffix(".0"),
         }
@@ -54,5 +55,6 @@ def analyses_markdown(rows: Sequence[Row]) -> list[str]:
         return []
     shown = ("defense", "arch", "recipe", "train_seed", "analysis", "quantity", "value", "unit", "n")
     header = [joined([name.replace("_", " ").capitalize() for name in shown]), joined(["---"] * len(shown))]
-    body = [joined([str(line[name]) for name in shown]) for line in ({**line, "value": short(line)} for line in lines)]
+    told: list[AnalysisLine] = [{**line, "defense": line["title"], "value": short(line)} for line in lines]
+    body = [joined([str(line[name]) for name in shown]) for line in told]
     return ["\n".join(["## Analyses", "", *header, *body]) + "\n"]

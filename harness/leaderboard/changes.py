@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.leaderboard.markdown import joined
 from harness.leaderboard.tables import percent
+from harness.results.naming import data_titles
 from harness.results.rows import Row
 from harness.results.stats import wilson
 
@@ -32,13 +34,18 @@ class Change:
 
 
 def changes(old: Sequence[Row], new: Sequence[Row]) -> list[Change]:
-    """List every cell and worst case whose bits differ, or that only one side has."""
-    before, after = _cells(old), _cells(new)
+    """List every cell and worst case whose bits differ, or that only one side has.
+
+    Rows belong together by what they are (`Row.key`), the others by name, network, recipe, seed and images: retrained,
+    a row is still itself; on other images it is another.
+    """
+    named = _named(old, new)
+    before, after = _cells(old, named), _cells(new, named)
     found = []
     for key in sorted(before.keys() | after.keys()):
         first, second = before.get(key, ""), after.get(key, "")
         if first != second:
-            row, attack, threat = ", ".join(key[:5]), key[5], key[6]
+            row, (attack, threat) = ", ".join(key[:-2]), key[-2:]
             verdict = _verdict(first, second)
             found.append(Change(row=row, attack=attack, threat=threat, old=first, new=second, verdict=verdict))
     return found
@@ -59,10 +66,30 @@ def changes_markdown(found: Sequence[Change]) -> str:
     )
 
 
-def _cells(rows: Sequence[Row]) -> dict[Key, str]:
+def _named(old: Sequence[Row], new: Sequence[Row]) -> dict[int, Key]:
+    """Name the rows of both sides, by their ids: with their weights and source where either has several of a name."""
+    titles = data_titles([*old, *new])
+    known = {row.key: row for row in old}
+    twins = [[(row, known.get(row.key, row)) for row in side] for side in (old, new)]
+
+    def short(row: Row) -> Key:
+        training = f"training seed {row.train_seed}"
+        return (row.defense, titles[row.data_sha256], row.arch, row.recipe, training)
+
+    several = {name for side in twins for name, count in Counter(short(twin) for _, twin in side).items() if count > 1}
+    return {
+        id(row): (*short(twin), f"weights {twin.weights_sha256[:12]}", twin.defense_origin)
+        if short(twin) in several
+        else short(twin)
+        for side in twins
+        for row, twin in side
+    }
+
+
+def _cells(rows: Sequence[Row], named: Mapping[int, Key]) -> dict[Key, str]:
     found: dict[Key, str] = {}
     for row in rows:
-        name = (row.defense, row.dataset, row.arch, row.recipe, f"training seed {row.train_seed}")
+        name = named[id(row)]
         for (attack, threat, seed), cell in row.cells.items():
             found[(*name, f"{attack}, seed {seed}" if seed else attack, threat)] = cell.robust
         for threat in row.ranked_threats():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -13,7 +14,10 @@ from harness.leaderboard.definition import Definition
 from harness.leaderboard.paper_table import number
 from harness.leaderboard.printed import Key, PrintedValue
 from harness.leaderboard.tables import attack_columns, cell_text, has_worst_case, percent, sections, worst_text
+from harness.results.cells import CellResult
+from harness.results.naming import data_titles
 from harness.results.rows import Row
+from harness.results.trainings import trainings
 
 SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 AUTOATTACK = "aa_standard"
@@ -30,9 +34,9 @@ def paper_latex(definition: Definition, printed: dict[Key, list[PrintedValue]], 
 
 
 def ranked_latex(rows: Sequence[Row]) -> str:
-    """Write a LaTeX tabular for each dataset and threat model; accuracies in per cent."""
+    """Write a LaTeX tabular for the rows on the same images, and each threat model; accuracies in per cent."""
     found = []
-    for dataset, threat, here in sections(rows, {}):
+    for title, threat, here in sections(rows, {}):
         attacks = attack_columns(here, threat, {}) if threat != "none" else []
         worst = has_worst_case(here, threat)
         body = [
@@ -43,32 +47,45 @@ def ranked_latex(rows: Sequence[Row]) -> str:
             for row in here
         ]  # fmt: skip
         header = ["Defense", "Network", "Clean", *(["Worst case"] if worst else []), *attacks]
-        found.append(_tabular(f"{dataset}, {threat}", header, body))
+        found.append(_tabular(f"{title}, {threat}", header, body))
     return "\n".join(found)
 
 
 def robustbench_json(rows: Sequence[Row]) -> str:
-    """Write a model_info for each row that has clean accuracy and AutoAttack, under `dataset/threat/defense`.
+    """Write a model_info for each row with AutoAttack, under `dataset/threat/defense/network/recipe`.
 
-    Accuracies are in per cent. Of several trainings of one defense the one with the lowest seed is taken.
+    Accuracies are in per cent, both on the images that AutoAttack had. Of several trainings of one defense the one with
+    the lowest seed is taken, and of several seeds of the attack the lowest. Networks that share all of that have the
+    start of their weights' sha256 behind it.
 
     Raises:
-        NothingSelected: where no row has both.
+        NothingSelected: where no row has AutoAttack.
     """
     found: dict[str, dict[str, Any]] = {}
-    for row in sorted(rows, key=lambda row: -row.train_seed):
-        for (attack, threat, seed), cell in row.cells.items():
-            if attack == AUTOATTACK and seed == 0 and row.clean:
-                found[f"{row.dataset}/{threat}/{row.defense}"] = {
-                    "link": "", "name": row.defense, "authors": "", "additional_data": False,
-                    "number_forward_passes": cell.votes, "dataset": row.dataset, "venue": "",
-                    "architecture": row.arch, "eps": _eps(threat), "clean_acc": _share(row.clean),
-                    "autoattack_acc": _share(cell.robust), "reported": "", "unreliable": row.gated, "footnote":
-                    f"measured by adversarial-harness on {cell.n} images, weights sha256 {row.weights_sha256}",
-                }  # fmt: skip
+    titles = data_titles(rows)
+    alike = Counter(_shown(together[0]) for together in trainings(rows))
+    for together in trainings(rows):
+        taken: dict[str, tuple[Row, CellResult]] = {}
+        for row in together:
+            cells = [cell for cell in row.cells.values() if cell.attack == AUTOATTACK]
+            for cell in sorted(cells, key=lambda cell: cell.seed):
+                taken.setdefault(cell.threat, (row, cell))
+        for threat, (row, cell) in taken.items():
+            key = f"{titles[row.data_sha256]}/{threat}/{row.defense}/{row.arch}/{row.recipe}"
+            found[f"{key}/{row.weights_sha256[:12]}" if alike[_shown(row)] > 1 else key] = {
+                "link": "", "name": row.title, "authors": "", "additional_data": False,
+                "number_forward_passes": cell.votes, "dataset": row.dataset, "venue": "",
+                "architecture": row.arch, "eps": _eps(threat), "clean_acc": _share(cell.clean),
+                "autoattack_acc": _share(cell.robust), "reported": "", "unreliable": row.gated, "footnote":
+                f"measured by adversarial-harness on {cell.n} images, weights sha256 {row.weights_sha256}",
+            }  # fmt: skip
     if not found:
         raise NothingSelected(f"no row has {AUTOATTACK}: RobustBench lists nothing else")
     return json.dumps(found, indent=1, sort_keys=True) + "\n"
+
+
+def _shown(row: Row) -> tuple[str, ...]:
+    return row.data_sha256, row.defense, row.arch, row.recipe
 
 
 def _tabular(title: str, header: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -8,6 +8,7 @@ from harness.leaderboard.analyses import analyses_markdown
 from harness.leaderboard.markdown import joined
 from harness.results import audit
 from harness.results.cells import CellResult
+from harness.results.naming import data_titles
 from harness.results.ranking import in_order, ranks, unranked
 from harness.results.readings import KNOWS, knowledge_notes
 from harness.results.rows import Row
@@ -23,7 +24,7 @@ CAPTION = (
 )
 READINGS = tuple(KNOWS)
 States = Mapping[tuple[str, str, str], tuple[CellState, str]]
-"""(defense, attack, threat) -> (state, reason) of cells without a number; no threat where none was chosen."""
+"""(name of the row, attack, threat) -> (state, reason) of cells without a number; no threat where none was chosen."""
 
 
 def percent(bits: str) -> str:
@@ -39,7 +40,7 @@ def percent(bits: str) -> str:
 
 def is_partial(row: Row, threat: str, states: States) -> bool:
     """Tell whether a worst case rests on less than it should: an attack without a number, or on fewer images."""
-    lost = any((d, t) == (row.defense, threat) and s.counts_as_failure for (d, _, t), (s, _) in states.items())
+    lost = any((d, t) == (row.name, threat) and s.counts_as_failure for (d, _, t), (s, _) in states.items())
     return lost or len({cell.n for cell in row.cells.values() if cell.threat == threat}) > 1
 
 
@@ -76,26 +77,36 @@ def reading_text(row: Row, threat: str, knowledge: str) -> str:
 
 
 def wide(rows: Sequence[Row], states: States | None = None, rank_limited: bool = False) -> str:
-    """Write a Markdown table for each dataset and threat model: one line for each row, one column for each attack.
+    """Write a Markdown table for each threat model, of the rows on the same images: a line a row, a column an attack.
 
     `rank_limited`: rank rows on fewer images than the split has too.
     """
     states = states or {}
-    tables = [_section(dataset, threat, here, states, rank_limited) for dataset, threat, here in sections(rows, states)]
+    tables = [
+        _section(title, threat, here, _concerning(here, rows, states), rank_limited)
+        for title, threat, here in sections(rows, states)
+    ]
     return "\n".join([*tables, *analyses_markdown(rows)])
 
 
 def sections(rows: Sequence[Row], states: States) -> Iterator[tuple[str, str, list[Row]]]:
-    """Yield dataset, threat model and rows of each table.
+    """Yield title, threat model and rows of each table, whose rows were all measured on the same images.
 
-    Where only clean accuracy is known the threat model is `none`.
+    The title tells datasets of one name apart; see `data_titles`. Where only clean accuracy is known the threat model
+    is `none`.
     """
-    for dataset in sorted({row.dataset for row in rows}):
-        here = [row for row in rows if row.dataset == dataset]
+    for data, title in sorted(data_titles(rows).items(), key=lambda item: (item[1], item[0])):
+        here = [row for row in rows if row.data_sha256 == data]
         threats = {threat for row in here for threat in row.threats()}
-        threats |= {threat for _, _, threat in states if threat not in ("", "none")}
+        threats |= {threat for _, _, threat in _concerning(here, rows, states) if threat not in ("", "none")}
         for threat in sorted(threats or {"none"}):
-            yield dataset, threat, here
+            yield title, threat, here
+
+
+def _concerning(here: Sequence[Row], rows: Sequence[Row], states: States) -> States:
+    """Leave the states of other rows out; what is of no row in particular stays."""
+    others = {row.name for row in rows} - {row.name for row in here}
+    return {key: state for key, state in states.items() if key[0] not in others}
 
 
 def attack_columns(rows: Sequence[Row], threat: str, states: States) -> list[str]:
@@ -105,7 +116,8 @@ def attack_columns(rows: Sequence[Row], threat: str, states: States) -> list[str
         for cell in row.cells.values():
             if cell.threat == threat:
                 costs[cell.attack] = max(costs.get(cell.attack, 0.0), sum(cell.cost))
-    stateless = sorted({attack for _, attack, under in states if under == threat} - costs.keys())
+    here = {row.name for row in rows}
+    stateless = sorted({attack for name, attack, under in states if under == threat and name in here} - costs.keys())
     return sorted(costs, key=lambda attack: (costs[attack], attack)) + stateless
 
 
@@ -115,7 +127,7 @@ def cell_text(row: Row, attack: str, threat: str, states: States) -> str:
         (cell for cell in row.cells.values() if (cell.attack, cell.threat) == (attack, threat)),
         key=lambda cell: cell.seed,
     )
-    state = states.get((row.defense, attack, threat), (CellState.NOT_RUN, ""))[0]
+    state = states.get((row.name, attack, threat), (CellState.NOT_RUN, ""))[0]
     return _number(found) if found and state is CellState.NOT_RUN else state
 
 
@@ -149,11 +161,11 @@ def flags_of(row: Row, states: States) -> dict[str, str]:
 
 def refused_attacks(row: Row, states: States) -> list[str]:
     """List the attacks on a row whose images the harness did not accept."""
-    wanted = (row.defense, CellState.REFUSED)
-    return sorted({attack for (defense, attack, _), (state, _) in states.items() if (defense, state) == wanted})
+    wanted = (row.name, CellState.REFUSED)
+    return sorted({attack for (name, attack, _), (state, _) in states.items() if (name, state) == wanted})
 
 
-def _section(dataset: str, threat: str, rows: Sequence[Row], states: States, rank_limited: bool) -> str:
+def _section(title: str, threat: str, rows: Sequence[Row], states: States, rank_limited: bool) -> str:
     attacks = attack_columns(rows, threat, states) if threat != "none" else []
     worst = [f"Worst case ({threat})"] if has_worst_case(rows, threat) else []
     readings = READINGS if has_readings(rows, threat) else ()
@@ -161,7 +173,7 @@ def _section(dataset: str, threat: str, rows: Sequence[Row], states: States, ran
     ranked = ranks(rows, threat, rank_limited) if worst else []
     order = in_order(rows, ranked) if worst else range(len(rows))
     header = [*(["Rank"] if worst else []), "Defense", "Network", "Recipe", "Clean", *named, *worst, *attacks, "Flags"]
-    lines = [f"## {dataset}, {threat}", "", joined(header), joined(["---"] * len(header))]
+    lines = [f"## {title}, {threat}", "", joined(header), joined(["---"] * len(header))]
     for i in order:
         row, place = rows[i], [str(ranked[i] or unranked(rows[i], rows))] if worst else []
         cells = [cell_text(row, attack, threat, states) for attack in attacks]
@@ -169,9 +181,10 @@ def _section(dataset: str, threat: str, rows: Sequence[Row], states: States, ran
         headline += [f"**{worst_text(row, threat, states)}**"] if worst else []
         names = ", ".join(flags_of(row, states)) or "none"
         recipe = f"{row.recipe}, seed {row.train_seed}" if row.train_seed else row.recipe
-        lines.append(joined([*place, row.defense, row.arch, recipe, percent(row.clean), *headline, *cells, names]))
+        lines.append(joined([*place, row.title, row.arch, recipe, percent(row.clean), *headline, *cells, names]))
     lines += ["", *CAPTION, ""]
-    notes = [*training_notes(rows, threat), *knowledge_notes(rows, threat), *flag_notes(rows, states)]
+    notes = [f"{row.name}: the same network as {', '.join(row.also)}" for row in rows if row.also]
+    notes += [*training_notes(rows, threat), *knowledge_notes(rows, threat), *flag_notes(rows, states)]
     lines += [f"- {note}" for note in notes]
     reasons = sorted({f"{a} on {d}: {state}, {why}" for (d, a, t), (state, why) in states.items() if t in (threat, "")})
     lines += [f"- {reason}" for reason in reasons]

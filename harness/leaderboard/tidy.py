@@ -59,8 +59,10 @@ def tidy_frame(rows: Sequence[Row], states: States | None = None, rank_limited: 
             rank = places.get((number, threat))
             whole = {"clean": _share(row.clean[: len(bits)]), "flags": note, "rank": rank or unranked(row, rows)}
             lines.append({**subject, **shared, **whole, **_accuracy(bits)})
-    for (defense, attack, threat), (state, reason) in sorted(states.items()):
-        lines.append({"defense": defense, "attack": attack, "threat": threat, "state": state, "reason": reason})
+    named = {row.name: {name: getattr(row, name) for name in ROW_FIELDS} for row in rows}
+    for (name, attack, threat), (state, reason) in sorted(states.items()):
+        subject = named.get(name, {"defense": name})
+        lines.append({**subject, "attack": attack, "threat": threat, "state": state, "reason": reason})
     return pd.DataFrame(lines, columns=list(COLUMNS), dtype=object)
 
 

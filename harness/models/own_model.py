@@ -15,6 +15,7 @@ from harness.models.factory import Factory, find_factory, told
 from harness.models.in_memory import factory_in_memory, network_in_memory
 from harness.registry import discovery
 from harness.registry.hookspecs import hookimpl
+from harness.registry.names import plain_name, unlabelled
 from harness.registry.registry import Broken, Provider, Registry
 from harness.storage import foreign, weights
 from harness.types import Dataset, Defense
@@ -25,18 +26,21 @@ class OwnModel:
     """A plugin that offers one defense: the network of a factory, with `tensors` in it where there are any.
 
     Records name the source file of the factory with the first digits of its sha256, so that editing it is another
-    defense. `weights_file` is where the tensors come from.
+    defense. `weights_file` is where the tensors come from. `called`: the name that the user gave.
     """
 
     factory: Factory
     tensors: weights.Tensors | None = None
     weights_file: str = ""
+    called: str = ""
     _built: nn.Module | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
-        """The name of the defense, `module.function` as a rule."""
-        return self.factory.name
+        """The name of the defense: the one given, else `module.function`, and with weights their file as a label."""
+        if self.called or not self.weights_file:
+            return self.called or self.factory.name
+        return f"{self.factory.name} ({plain_name(Path(self.weights_file).stem) or 'weights'})"
 
     @hookimpl
     def harness_defenses(self) -> list[Defense]:
@@ -50,7 +54,8 @@ class OwnModel:
             UsageError: where its name cannot be one, or is one already.
         """
         file = self.factory.source.name if self.factory.source else self.name
-        provider = Provider(self.name, file, "", origin=f"{self.name}@{self.factory.sha256[:12]}")
+        name = unlabelled(self.name)
+        provider = Provider(name, file, "", origin=f"{name}@{self.factory.sha256[:12]}")
         loaded = discovery.load(provider, lambda: self)
         if isinstance(loaded, Broken):
             raise UsageError(f"--model {self.factory.text}: {loaded.reason}")
@@ -90,13 +95,16 @@ def own_model(model: object, weights_file: str = "", sha256: str = "", name: str
     """Make the plugin of a user's own network: find the factory and read the weights.
 
     `model`: where a factory is, `file.py:function` or `package.module:function`; a factory; or a network in memory,
-    which is copied. `name`: what to call one in memory. Weights are a .safetensors file, or a foreign torch state dict,
+    which is copied. `name`: what to call it. Weights are a .safetensors file, or a foreign torch state dict,
     whose bytes must have the given sha256.
 
     Raises:
-        UsageError: where there is no such function, importing it fails, or it is none of these.
+        UsageError: where there is no such function, importing it fails, it is none of these, or the name cannot be one.
         CheckpointError: for weights that cannot be read, or whose sha256 is another one.
     """
+    called = plain_name(name)
+    if name and not called:
+        raise UsageError(f"--name '{name}': write letters and digits, with . _ and - between them")
     if isinstance(model, nn.Module):
         factory = network_in_memory(model, name)
     elif isinstance(model, str):
@@ -107,7 +115,7 @@ def own_model(model: object, weights_file: str = "", sha256: str = "", name: str
         kind = type(model).__name__
         raise UsageError(f"--model: {kind} is neither a network, nor a function, nor file.py:function")
     tensors = _tensors(Path(weights_file), sha256) if weights_file else None
-    return OwnModel(factory=factory, tensors=tensors, weights_file=weights_file)
+    return OwnModel(factory=factory, tensors=tensors, weights_file=weights_file, called=called)
 
 
 def _tensors(path: Path, sha256: str) -> weights.Tensors:

@@ -23,7 +23,7 @@ import pluggy
 
 from harness.errors import PluginError, UnknownName
 from harness.registry import hookspecs
-from harness.registry.names import parse_name
+from harness.registry.names import parse_name, unlabelled
 from harness.registry.registry import Broken, Loaded, Provider, Registry
 from harness.types import Analysis, Architecture, Attack, Dataset, Defense, ThreatKind, ThreatModel
 
@@ -38,6 +38,8 @@ _HOOKS: dict[str, type] = {
     "harness_analyses": Analysis,
 }
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*([./][A-Za-z0-9_-]+)*")
+_LABEL = re.compile(r" \([A-Za-z0-9_.-]+\)")
+"""What may follow the name of a defense: which of several weights it has."""
 RESERVED = ("all", "extended", "adaptive")
 """Groups that every installation has, so no attack may be called so."""
 _FROM_FILES: set[str] = set()
@@ -105,7 +107,9 @@ def _reject_unknown_hooks(manager: pluggy.PluginManager) -> None:
 def _checked(hook: str, kind: Any, spec: Any) -> Any:
     if not isinstance(spec, kind):
         raise PluginError(f"{hook} must return {kind.__name__} values, not {type(spec).__name__}")
-    if not _NAME.fullmatch(spec.name) or spec.name in RESERVED:
+    bare = unlabelled(spec.name) if kind is Defense else spec.name
+    labelled = not spec.name[len(bare) :] or _LABEL.fullmatch(spec.name[len(bare) :])
+    if not _NAME.fullmatch(bare) or not labelled or bare in RESERVED:
         raise PluginError(f"{hook}: {spec.name!r} cannot be a name: letters, digits, . _ - and /, none of {RESERVED}")
     suites = {parse_name(group)[0] for group in getattr(spec, "groups", ())}
     for suite, budget in getattr(spec, "budgets", {}).items() if kind is Attack else ():

@@ -14,8 +14,13 @@ _PARAMETER = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=\s*([^=,\[\]]+?)\s*")
 
 
 def split_names(texts: Iterable[str]) -> list[str]:
-    """Split repeated options at commas and spaces outside brackets; drop what is doubled, keep the order."""
-    names = [name for text in texts for name in re.findall(r"(?:[^,\s\[]|\[[^\]]*\]?)+", text)]
+    """Split repeated options at commas and spaces outside brackets; drop what is doubled, keep the order.
+
+    A label in round brackets belongs to the name before it, as in `net.build (good)`.
+    """
+    names = [
+        name for text in texts for name in re.findall(r"(?:[^,\s\[]|\[[^\]]*\]?|(?<=[^,\s]) \([^(),\s]+\))+", text)
+    ]
     return list(dict.fromkeys(names))
 
 
@@ -47,6 +52,16 @@ def format_name(name: str, overrides: Mapping[str, Value]) -> str:
     """Write a name with the parameters that differ from their defaults, sorted."""
     inside = ",".join(f"{key}={format_value(value)}" for key, value in sorted(overrides.items()))
     return f"{name}[{inside}]" if inside else name
+
+
+def unlabelled(name: str) -> str:
+    """Take the label off a name: `net.build` of `net.build (good)`."""
+    return name.partition(" (")[0]
+
+
+def plain_name(text: str) -> str:
+    """Turn any text into a name without brackets and spaces: `My net, v2` into `My-net-v2`; it may come out empty."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", re.sub(r"\.{2,}", ".", text)).strip("-.")
 
 
 def titled(defense: str, train_seed: int) -> str:

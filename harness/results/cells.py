@@ -6,10 +6,21 @@ import functools
 import math
 import statistics
 from dataclasses import dataclass
+from typing import Any
 
 from harness.errors import StoreError
+from harness.results.naming import source_of
 from harness.storage.canonical import digest
-from harness.storage.schema import COUNTED, REVISION_FIELDS, SHOWN_FIELDS, VARIANT_FIELDS, CellRecord, Plain, chosen
+from harness.storage.schema import (
+    COUNTED,
+    REVISION_FIELDS,
+    SHOWN_FIELDS,
+    VARIANT_FIELDS,
+    CellIdentity,
+    CellRecord,
+    Plain,
+    chosen,
+)
 
 CellKey = tuple[str, str, int]
 """Attack, threat model, seed."""
@@ -95,17 +106,25 @@ def newest(parts: list[CellRecord]) -> list[CellRecord]:
     """
     variants: dict[str, list[CellRecord]] = {}
     for record in parts:
-        variants.setdefault(digest(list(chosen(record["identity"], VARIANT_FIELDS).values())), []).append(record)
+        variants.setdefault(digest(list(_variant(record["identity"]).values())), []).append(record)
     ranked = sorted(variants.values(), key=_revisions)
     if len(ranked) > 1 and _revisions(ranked[-1]) == _revisions(ranked[-2]):
         first, second = (found[0]["identity"] for found in ranked[-2:])
-        one, other = chosen(first, VARIANT_FIELDS), chosen(second, VARIANT_FIELDS)
+        one, other = _variant(first), _variant(second)
         name = next(name for name in VARIANT_FIELDS if one[name] != other[name])
         raise StoreError(
             f"two kinds of records of {first['attack']} on {first['defense']}: {name} is {one[name]} and "
             f"{other[name]}. Keep them on separate boards"
         )
     return ranked[-1]
+
+
+def _variant(identity: CellIdentity) -> dict[str, Any]:
+    """Pick what decides a result; of one's own network the source, whatever it is called."""
+    fields = chosen(identity, VARIANT_FIELDS)
+    if source := source_of(identity):
+        fields["defense_origin"] = fields["arch_origin"] = source
+    return fields
 
 
 def _revisions(parts: list[CellRecord]) -> list[int]:
@@ -123,7 +142,7 @@ def join(parts: list[CellRecord]) -> CellResult | None:
         here = [record for record in parts if record["identity"]["start"] == position]
         if not here:
             break
-        shards.append(max(here, key=lambda record: record["identity"]["stop"]))
+        shards.append(max(here, key=lambda record: (record["identity"]["stop"], record["key"])))
         position = shards[-1]["identity"]["stop"]
     if not shards:
         return None

@@ -36,13 +36,15 @@ def pairs(first: Row, second: Row) -> list[Pair]:
     """Compare two rows under every attack that both have under one threat model and seed, then in the worst cases.
 
     Raises:
-        NothingSelected: where their images are not the same, or they share no attack.
+        NothingSelected: where they are one row, their images are not the same, or they share no attack.
     """
+    if first.key == second.key:
+        raise NothingSelected(f"{first.name} would be compared with itself")
     if first.data_sha256 != second.data_sha256:
-        raise NothingSelected(f"{first.defense} and {second.defense} were not measured on the same images")
+        raise NothingSelected(f"{first.name} and {second.name} were not measured on the same images")
     found = list(_pairs(first, second))
     if not found:
-        raise NothingSelected(f"{first.defense} and {second.defense} share no attack")
+        raise NothingSelected(f"{first.name} and {second.name} share no attack")
     return found
 
 

@@ -55,8 +55,19 @@ def ranks(rows: Sequence[Row], threat: str, rank_limited: bool = False) -> list[
     """Rank rows by the worst case under one threat model: 1 + the number of rows that are significantly better.
 
     None for rows that have no number there, or not all images of the split, unless `rank_limited`. Of several
-    trainings of one defense the one with the lowest seed competes, the others have None.
+    trainings of one defense the one with the lowest seed competes, the others have None. Rows on other images are
+    ranked among themselves.
     """
+    found: list[int | None] = [None] * len(rows)
+    for data in {row.data_sha256 for row in rows}:
+        here = [i for i, row in enumerate(rows) if row.data_sha256 == data]
+        for i, place in zip(here, _ranks([rows[i] for i in here], threat, rank_limited), strict=True):
+            found[i] = place
+    return found
+
+
+def _ranks(rows: Sequence[Row], threat: str, rank_limited: bool) -> list[int | None]:
+    """Rank rows that were measured on the same images."""
     worst = [row.worst(threat) for row in rows]
     full = [max((cell.split_size for cell in row.cells.values()), default=0) for row in rows]
     counted = [
@@ -73,13 +84,10 @@ def ranks(rows: Sequence[Row], threat: str, rank_limited: bool = False) -> list[
 
 
 def placed(rows: Sequence[Row], rank_limited: bool) -> dict[tuple[int, str], int | None]:
-    """Rank every row among those of its dataset: (number of the row, threat model) -> rank."""
+    """Rank every row among those on the same images: (number of the row, threat model) -> rank."""
     found: dict[tuple[int, str], int | None] = {}
-    for dataset in {row.dataset for row in rows}:
-        here = [i for i, row in enumerate(rows) if row.dataset == dataset]
-        for threat in {threat for i in here for threat in rows[i].ranked_threats()}:
-            places = ranks([rows[i] for i in here], threat, rank_limited)
-            found |= {(i, threat): place for i, place in zip(here, places, strict=True)}
+    for threat in {threat for row in rows for threat in row.ranked_threats()}:
+        found |= {(i, threat): place for i, place in enumerate(ranks(rows, threat, rank_limited))}
     return found
 
 

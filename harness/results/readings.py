@@ -36,7 +36,7 @@ def knowledge_notes(rows: Sequence[Row], threat: str) -> list[str]:
 def _named(attack: str, knowledge: str, cells: Sequence[tuple[Row, CellResult]]) -> str:
     """Name an attack that knows so much, with the defenses where it does not do so on all; empty where on none."""
     here = [(row, cell) for row, cell in cells if cell.attack == attack]
-    so_much = [row.defense for row, cell in here if cell.knowledge == knowledge]
+    so_much = [row.title for row, cell in here if cell.knowledge == knowledge]
     if not so_much or len(so_much) == len(here):
         return attack if so_much else ""
     return f"{attack} ({', '.join(dict.fromkeys(so_much))})"

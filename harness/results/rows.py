@@ -5,11 +5,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 from harness.registry.names import titled
 from harness.results.cells import CellKey, CellResult, join, newest
-from harness.storage.schema import ROW_FIELDS, AnalysisRecord, CellRecord, Record, SubjectIdentity, chosen, is_cell
+from harness.results.naming import source_of, tell_apart
+from harness.storage.schema import (
+    ROW_FIELDS,
+    UNTRAINED,
+    AnalysisRecord,
+    CellRecord,
+    Record,
+    SubjectIdentity,
+    chosen,
+    is_cell,
+)
 from harness.types import Quantity
 
 
@@ -18,6 +28,8 @@ class Row:
     """One subject with all its cells, keyed by (attack, threat, seed), and its analyses by name.
 
     Cells are sorted by threat model, then cheapest first. `analysis_images`: how many test images each analysis used.
+    `source`: see `source_of`. `also`: what else records of the same network call it. `distinction`: what follows the
+    name where others have that name too.
     """
 
     dataset: str
@@ -27,6 +39,10 @@ class Row:
     recipe: str
     train_seed: int
     weights_sha256: str
+    defense_origin: str = ""
+    source: str = ""
+    also: tuple[str, ...] = ()
+    distinction: str = ""
     mandatory: tuple[str, ...] = ()
     gated: bool = False
     cells: dict[CellKey, CellResult] = field(default_factory=dict)
@@ -35,8 +51,34 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The defense, with the seed of its training unless that is 0."""
-        return titled(self.defense, self.train_seed)
+        """The defense, with the seed of its training unless that is 0, and what tells it from others of that name."""
+        return titled(self.defense, self.train_seed) + self.distinction
+
+    @property
+    def title(self) -> str:
+        """The name without the seed, for tables that have a place for the seed."""
+        return self.defense + self.distinction
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What no two rows share: images, network and training, by hashes; display names decide nothing.
+
+        A plugin's defense is known by its origin and id, one's own network by the sha256 of its source.
+        """
+        return (*self._who, self.train_seed, self.weights_sha256)
+
+    @property
+    def subject(self) -> tuple[object, ...]:
+        """What the trainings of one defense share: all but seed and weights.
+
+        Weights that were given, or come with a network, are no training: other weights are another subject.
+        """
+        return (*self._who, self.weights_sha256 if self.recipe in UNTRAINED else "")
+
+    @property
+    def _who(self) -> tuple[str, ...]:
+        who = ("", self.source) if self.source else (self.defense, self.defense_origin)
+        return (self.data_sha256, *who, self.arch, self.recipe)
 
     @property
     def clean(self) -> str:
@@ -69,34 +111,49 @@ class Row:
 def rows(records: Iterable[Record]) -> list[Row]:
     """Join records into rows, sorted by dataset, then by worst case (best first), then by name.
 
+    Records are joined by `Row.key`, so that two datasets or two networks of one name stay apart, and the records of one
+    network under two names are one row.
+
     Raises:
         StoreError: where two records of one cell differ in more than their revisions.
     """
-    grouped: dict[tuple[Any, ...], dict[CellKey, list[CellRecord]]] = {}
-    analyses: dict[tuple[Any, ...], list[AnalysisRecord]] = {}
+    found: dict[tuple[object, ...], Row] = {}
+    cells: dict[tuple[object, ...], dict[CellKey, list[CellRecord]]] = {}
+    analyses: dict[tuple[object, ...], list[AnalysisRecord]] = {}
     for record in records:
-        subject = tuple(chosen(record["identity"], ROW_FIELDS).values())
+        row = _row(record["identity"])
+        known = found.setdefault(row.key, row)
+        known.also += (row.defense,)
+        known.dataset = min(known.dataset, row.dataset)
         if is_cell(record):
             identity = record["identity"]
             cell = (identity["attack"], identity["threat"], identity["seed"])
-            grouped.setdefault(subject, {}).setdefault(cell, []).append(record)
+            cells.setdefault(row.key, {}).setdefault(cell, []).append(record)
         else:
-            analyses.setdefault(subject, []).append(cast("AnalysisRecord", record))
-    found = []
-    for subject in {**grouped, **analyses}:
-        cells, measured = grouped.get(subject, {}), analyses.get(subject, [])
-        row = Row(**dict(zip(ROW_FIELDS, subject, strict=True)))
-        joined = {cell: result for cell, parts in cells.items() if (result := join(newest(parts))) is not None}
+            analyses.setdefault(row.key, []).append(cast("AnalysisRecord", record))
+    for key, row in found.items():
+        parted = {cell: join(newest(parts)) for cell, parts in cells.get(key, {}).items()}
+        joined = {cell: result for cell, result in parted.items() if result is not None}
         row.cells = dict(sorted(joined.items(), key=lambda item: (item[1].threat, sum(item[1].cost), item[0])))
-        first: SubjectIdentity = [*(parts[0] for parts in cells.values()), *measured][0]["identity"]
-        row.mandatory, row.gated = tuple(first["mandatory"]), first["gated"]
         # The highest revision counts, then the most images.
-        ordered = sorted(measured, key=lambda r: (r["identity"]["analysis_revision"], r["identity"]["n"]))
+        ordered = sorted(analyses.get(key, []), key=lambda r: (r["identity"]["analysis_revision"], r["identity"]["n"]))
         row.analyses = _newest_analyses(ordered)
         row.analysis_images = {record["identity"]["analysis"]: record["identity"]["n"] for record in ordered}
-        if row.cells or row.analyses:
-            found.append(row)
-    return sorted(found, key=lambda row: (row.dataset, -_headline(row), row.defense, row.weights_sha256))
+        row.defense, *others = sorted(set(row.also))
+        row.also = tuple(others)
+    kept = [row for row in found.values() if row.cells or row.analyses]
+    kept.sort(
+        key=lambda row: (row.dataset, row.data_sha256, -_headline(row), row.defense, row.weights_sha256, row.key[1:])
+    )
+    tell_apart(kept)
+    return kept
+
+
+def _row(identity: SubjectIdentity) -> Row:
+    return Row(
+        **chosen(identity, ROW_FIELDS), defense_origin=identity["defense_origin"], source=source_of(identity),
+        mandatory=tuple(identity["mandatory"]), gated=identity["gated"],
+    )  # fmt: skip
 
 
 def _headline(row: Row) -> float:

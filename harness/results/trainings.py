@@ -10,10 +10,10 @@ from harness.results.rows import Row
 
 
 def trainings(rows: Sequence[Row]) -> list[list[Row]]:
-    """Group the rows that differ in their training seed alone, the lowest seed first."""
-    found: dict[tuple[str, ...], list[Row]] = {}
+    """Group the rows that differ in their training seed alone, the lowest seed first; see `Row.subject`."""
+    found: dict[tuple[object, ...], list[Row]] = {}
     for row in sorted(rows, key=lambda row: row.train_seed):
-        found.setdefault((row.dataset, row.data_sha256, row.defense, row.arch, row.recipe), []).append(row)
+        found.setdefault(row.subject, []).append(row)
     return list(found.values())
 
 
@@ -34,7 +34,8 @@ def training_notes(rows: Sequence[Row], threat: str) -> Iterator[str]:
             told += _told(name, _worst(together, threat, knowledge))
         if len(together) > 1:
             first = together[0]
-            yield f"{first.defense} ({first.arch}, {first.recipe}): {'; '.join(told)}"
+            name = first.title if first.distinction else f"{first.defense} ({first.arch}, {first.recipe})"
+            yield f"{name}: {'; '.join(told)}"
 
 
 def attack_spread(cells: Sequence[CellResult]) -> str:

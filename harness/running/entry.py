@@ -69,7 +69,8 @@ def bench(
     all datasets of its rows. `model` may also be a network in memory or a function that returns one: an `nn.Module`
     that takes images (n, c, h, w) in [0, 1] and answers logits (n, classes). It is copied, never changed; records name
     it by its weights and by whatever else decides its answers, as far as that can be read (otherwise none of its
-    records is ever reused). `name`: what to call it.
+    records is ever reused). `name`: what to call it in tables; by default it has the name of its function or class, and
+    with `weights` that of their file too.
 
     Args:
         threat: budgets such as `linf:8/255`, on the [0, 1] pixel scale for norms; each replaces its own kind's.
@@ -156,6 +157,8 @@ def prepare(
     decided = (*asked, *_texts(threat), *_texts(analyses), arch, recipe, str(weights or ""), sha256, model, limit)
     if board and (any(word not in (None, "") for word in decided) or chosen != ["all"] or seed or train_seed):
         raise UsageError("--board: a board says itself what is measured; leave the other words out")
+    if name and model is None:
+        raise UsageError("--name: goes with --model; a defense has its name")
     if sha256 and not (model is not None and weights):
         raise UsageError("--sha256: goes with --model and --weights")
     if (arch or recipe) and not asked:

@@ -41,6 +41,7 @@ class Obtained:
         self.absent: list[str] = []
         test = self.data.part("test")
         self.n = plan.images(len(test))
+        outcome.data_sha256 = test.sha256
         for note in test.split.notes:
             reporter.warn(note)
         self.ready: list[Deployment | None] = []

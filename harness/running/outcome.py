@@ -49,9 +49,10 @@ class Failure:
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What a run came to: its folder, every finished record, and what failed."""
+    """What a run came to: its folder, every finished record, and what failed. `data_sha256`: of the test images."""
 
     dataset: str = ""
+    data_sha256: str = ""
     run: Path | None = None
     records: list[Record] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +23,13 @@ from harness.leaderboard.tables import (
 )
 from harness.leaderboard.tidy import tidy, tidy_frame
 from harness.results import audit
+from harness.results.naming import tell_apart
 from harness.results.rows import Row, rows
 from harness.running.outcome import Failure, Outcome
 from harness.storage import atomic
 from harness.storage.run_folder import RunFolder
-from harness.storage.schema import is_cell
-from harness.types import CellState, Skip
+from harness.storage.schema import Record, is_cell
+from harness.types import CellState, Skip, Subject
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,15 +65,13 @@ class Report:
         import pandas as pd
 
         lines: dict[tuple[str, str, str], dict[str, str]] = {}
-        names, states = self._names(), self.states
+        states = self.states
         for dataset, threat, here in sections(self.rows, states):
-            lines[dataset, threat, "clean"] = {names[id(row)]: percent(row.clean) for row in here}
+            lines[dataset, threat, "clean"] = {row.name: percent(row.clean) for row in here}
             for attack in attack_columns(here, threat, states) if threat != "none" else ():
-                lines[dataset, threat, attack] = {
-                    names[id(row)]: cell_text(row, attack, threat, states) for row in here
-                }
+                lines[dataset, threat, attack] = {row.name: cell_text(row, attack, threat, states) for row in here}
             if has_worst_case(here, threat):
-                lines[dataset, threat, WORST_CASE] = {names[id(row)]: worst_text(row, threat, states) for row in here}
+                lines[dataset, threat, WORST_CASE] = {row.name: worst_text(row, threat, states) for row in here}
         frame = pd.DataFrame(
             lines.values(), index=pd.MultiIndex.from_tuples(lines, names=["dataset", "threat", "attack"])
         )
@@ -92,15 +90,14 @@ class Report:
         frame = self._numbers()
         shown = [
             "dataset", "threat", "defense", "arch", "recipe", "train_seed", "knowledge", "robust", "robust_low",
-            "robust_high", "n", "clean", "rank", "state", "weights_sha256",
+            "robust_high", "n", "clean", "rank", "state", "weights_sha256", "data_sha256",
         ]  # fmt: skip
         return frame.loc[frame["attack"] == WORST_CASE, shown].fillna({"knowledge": ""}).reset_index(drop=True)
 
     @property
     def flags(self) -> dict[str, dict[str, str]]:
         """What the records themselves say against a number: row -> flag -> evidence."""
-        names = self._names()
-        return {names[id(row)]: audit.flags(row, refused_attacks(row, self.states)) for row in self.rows}
+        return {row.name: audit.flags(row, refused_attacks(row, self.states)) for row in self.rows}
 
     @property
     def flag_lines(self) -> list[str]:
@@ -136,17 +133,6 @@ class Report:
         left_out = {(skip.defense, skip.attack, ""): (CellState.NOT_APPLICABLE, skip.reason) for skip in self.skips}
         return {**self.states, **left_out}
 
-    def _names(self) -> dict[int, str]:
-        """Name each row apart: by its defense, where several share that with network and recipe, then with weights."""
-        told = {id(row): row.name for row in self.rows}
-        for more in (
-            {id(row): f"{row.arch}, {row.recipe}" for row in self.rows},
-            {id(row): f"weights {row.weights_sha256[:8]}" for row in self.rows},
-        ):
-            counts = Counter(told.values())
-            told = {key: f"{name} ({more[key]})" if counts[name] > 1 else name for key, name in told.items()}
-        return told
-
     def _repr_html_(self) -> str:
         notes = [f"flag: {line}" for line in self.flag_lines]
         notes += [f"{state}: {a} on {d}: {why}" for (d, a, _), (state, why) in sorted(self._every_state().items())]
@@ -157,32 +143,52 @@ class Report:
 
 
 def report_of(outcomes: Iterable[Outcome], skips: Sequence[Skip] = ()) -> Report:
-    """Make the report of one run, or of the runs that one board asked for."""
+    """Make the report of one run, or of the runs that one board asked for.
+
+    Of several runs the same network on the same images is one row, and a failure belongs to the row of its own run.
+    """
     outcomes = list(outcomes)
-    failures = [failure for outcome in outcomes for failure in outcome.failures]
-    lost = {(f.defense, f.attack, f.threat) for f in failures}
-    return Report(
-        rows=[row for outcome in outcomes for row in _present(outcome, lost)], failures=failures, skips=skips,
-        path=next((outcome.run for outcome in reversed(outcomes) if outcome.run is not None), None),
+    whole = [_whole(outcome) for outcome in outcomes]
+    found = rows(record for records in whole for record in records)
+    known = {row.key: row for row in found}
+    own: list[dict[str, Row]] = []
+    for outcome, records in zip(outcomes, whole, strict=True):
+        here = {name: known[row.key] for row in rows(records) for name in (row.defense, *row.also)}
+        for subject in outcome.subjects:
+            if subject.defense not in here:
+                here[subject.defense] = _without(outcome, subject, found)
+        own.append(here)
+    tell_apart(found)
+    failures = [
+        replace(failure, defense=here[failure.defense].name if failure.defense in here else failure.defense)
+        for outcome, here in zip(outcomes, own, strict=True)
+        for failure in outcome.failures
+    ]
+    path = next((outcome.run for outcome in reversed(outcomes) if outcome.run is not None), None)
+    return Report(rows=found, path=path, failures=failures, skips=skips)
+
+
+def _whole(outcome: Outcome) -> list[Record]:
+    """Pick the records of a run but for those of cells that have no number."""
+    lost = {(f.defense, f.attack, f.threat) for f in outcome.failures}
+    return [
+        record
+        for record in outcome.records
+        if not is_cell(record)
+        or (record["identity"]["defense"], record["identity"]["attack"], record["identity"]["threat"]) not in lost
+    ]
+
+
+def _without(outcome: Outcome, subject: Subject, found: list[Row]) -> Row:
+    """Find the row of a subject that has no record in its run: one of another run, or a new one without cells."""
+    recipe = subject.recipe.name if subject.recipe else "given weights" if subject.weights else "own"
+    wanted = (outcome.data_sha256, subject.defense, subject.arch, recipe, subject.train_seed)
+    for row in found:
+        if (row.data_sha256, row.defense, row.arch, row.recipe, row.train_seed) == wanted:
+            return row
+    empty = Row(
+        dataset=outcome.dataset, data_sha256=outcome.data_sha256, defense=subject.defense, arch=subject.arch,
+        recipe=recipe, train_seed=subject.train_seed, weights_sha256="",
     )  # fmt: skip
-
-
-def _present(outcome: Outcome, lost: Collection[tuple[str, str, str]]) -> list[Row]:
-    """Make the rows of a run: only cells that are whole, and a row without cells for each defense that has none."""
-    whole = []
-    for record in outcome.records:
-        if is_cell(record):
-            identity = record["identity"]
-            if (identity["defense"], identity["attack"], identity["threat"]) in lost:
-                continue
-        whole.append(record)
-    found = rows(whole)
-    for subject in outcome.subjects:
-        if subject.defense not in {row.defense for row in found}:
-            empty = Row(
-                dataset=outcome.dataset, data_sha256="", defense=subject.defense, arch=subject.arch,
-                recipe=subject.recipe.name if subject.recipe else "own", train_seed=subject.train_seed,
-                weights_sha256="",
-            )  # fmt: skip
-            found.append(empty)
-    return found
+    found.append(empty)
+    return empty

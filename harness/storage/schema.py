@@ -132,6 +132,8 @@ Record: TypeAlias = CellRecord | AnalysisRecord
 NETWORK_FIELDS = tuple(NetworkIdentity.__annotations__)
 ROW_FIELDS = ("dataset", "data_sha256", "defense", "arch", "recipe", "train_seed", "weights_sha256")
 """What a table shows of a network, and joins records into rows by."""
+UNTRAINED = ("given weights", "own")
+"""What the recipe is called where nothing was trained: a file of weights, and a network that a defense loads."""
 REVISION_FIELDS = ("judge", "defense_revision", "attack_revision", "arch_revision")
 """Of two records of one cell the one with the higher revisions counts, compared in this order."""
 VARIANT_FIELDS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from harness.data.dataset import LoadedDataset, LoadedPart
 from harness.errors import BoardMismatch, CheckpointError, PluginError, UsageError
 from harness.evaluation.judge import InvalidModel, Judge
 from harness.models.deployment import Deployer, Deployment
+from harness.models.own_model import own_model
 from harness.planning.subjects import DEFENSE_OWN_NETWORK
 from harness.registry.names import parse_name, plain, resolve
 from harness.registry.registry import Entry, Registry
 from harness.reporter import Reporter
+from harness.results.naming import source_of
 from harness.storage.canonical import digest
 from harness.storage.schema import NetworkIdentity, Plain
 from harness.training.trainer import Trainer
@@ -24,10 +26,24 @@ from harness.types import TRAINING_EPS, Architecture, Dataset, Defaults, Defense
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What records do not hold: a user's own network, as `harness bench` was given it, and where a folder of images is.
+
+    `dataset`: as in `folder:PATH`. Empty where nothing is given.
+    """
+
+    model: str = ""
+    weights: str = ""
+    sha256: str = ""
+    dataset: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuilt:
-    """A subject that is ready to be attacked again, and its dataset."""
+    """A subject that is ready to be attacked again, its defense and its dataset."""
 
     subject: Subject
+    defense: Defense
     ready: Deployment
     data: LoadedDataset
 
@@ -43,9 +59,12 @@ class Rebuilt:
 
 
 def rebuilt(
-    network: NetworkIdentity, weights: Path | None, registry: Registry, data_root: Path, device: torch.device
-) -> Rebuilt:
+    network: NetworkIdentity, weights: Path | None, registry: Registry, data_root: Path, device: torch.device,
+    location: str = "",
+) -> Rebuilt:  # fmt: skip
     """Rebuild a network as it was judged; `weights`: the file with what was trained, unless it is loaded.
+
+    `location`: where a dataset that is a folder is.
 
     Raises:
         UsageError: where a plugin is missing, or is not the one of the record.
@@ -53,13 +72,7 @@ def rebuilt(
         CheckpointError, DataError: where they cannot be read.
         InvalidModel: where the network does not answer as a judge demands.
     """
-    name, colon, _ = network["dataset"].partition(":")
-    if colon:
-        raise UsageError(f"records do not say where the folder of dataset '{network['dataset']}' is")
-    data = LoadedDataset(registry.get(Dataset, name).spec, name, data_root)
-    test = data.part("test")
-    if test.sha256 != network["data_sha256"]:
-        raise BoardMismatch(f"dataset '{name}': the test images here are not those of the records (another sha256)")
+    data = _data(network, registry, data_root, location)
     planned = _subject(network, weights, registry)
     trainer = Trainer(registry=registry, data=data, folder=Path(), device=device, reporter=Reporter())
     ready = Deployer(trainer).deploy(planned)
@@ -71,24 +84,27 @@ def rebuilt(
             raise BoardMismatch(
                 f"weights {weights or network['defense']}: {field} is {sha256[:12]}, records say {stated[:12]}"
             )
-    return Rebuilt(subject=planned, ready=ready, data=data)
+    defense = registry.entry(Defense, network["defense"]).spec
+    return Rebuilt(subject=planned, defense=defense, ready=ready, data=data)
 
 
 class Rebuilder:
     """The rebuilt subjects of a folder to be verified, each rebuilt once.
 
     `weights`: subject -> the file with what was trained, or None. `problems`: the folder's, to which it appends what
-    should be had and cannot.
+    should be had and cannot. `given`: what the user adds; it is of one network, others stay as they are.
     """
 
     def __init__(
         self, weights: Callable[[NetworkIdentity], Path | None], problems: list[str], registry: Registry,
-        data_root: Path, device: torch.device,
+        data_root: Path, device: torch.device, given: Given | None = None,
     ) -> None:  # fmt: skip
-        self.weights, self.problems = weights, problems
+        self.weights, self.problems, self.given = weights, problems, given or Given()
         self.registry, self.data_root, self.device = registry, data_root, device
         self._found: dict[str, Rebuilt | str] = {}
         self._files: dict[str, Path | None] = {}
+        self._unfit: list[str] = []
+        self._fits = False
 
     def get(self, network: NetworkIdentity) -> Rebuilt | str:
         """Rebuild a subject, or say in a line why that cannot be done.
@@ -105,7 +121,7 @@ class Rebuilder:
 
     def has(self, network: NetworkIdentity) -> bool:
         """Tell whether the weights of a subject are here, or come with its defense, if that is installed."""
-        if self._file(network) is not None:
+        if self._file(network) is not None or (self.given.model and source_of(network)):
             return True
         try:
             return self.registry.entry(Defense, network["defense"]).spec.load is not None
@@ -121,12 +137,59 @@ class Rebuilder:
 
     def _get(self, network: NetworkIdentity) -> Rebuilt | str:
         weights = self._file(network)
+        if source_of(network) and weights is None:
+            return self._own(network)
         try:
-            return rebuilt(network, weights, self.registry, self.data_root, self.device)
+            return rebuilt(network, weights, self.registry, self.data_root, self.device, self._location)
         except (UsageError, PluginError, CheckpointError, BoardMismatch, InvalidModel) as error:
             if weights is not None or isinstance(error, BoardMismatch):
                 self.problems.append(f"{network['defense']}, {network['arch']}, {network['recipe']}: {error}")
             return str(error).splitlines()[0]
+
+    @property
+    def _location(self) -> str:
+        return self.given.dataset.partition(":")[2]
+
+    def _own(self, network: NetworkIdentity) -> Rebuilt | str:
+        """Rebuild a user's own network from what is given, or say why it is not that."""
+        if not self.given.model:
+            return f"{network['defense']} is a network of somebody's own: give its --model, and its --weights if any"
+        try:
+            own = own_model(self.given.model, self.given.weights, self.given.sha256)
+            own.called = network["defense"]
+            registry = own.join(self.registry)
+            data = _data(network, registry, self.data_root, self._location)
+            # Built before it is compared, as a run does: what it imports while it is built is part of its origin.
+            own.check(replace(data.spec, shape=data.shape, classes=data.classes), network["train_seed"])
+            found = rebuilt(network, None, registry, self.data_root, self.device, self._location)
+        except (UsageError, PluginError, CheckpointError, BoardMismatch, InvalidModel) as error:
+            told = str(error).splitlines()[0]
+            self._unfit.append(f"{network['defense']}: --model {self.given.model} is not its network: {told}")
+            return told
+        self._fits = True
+        return found
+
+    def unfit(self) -> list[str]:
+        """Say of each network that was asked for why the one given is another; nothing where it is one of them."""
+        return [] if self._fits else self._unfit
+
+
+def _data(network: NetworkIdentity, registry: Registry, root: Path, location: str) -> LoadedDataset:
+    """Load the dataset of a record: of a folder all images or its test images, whichever were judged.
+
+    Raises:
+        UsageError: where nothing says where a folder is.
+        BoardMismatch: where the images are others.
+    """
+    name, colon, _ = network["dataset"].partition(":")
+    if colon and not location:
+        raise UsageError(f"records do not say where '{network['dataset']}' is: give --dataset {name}:PATH")
+    spec = registry.get(Dataset, name).spec
+    for everything in (True, False) if spec.everything else (False,):
+        data = LoadedDataset(spec, network["dataset"], root, location if colon else "", everything)
+        if data.part("test").sha256 == network["data_sha256"]:
+            return data
+    raise BoardMismatch(f"dataset '{name}': the test images here are not those of the records (another sha256)")
 
 
 def _subject(network: NetworkIdentity, weights: Path | None, registry: Registry) -> Subject:

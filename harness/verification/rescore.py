@@ -18,7 +18,7 @@ def rescore(result: Verification, networks: Rebuilder, batch: int) -> None:
     """Check threat model and verdict of every witness with one forward for each, in batches of any size.
 
     Writes into the rows of `result` how many agree, or in a note why they were not judged, and appends to its problems
-    what disagrees.
+    what disagrees, and to what was not judged whatever the folder does not declare as left out.
 
     Raises:
         DataError: where the dataset cannot be read.
@@ -30,6 +30,8 @@ def rescore(result: Verification, networks: Rebuilder, batch: int) -> None:
         found = networks.get(row.breaks.network)
         if isinstance(found, str):
             row.note = f"not judged again: {found}"
+            if not result.declares(row.breaks.network):
+                result.unjudged.append(f"{row.name}: {found}")
             continue
         try:
             result.problems += _agreement(row, row.witnesses, found, networks, batch)

@@ -30,7 +30,7 @@ from harness.storage.schema import (
     chosen,
     network_of,
 )
-from harness.types import Attack, Cell, Defense, ThreatKind, ThreatModel
+from harness.types import Attack, Cell, ThreatKind, ThreatModel
 from harness.verification.rebuild import Rebuilder, Rebuilt
 from harness.verification.verify import Verification
 
@@ -45,11 +45,11 @@ def recompute(result: Verification, networks: Rebuilder, number: int, seed: int,
 
     What differs too much is appended to the problems of `result`. Left out are analyses; attacks from a surrogate,
     whose weights nobody keeps; networks whose weights are not here; and random defenses, whose draws depend on the
-    batches.
+    batches. Those drawn whose network cannot be had after all are added to what `result` says was not judged.
 
     Raises:
         DataError: where the dataset cannot be read.
-        NothingSelected: where no shard can be attacked again.
+        NothingSelected: where no shard can be attacked again, or none of those drawn.
     """
     make_reproducible()
     cells = list(cell_records(result.records))
@@ -59,16 +59,21 @@ def recompute(result: Verification, networks: Rebuilder, number: int, seed: int,
     drawn = random.Random(seed).sample(sorted(able, key=lambda record: record["key"]), min(number, len(able)))
     others = len(cells) - len(able)
     yield f"{len(drawn)} of {len(able)} shards that can be attacked again, drawn by seed {seed}; {others} cannot"
+    missed: list[str] = []
     for record in drawn:
         found = networks.get(network_of(record["identity"]))
         name = _name(record["identity"])
         if isinstance(found, str):
             told = found
+            missed.append(f"{name}: {found}")
         else:
             tried = attempt(partial(_again, record, found, networks, batch))
             told, stands = tried.value or (tried.error, False)
             result.problems += [] if stands else [f"{name}: {told}"]
         yield f"{name}: {told}"
+    result.unjudged += missed
+    if len(missed) == len(drawn) and not result.problems:
+        raise NothingSelected(f"none of the {len(drawn)} shards that were drawn could be attacked again")
 
 
 def _can(record: CellRecord, networks: Rebuilder) -> bool:
@@ -88,13 +93,12 @@ def _again(record: CellRecord, subject: Rebuilt, networks: Rebuilder, batch: int
     threat = ThreatModel.parse(identity["threat"])
     (selected,), _ = select_attacks([identity["attack"]], networks.registry)
     entry = networks.registry.entry(Attack, identity["attack"])
-    defense = networks.registry.entry(Defense, identity["defense"]).spec
     kind = networks.registry.get(ThreatKind, threat.kind).spec
     train = data.part("train") if "train_images" in entry.spec.needs else None
     cell = Cell(
         subject=subject.subject, attack=identity["attack"], params=with_step(selected.params, threat, data.spec.step),
         threat=threat, seed=identity["seed"], on=selected.on,
-        knowledge=knowledge_of(entry.spec, selected.name, selected.on, defense), surrogate=None,
+        knowledge=knowledge_of(entry.spec, selected.name, selected.on, subject.defense), surrogate=None,
     )  # fmt: skip
     now = cell_identity(
         cell, entry.spec, entry.provider.origin, subject.ready.provenance, JUDGE_REVISION, identity["start"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,18 +23,24 @@ class Verified:
     """What was verified of one subject under one threat model.
 
     `agree`: how many witnesses were judged again and break; None where none was judged. `note`: why it has no
-    witnesses, or why they were not judged again.
+    witnesses, or why they were not judged again. `apart`: what tells it from others that read the same.
     """
 
     breaks: Breaks
+    apart: str = ""
     witnesses: Witnesses | None = None
     file: Path | None = None
     agree: int | None = None
     note: str = ""
 
+    @property
+    def name(self) -> str:
+        """The network and the threat model in words that no other row of the folder has."""
+        return f"{self.breaks}{self.apart}"
+
     def __str__(self) -> str:
         """Write one line of the report."""
-        broken = f"{self.breaks}: {len(self.breaks.examples)} broken"
+        broken = f"{self.name}: {len(self.breaks.examples)} broken"
         if self.breaks.exempt:
             return f"{broken}, exempt from witnesses: {self.breaks.exempt}"
         number = len(self.witnesses.found) if self.witnesses else 0
@@ -43,13 +51,27 @@ class Verified:
 
 @dataclass(slots=True, kw_only=True)
 class Verification:
-    """What was verified of a folder. `problems`: one line for each thing that does not hold."""
+    """What was verified of a folder.
+
+    `problems`: one line for each thing that does not hold. `unjudged`: one for each that was to be judged or attacked
+    again and could not be, although the folder does not declare that it lacks what that takes.
+    """
 
     folder: Path
     is_run: bool
     records: list[Record] = field(default_factory=list)
     rows: list[Verified] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    unjudged: list[str] = field(default_factory=list)
+
+    @property
+    def judged(self) -> int:
+        """How many witnesses were judged again and do what the records say."""
+        return sum(row.agree or 0 for row in self.rows)
+
+    def declares(self, network: NetworkIdentity) -> bool:
+        """Tell whether a board says itself that it does without the weights of a network."""
+        return artifacts.weights_file(network) in artifacts.left_out(self.folder)
 
     def weights(self, network: NetworkIdentity) -> Path | None:
         """Find the file with the trained weights of a network, or None."""
@@ -71,12 +93,25 @@ def verify(folder: Path) -> Verification:
         raise StoreError(f"{folder} is neither a run nor a board: there is no run.json and no {boards.RECORDS} in it")
     result = Verification(folder=folder, is_run=is_run)
     result.records = _run_records(result) if is_run else _board_records(result)
-    result.rows = [Verified(breaks=one) for one in breaks(result.records)]
+    result.rows = _told_apart(breaks(result.records))
     kept = {path.stem: path for path in sorted(run.witnesses.glob("*.safetensors"))}
     for row in result.rows:
         _witnesses(row, kept.pop(row.breaks.name, None), _due(result, row.breaks), result.problems)
     result.problems += [f"{path}: belongs to nothing that the records call broken" for path in kept.values()]
     return result
+
+
+def _told_apart(found: Sequence[Breaks]) -> list[Verified]:
+    """Make the rows; networks or images of one name are told apart by the start of their sha256."""
+    counts = Counter(str(one) for one in found)
+    return [
+        Verified(breaks=one, apart=_hashes(one.network) if counts[str(one)] > 1 else "")
+        for one in found
+    ]  # fmt: skip
+
+
+def _hashes(network: NetworkIdentity) -> str:
+    return f", weights {network['weights_sha256'][:8]} on {network['dataset']} (sha {network['data_sha256'][:6]})"
 
 
 def _run_records(result: Verification) -> list[Record]:

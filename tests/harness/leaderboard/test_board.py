@@ -327,7 +327,7 @@ def test_exports(tmp_path):
     board = make(tmp_path, record("pgd-10", raw="1100"), record("aa_standard", any_="0111"), again)
     latex = boards.export(board, "latex")
     assert r"Ours & not measured (0.99) & 50.00 (51.00) & not measured (20.0) \\" in latex
-    info = json.loads(boards.export(board, "robustbench"))["digits/linf:1/5/aalp"]
+    info = json.loads(boards.export(board, "robustbench"))["digits/linf:1/5/aalp/net/quick"]
     assert (info["autoattack_acc"], info["clean_acc"], info["eps"]) == ("25.00", "100.00", "0.2")
     assert boards.export(board, "csv") == (board / "table.csv").read_text()
 

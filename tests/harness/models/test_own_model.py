@@ -318,11 +318,11 @@ def test_an_own_model_is_attacked_beside_a_defense_and_found_again(cli):
     command = bench("--model", "net:build", "--weights", "w.safetensors", "-d", "raw", "-a", "ti_dim")
     ran = cli.run(*command)
     assert ran.returncode == 0, ran.stderr
-    assert re.search(r"net\.build: weights loaded", ran.stderr)
+    assert re.search(r"net\.build \(w\): weights loaded", ran.stderr)
     (file,) = cli.folder.glob("results/*/records.jsonl")
     heads = [json.loads(line)["identity"] for line in file.read_text().splitlines()]
-    own = [head for head in heads if head["defense"] == "net.build"]
-    assert {head["defense"] for head in heads} == {"net.build", "raw"}
+    own = [head for head in heads if head["defense"] == "net.build (w)"]
+    assert {head["defense"] for head in heads} == {"net.build (w)", "raw"}
     assert {head["attack"] for head in own} == {"clean", "fgsm", "ti_dim"}
     assert {head["defense_origin"] for head in own} == {f"net.build@{hashlib.sha256(SOURCE.encode()).hexdigest()[:12]}"}
     assert "surrogate" in next(head for head in own if head["attack"] == "ti_dim")["supplies"]

@@ -48,6 +48,9 @@ def test_a_working_plugin_offers_its_specs():
         (lambda: module(harness_attacks=lambda: [Defense(name="d")]), "must return Attack values, not Defense"),
         (lambda: module(harness_attacks=lambda: [attack("a[b]")]), "cannot be a name"),
         (lambda: module(harness_attacks=lambda: [attack("../up")]), "cannot be a name"),
+        (lambda: module(harness_attacks=lambda: [attack("a (b)")]), "cannot be a name"),
+        (lambda: module(harness_defenses=lambda: [Defense(name="a (b c)")]), "cannot be a name"),
+        (lambda: module(harness_defenses=lambda: [Defense(name="a (b")]), "cannot be a name"),
         (lambda: module(harness_attacks=lambda: 1 / 0), "ZeroDivisionError"),
     ],
 )

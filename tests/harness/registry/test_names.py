@@ -14,8 +14,10 @@ from harness.registry.names import (
     overrides,
     parse_name,
     plain,
+    plain_name,
     resolve,
     split_names,
+    unlabelled,
 )
 from harness.types import FROM_DATASET, OneOf
 
@@ -39,6 +41,8 @@ from harness.types import FROM_DATASET, OneOf
         (["a[x=1,b"], ["a[x=1,b"]),
         (["a[x=1,b", "c"], ["a[x=1,b", "c"]),
         (["a]b,c"], ["a]b", "c"]),
+        (["net.build (good),b", "c (x-1) d"], ["net.build (good)", "b", "c (x-1)", "d"]),
+        (["a (b", "a, (b)"], ["a", "(b", "(b)"]),
     ],
 )
 def test_split(texts, names):
@@ -62,6 +66,20 @@ def test_split_equals_a_walk_over_the_signs():
     for _ in range(2000):
         text = "".join(source.choice("ab=,, []") for _ in range(source.randint(0, 14)))
         assert split_names([text]) == split_by_hand(text), text
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("mine", "mine"), ("My net, v2", "My-net-v2"), ("epoch=3-step=20", "epoch-3-step-20"), ("a..b", "a.b"),
+        ("../up (x)", "up-x"), (" , ", ""),
+    ],
+)  # fmt: skip
+def test_any_text_becomes_a_name_that_is_read_as_one(text, name):
+    assert plain_name(text) == name
+    assert split_names([name]) == [name] * bool(name)
+    assert parse_name(f"net.build ({name})") == (f"net.build ({name})", {})
+    assert unlabelled(f"net.build ({name})") == "net.build"
 
 
 VALUES = [

@@ -231,7 +231,7 @@ def overfitting(single, several):
     """The record of the analysis, beside a cell of the same row."""
     beside = record()["identity"]
     head = {name: beside[name] for name in ("schema", "dataset", "data_sha256", "defense", "arch", "recipe",
-            "train_seed", "weights_sha256", "mandatory", "gated")}  # fmt: skip
+            "train_seed", "weights_sha256", "mandatory", "gated", "defense_origin")}  # fmt: skip
     head |= {"kind": "analysis", "analysis": "overfitting", "analysis_revision": 1, "n": 4}
     numbers = {"fgsm_accuracy": single, "pgd20_accuracy": several}
     quantities = {name: {"value": value, "n": 4, "unit": "%"} for name, value in numbers.items()}
