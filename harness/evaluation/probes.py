@@ -15,7 +15,7 @@ import torch
 
 from harness.evaluation.isolation import isolated
 from harness.evaluation.judge import Judge
-from harness.ops import cross_entropy, margin
+from harness.ops import cross_entropy, logit_scale, margin
 
 if TYPE_CHECKING:
     from harness.types import Flags, Images, Labels, Logits
@@ -31,7 +31,7 @@ def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
     """Measure a deployed network on some images (n, c, h, w).
 
     Returns:
-        `logit_noise`: the largest difference between two passes as a share of the largest logit. `probabilities`: the
+        `logit_noise`: the largest difference between two passes as a share of the scale of the logits. `probabilities`: the
         share of images answered with probabilities or their logarithms. `zero_gradient_ce`, `zero_gradient_margin`:
         the share of images whose input gradient is exactly zero, not finite or missing, under either loss.
         `zero_gradient_pixels`: the share of all pixels whose gradient of the cross-entropy is exactly zero.
@@ -45,10 +45,9 @@ def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
     with isolated("probes"):
         with _counted_gradients() as calls:
             first, second = judge.logits(x), judge.logits(x)
-        noise = float((first - second).abs().max() / first.abs().max().clamp_min(1e-12))
         by_ce, by_margin = _gradient(judge, x, y, cross_entropy), _gradient(judge, x, y, margin)
         return {
-            "logit_noise": noise,
+            "logit_noise": _noise(first, second),
             "probabilities": _share(_probabilities(first)),
             "zero_gradient_ce": _share(_is_blind(by_ce)),
             "zero_gradient_margin": _share(_is_blind(by_margin)),
@@ -58,6 +57,12 @@ def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
             "standing_at_eps_1": _share(_standing(judge, x, y)),
             "chance": 1 / judge.classes,
         }
+
+
+def _noise(first: Logits, second: Logits) -> float:
+    """Compare two passes; what is far off the scale of the others, a masked class, is compared on its own."""
+    scale = torch.maximum(logit_scale(first).amax(), first.abs()).clamp_min(1e-12)
+    return float(((first - second).abs() / scale).max())
 
 
 def _probabilities(logits: Logits) -> Flags:
