@@ -34,7 +34,8 @@ TINY = torch.finfo(torch.float32).tiny
 FAR = 30
 """How many times the larger of the two highest logits another one may be and still count among them.
 
-In trained networks others are up to 30 times as large at a decision boundary; a masked class is further away.
+In trained networks others are up to 30 times as large at a decision boundary; a masked class is further away. Two that
+are below 1 count as 1: where they all but cancel, their rounding is that of what cancelled.
 """
 
 
@@ -77,7 +78,7 @@ def present(logits: Logits) -> torch.Tensor:
     """Tell which logits (n, k) are on the scale of the two highest ones, bool (n, k): not those of a masked class."""
     sizes = logits.abs()
     compared = logits.topk(min(2, logits.shape[1]), dim=1).values.abs().amax(dim=1, keepdim=True)
-    return sizes <= FAR * compared
+    return sizes <= FAR * compared.clamp_min(1.0)
 
 
 def logit_scale(logits: Logits) -> torch.Tensor:

@@ -9,6 +9,7 @@ from harness.evaluation.judge import Judge
 from harness.evaluation.probes import probe
 from harness.results import audit
 from harness.results.rows import rows
+from support.attacks import Masked
 from support.records import record
 
 
@@ -108,6 +109,16 @@ def probe_flags(model):
 )  # fmt: skip
 def test_a_masked_model_raises_the_right_flags(model, raised):
     assert probe_flags(model()) == raised
+
+
+def test_a_masked_class_hides_no_noise():
+    """The same noise beside a class that does not exist; the network without it is the oracle."""
+    seen, masked = (
+        probe(Judge(model, classes, toys.SHAPE), *toys.images(n=40))["logit_noise"]
+        for model, classes in ((Noisy(), 4), (Masked(Noisy()), 5))
+    )
+    assert masked == seen > 0.01
+    assert probe(Judge(Masked(toys.tiny_net()), 5, toys.SHAPE), *toys.images(n=40))["logit_noise"] == 0
 
 
 @pytest.mark.parametrize("seed", range(4))
