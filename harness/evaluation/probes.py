@@ -31,9 +31,10 @@ def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
     """Measure a deployed network on some images (n, c, h, w).
 
     Returns:
-        `logit_noise`: the largest difference between two passes as a share of the scale of the logits. `probabilities`: the
-        share of images answered with probabilities or their logarithms. `zero_gradient_ce`, `zero_gradient_margin`:
-        the share of images whose input gradient is exactly zero, not finite or missing, under either loss.
+        `logit_noise`: the largest difference between two passes as a share of the scale of the logits. `probabilities`:
+        the share of images answered with probabilities or their logarithms, 0 where noise is not. `zero_gradient_ce`,
+        `zero_gradient_margin`: the share of images whose input gradient is exactly zero, not finite or missing, under
+        either loss.
         `zero_gradient_pixels`: the share of all pixels whose gradient of the cross-entropy is exactly zero.
         `gradient_calls`: how often the network itself asks for gradients while it predicts. `labels_taken`: how many
         arguments for labels it has. `standing_at_eps_1`: the share of images that are right and stay right under sign
@@ -48,7 +49,7 @@ def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
         by_ce, by_margin = _gradient(judge, x, y, cross_entropy), _gradient(judge, x, y, margin)
         return {
             "logit_noise": _noise(first, second),
-            "probabilities": _share(_probabilities(first)),
+            "probabilities": _share(_probabilities(first) & _probabilities(judge.logits(judge.canaries)).all()),
             "zero_gradient_ce": _share(_is_blind(by_ce)),
             "zero_gradient_margin": _share(_is_blind(by_margin)),
             "zero_gradient_pixels": _share(by_ce == 0),
@@ -66,8 +67,13 @@ def _noise(first: Logits, second: Logits) -> float:
 
 
 def _probabilities(logits: Logits) -> Flags:
+    """Tell which answers (n,) are probabilities that sum to 1, or logarithms of such.
+
+    Distances to classes do too for an image that lies on a class, and others by accident: no network means it that does
+    not answer noise with probabilities.
+    """
     plain = (logits >= 0).all(dim=1) & ((logits.sum(dim=1) - 1).abs() <= PROBABILITY_TOLERANCE)
-    return plain | ((logits.exp().sum(dim=1) - 1).abs() <= PROBABILITY_TOLERANCE)
+    return plain | (logits.logsumexp(dim=1).abs() <= PROBABILITY_TOLERANCE)
 
 
 def _gradient(judge: Judge, x: Images, y: Labels, loss: Callable[[Logits, Labels], torch.Tensor]) -> Images:

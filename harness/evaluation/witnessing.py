@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.types import Flags, Images, Labels
 
 CLEAR = 1e-5
-"""By what share of the scale of its logits a kept image must be wrong: other batch sizes and devices round differently."""
+"""By what share of the scale of its logits a kept image must be wrong: other batches and devices round otherwise."""
 
 
 def coded(

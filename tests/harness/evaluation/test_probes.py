@@ -144,6 +144,43 @@ def test_a_softmax_is_seen_as_what_it_is_and_logits_that_sum_to_one_are_not():
     assert probed(Centred())["probabilities"] == 0
 
 
+class Distances(nn.Module):
+    """Minus the squared distance to the mean of each class, or the distance itself turned round: all of one sign."""
+
+    def __init__(self, means, sharpness=1.0, positive=False):
+        super().__init__()
+        self.means, self.sharpness, self.positive = means, sharpness, positive
+
+    def forward(self, x):
+        far = self.sharpness * (x.flatten(1)[:, None] - self.means[None]).square().sum(dim=2)
+        return 1 / (1 + far) if self.positive else -far
+
+
+@pytest.mark.parametrize("positive", [False, True])
+@pytest.mark.parametrize("sharpness", [0.1, 1.0, 1e4])
+def test_distances_to_classes_are_no_probabilities(sharpness, positive):
+    """Images that lie on their class: their own logit is 0 (or 1), and the others leave nothing beside it."""
+    means = torch.rand(4, 64, generator=torch.Generator().manual_seed(0)).round()
+    y = torch.arange(40) % 4
+    x = means[y].view(40, *toys.SHAPE)
+    logits = Distances(means, sharpness, positive)(x)
+    by_accident = logits.sum(dim=1) if positive else logits.exp().sum(dim=1)
+    assert bool(((by_accident - 1).abs() < 1e-4).all()) == (sharpness == 1e4 or (sharpness == 1 and not positive))
+    assert probe(Judge(Distances(means, sharpness, positive), 4, toys.SHAPE), x, y)["probabilities"] == 0
+
+
+@pytest.mark.parametrize("answer", [
+    lambda z: z.softmax(dim=1), lambda z: z.log_softmax(dim=1), lambda z: (50 * z).softmax(dim=1),
+    lambda z: (50 * z).log_softmax(dim=1), lambda z: (z.softmax(dim=1) + 1e-6).log(),
+])  # fmt: skip
+def test_probabilities_and_their_logarithms_are_seen_whatever_their_range(answer):
+    class Normalised(Quantised):
+        def forward(self, x):
+            return answer(self.inner(x))
+
+    assert probed(Normalised())["probabilities"] == 1
+
+
 def test_shares_are_counted_image_by_image():
     class Half(Quantised):
         """No gradient for the images whose first pixel is bright."""
