@@ -17,7 +17,8 @@ from harness.types import Quantity
 class Row:
     """One subject with all its cells, keyed by (attack, threat, seed), and its analyses by name.
 
-    Cells are sorted by threat model, then cheapest first.
+    Cells are sorted by threat model, then cheapest first. `probes`: what was measured of a network of which no cell
+    tells, as every attack on it failed.
     """
 
     dataset: str
@@ -31,6 +32,7 @@ class Row:
     gated: bool = False
     cells: dict[CellKey, CellResult] = field(default_factory=dict)
     analyses: dict[str, dict[str, Quantity]] = field(default_factory=dict)
+    probes: dict[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -182,7 +182,7 @@ def _present(outcome: Outcome, lost: Collection[tuple[str, str, str]]) -> list[R
             empty = Row(
                 dataset=outcome.dataset, data_sha256="", defense=subject.defense, arch=subject.arch,
                 recipe=subject.recipe.name if subject.recipe else "own", train_seed=subject.train_seed,
-                weights_sha256="",
+                weights_sha256="", probes=outcome.probes.get(subject.defense, {}),
             )  # fmt: skip
             found.append(empty)
     return found

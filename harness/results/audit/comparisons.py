@@ -47,9 +47,10 @@ def _single_step(attacks: Sequence[CellResult]) -> dict[str, str]:
 
 
 def _wins(attacks: Sequence[CellResult]) -> dict[str, str]:
-    """Flag attacks that know less and break images that all gradients of what is deployed leave standing.
+    """Flag attacks that know less and break images that all attacks on what is deployed leave standing.
 
-    Ensembles count as two attacks: the stages that follow gradients, and Square. Images are compared that both have.
+    Against attacks without gradients only those with gradients count; ensembles count as two, the stages that follow
+    gradients, and Square. Images are compared that both have.
     """
     blind = [c for c in attacks if c.knowledge == "blackbox" or (knows_deployed(c) and not c.backwards)]
     weaker = [("blackbox_wins", cell.attack, cell.threat, cell.robust) for cell in blind]
@@ -62,7 +63,11 @@ def _wins(attacks: Sequence[CellResult]) -> dict[str, str]:
     ]
     found: dict[str, tuple[int, str]] = {}
     for flag, who, threat, bits in weaker:
-        white = [by_gradients(cell) for cell in deployed if cell.threat == threat and cell.backwards]
+        here = [cell for cell in deployed if cell.threat == threat]
+        if flag == "blackbox_wins":
+            white = [by_gradients(cell) for cell in here if cell.backwards]
+        else:
+            white = [cell.robust for cell in here]
         n = min(len(bits), max(map(len, white), default=0))
         standing = ["0" not in column for column in zip(*(one[:n] for one in white if len(one) >= n), strict=True)]
         more = sum(stands and bit == "0" for stands, bit in zip(standing, bits, strict=False))

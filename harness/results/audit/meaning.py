@@ -34,11 +34,11 @@ MEANING = {
     "steps_matter": f"more than {t.MANY_STEPS} steps take more than {t.STEPS_GAIN:g} point: fewer have not converged",
     "stochastic": "two passes over the same images give different logits",
     "train_labels_at_test": "its forward takes labels: at test time there are none to give",
-    "transfer_wins": "an attack crafted on another network, or on the bare one, breaks what no gradient of the "
-    f"deployed one breaks (more than {t.STRONGER:g} points): gradients mislead",
+    "transfer_wins": "an attack crafted on another network, or on the bare one, breaks what no attack on the deployed "
+    f"one breaks (more than {t.STRONGER:g} points): gradients mislead",
     "unbounded_attack": "no budget binds the attack: its distance is the result, not the accuracy",
     "under_reach": "steps times step is smaller than eps: the ball cannot be crossed",
     "weak_protocol": "attacks that this defense is known to need were not run",
     "zero_gradients": f"more than {100 * t.ZERO_GRADIENT_CE:g} % of images have no gradient under cross-entropy, or "
-    "any have none under the margin: attacks that follow it are blind there",
+    "any have none under the margin: attacks that follow it are blind there; use square, rays or spsa",
 }
