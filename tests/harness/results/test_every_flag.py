@@ -111,7 +111,7 @@ class Corner(Ordinary):
 
 
 class LuckyStart(Ordinary):
-    """Has a gradient only where the first pixel, black in every digit, has become brighter: after half of all starts."""
+    """Has a gradient only where the first pixel, black in every digit, is brighter: after half of all starts."""
 
     def forward(self, x):
         return super().forward(torch.where(x[:, :1, :1, :1] > 0, x, x.detach()))
