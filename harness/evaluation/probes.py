@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd.variable import Variable
 
 from harness.evaluation.isolation import isolated
 from harness.evaluation.judge import Judge
@@ -44,7 +45,7 @@ def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
         InvalidModel: where the network answers nonsense.
     """
     with isolated("probes"):
-        with _counted_gradients() as calls:
+        with _counted_gradients() as counted:
             first, second = judge.logits(x), judge.logits(x)
         by_ce, by_margin = _gradient(judge, x, y, cross_entropy), _gradient(judge, x, y, margin)
         return {
@@ -53,7 +54,7 @@ def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
             "zero_gradient_ce": _share(_is_blind(by_ce)),
             "zero_gradient_margin": _share(_is_blind(by_margin)),
             "zero_gradient_pixels": _share(by_ce == 0),
-            "gradient_calls": float(len(calls) / 2),
+            "gradient_calls": counted.runs / 2,
             "labels_taken": float(_labels_taken(judge)),
             "standing_at_eps_1": _share(_standing(judge, x, y)),
             "chance": 1 / judge.classes,
@@ -116,32 +117,30 @@ def _share(flags: Flags) -> float:
     return float(flags.float().mean())
 
 
+class _CountingEngine:
+    """Torch's engine for gradients, which notes each run."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine, self.runs = engine, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    def run_backward(self, *args: Any, **kwargs: Any) -> Any:
+        self.runs += 1
+        return self.engine.run_backward(*args, **kwargs)
+
+
 @contextmanager
-def _counted_gradients() -> Iterator[list[str]]:
-    """Collect a word for every call for gradients inside the block, and put torch back as it was.
+def _counted_gradients() -> Iterator[_CountingEngine]:
+    """Count the gradients that are computed inside the block, and put torch back as it was.
 
-    A call that torch hands to itself, as it does under a default device, counts once.
+    At the engine, which every way to ask for a gradient ends in: a network may have imported `grad` before.
     """
-    calls: list[str] = []
-    inside = False
-    grad, backward = torch.autograd.grad, torch.autograd.backward
-
-    def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal inside
-            if inside:
-                return original(*args, **kwargs)
-            calls.append(name)
-            inside = True
-            try:
-                return original(*args, **kwargs)
-            finally:
-                inside = False
-
-        return call
-
-    torch.autograd.grad, torch.autograd.backward = watched("grad", grad), watched("backward", backward)
+    holder: Any = Variable
+    counting = _CountingEngine(holder._execution_engine)
+    holder._execution_engine = counting
     try:
-        yield calls
+        yield counting
     finally:
-        torch.autograd.grad, torch.autograd.backward = grad, backward
+        holder._execution_engine = counting.engine

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.autograd import grad
 
 from harness.conformance import toys
 from harness.evaluation.judge import Judge
@@ -255,6 +256,34 @@ def test_a_majority_decides_what_stands_in_a_random_network():
     once, often = (probe(Judge(Coin(), 4, toys.SHAPE, votes=n), x, y)["standing_at_eps_1"] for n in (1, 101))
     assert once < 0.1
     assert often > 0.9
+
+
+def by_grad(value, point):
+    return grad(value, point)[0]
+
+
+def by_backward(value, point):
+    value.backward()
+    return point.grad
+
+
+def by_func(value, point):
+    del value
+    return torch.func.grad(lambda x: x.square().sum())(point)
+
+
+@pytest.mark.parametrize("ask", [by_grad, by_backward, by_func])
+def test_every_way_to_ask_for_a_gradient_is_counted(ask):
+    """`grad` was imported before the probe: replacing it in torch would not be noticed."""
+
+    class Asking(Quantised):
+        def forward(self, x):
+            with torch.enable_grad():
+                point = x.detach().requires_grad_(True)
+                found = ask(self.inner(point).logsumexp(dim=1).sum(), point)
+            return self.inner(x + 0.01 * found.detach().sign())
+
+    assert probed(Asking())["gradient_calls"] == 1
 
 
 def test_a_default_device_does_not_double_the_count():
