@@ -304,3 +304,11 @@ def test_equal_numbers_are_one_however_they_are_typed(one, other, default):
 def test_yes_and_no_are_no_numbers(value):
     with pytest.raises(UsageError, match="must be one of"):
         resolve("defense", "aalp", {"version": OneOf((0, 1))}, {"version": value})
+
+
+def test_a_choice_called_none_can_be_chosen():
+    for choices in (("uniform", "none"), ("none", "uniform")):
+        for word in ("none", "uniform"):
+            name, given = parse_name(f"pgd[start={word}]")
+            assert resolve("attack", name, {"start": OneOf(choices)}, given) == {"start": word}
+    assert resolve("attack", "a", {"start": OneOf((1, None))}, parse_name("a[start=none]")[1]) == {"start": None}
