@@ -196,7 +196,7 @@ OVERFITTING = {"analyses": ["overfitting"], "limit": 40}
 PLANTED = {
     "as_published": Run(attacks=("ddn_tpap",)),
     "attack_fallback": Run(attacks=("fgsm", "far_outside"), fails=True),
-    "blackbox_wins": Run(Backwards, ("pgd-100", AUTOATTACK, SQUARE), asked=FORTY),
+    "blackbox_wins": Run(Backwards, ("pgd-100", AUTOATTACK), asked=FORTY),
     "co_detected": Run(TurnedAtTheStart, ("fgsm", "pgd-20")),
     "co_missing": Run("fgsm_at", ("fgsm",), asked=OVERFITTING | {"weights": weights("fgsm_at-*")}),
     "dynamic": Run(Purifier, ("fgsm",)),
