@@ -180,7 +180,8 @@ class Run:
 
     def __str__(self):
         network = self.network if isinstance(self.network, str) else self.network.__name__
-        return f"{network} under {', '.join(self.attacks)}"
+        declared = "".join(f" {name}" for name in self.more)
+        return f"{network}{declared} under {', '.join(self.attacks)}"
 
 
 def weights(pattern):
