@@ -31,11 +31,11 @@ __all__ = [
 ]
 
 TINY = torch.finfo(torch.float32).tiny
-FAR = 30
+FAR = 10
 """How many times the larger of the two highest logits another one may be and still count among them.
 
-In trained networks others are up to 30 times as large at a decision boundary; a masked class is further away. Two that
-are below 1 count as 1: where they all but cancel, their rounding is that of what cancelled.
+At the decision boundaries of trained networks 1 point in 300 has a larger one; a masked class is further away. Two that
+are below 3 count as 3: where they all but cancel, their rounding is that of what cancelled.
 """
 
 
@@ -74,11 +74,14 @@ def margin(logits: Logits, y: Labels) -> torch.Tensor:
     return true - others.amax(dim=1)
 
 
-def present(logits: Logits) -> torch.Tensor:
-    """Tell which logits (n, k) are on the scale of the two highest ones, bool (n, k): not those of a masked class."""
+def present(logits: Logits, far: float = FAR) -> torch.Tensor:
+    """Tell which logits (n, k) are on the scale of the two highest ones, bool (n, k): not those of a masked class.
+
+    `far`: how many times the larger of these two, or 3, they may be.
+    """
     sizes = logits.abs()
     compared = logits.topk(min(2, logits.shape[1]), dim=1).values.abs().amax(dim=1, keepdim=True)
-    return sizes <= FAR * compared.clamp_min(1.0)
+    return sizes <= far * compared.clamp_min(3.0)
 
 
 def logit_scale(logits: Logits) -> torch.Tensor:

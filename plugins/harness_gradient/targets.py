@@ -12,6 +12,9 @@ from harness_gradient.first_adversarial import Function
 if TYPE_CHECKING:
     from harness.api import AttackContext
 
+MASKED = 100
+"""Logits that are so many times as large as the two highest ones are of masked classes, and no part of a deviation."""
+
 
 def target_classes(logits: torch.Tensor, y: torch.Tensor, target: str, most: int, ctx: AttackContext) -> torch.Tensor:
     """Choose the target classes (n, t) to try in turn, never the true one.
@@ -56,7 +59,7 @@ def objective(loss: str, logits: str, y: torch.Tensor, target: torch.Tensor | No
 
 def _deviation(logits: torch.Tensor) -> torch.Tensor:
     """The standard deviation (n, 1) of each example's logits, without those of masked classes."""
-    here = present(logits)
+    here = present(logits, MASKED)
     plain = logits.std(dim=1, keepdim=True)
     if not here.all():
         count = here.sum(dim=1, keepdim=True)

@@ -14,7 +14,7 @@ def by_loop(logits):
     scales = []
     for row in logits.tolist():
         first, second = sorted(row)[:-3:-1]
-        compared = max(abs(first), abs(second), 1.0)
+        compared = max(abs(first), abs(second), 3.0)
         scales.append(max(abs(value) for value in row if abs(value) <= FAR * compared))
     return torch.tensor(scales)
 
