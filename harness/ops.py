@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 __all__ = [
     "ascend",
     "cross_entropy",
+    "logit_scale",
     "margin",
     "misclassified",
     "norm",
+    "present",
     "project_l2",
     "project_linf",
     "rows",
@@ -29,6 +31,12 @@ __all__ = [
 ]
 
 TINY = torch.finfo(torch.float32).tiny
+FAR = 10
+"""How many times the larger of the two highest logits another one may be and still count among them.
+
+At the decision boundaries of trained networks 1 point in 300 has a larger one; a masked class is further away. Two that
+are below 3 count as 3: where they all but cancel, their rounding is that of what cancelled.
+"""
 
 
 def where_rows(mask: Flags, where_true: Images, where_false: Images) -> Images:
@@ -64,6 +72,24 @@ def margin(logits: Logits, y: Labels) -> torch.Tensor:
     true = logits.gather(1, y.unsqueeze(1)).squeeze(1)
     others = logits.scatter(1, y.unsqueeze(1), float("-inf"))
     return true - others.amax(dim=1)
+
+
+def present(logits: Logits, far: float = FAR) -> torch.Tensor:
+    """Tell which logits (n, k) are on the scale of the two highest ones, bool (n, k): not those of a masked class.
+
+    `far`: how many times the larger of these two, or 3, they may be.
+    """
+    sizes = logits.abs()
+    compared = logits.topk(min(2, logits.shape[1]), dim=1).values.abs().amax(dim=1, keepdim=True)
+    return sizes <= far * compared.clamp_min(3.0)
+
+
+def logit_scale(logits: Logits) -> torch.Tensor:
+    """Compute what the rounding of each example's margin (n,) is relative to, from logits (n, k).
+
+    The largest magnitude, of the logits that are `present`: a class masked with -1e9 rounds nothing that is compared.
+    """
+    return logits.abs().where(present(logits), 0.0).amax(dim=1)
 
 
 def project_linf(x: Images, eps: float) -> Callable[[Images], Images]:

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd.variable import Variable
 
 from harness.evaluation.isolation import isolated
 from harness.evaluation.judge import Judge
-from harness.ops import cross_entropy, margin
+from harness.ops import cross_entropy, logit_scale, margin
 
 if TYPE_CHECKING:
     from harness.types import Flags, Images, Labels, Logits
@@ -31,9 +32,10 @@ def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
     """Measure a deployed network on some images (n, c, h, w).
 
     Returns:
-        `logit_noise`: the largest difference between two passes as a share of the largest logit. `probabilities`: the
-        share of images answered with probabilities or their logarithms. `zero_gradient_ce`, `zero_gradient_margin`:
-        the share of images whose input gradient is exactly zero, not finite or missing, under either loss.
+        `logit_noise`: the largest difference between two passes as a share of the scale of the logits. `probabilities`:
+        the share of images answered with probabilities or their logarithms, 0 where noise is not. `zero_gradient_ce`,
+        `zero_gradient_margin`: the share of images whose input gradient is exactly zero, not finite or missing, under
+        either loss.
         `zero_gradient_pixels`: the share of all pixels whose gradient of the cross-entropy is exactly zero.
         `gradient_calls`: how often the network itself asks for gradients while it predicts. `labels_taken`: how many
         arguments for labels it has. `standing_at_eps_1`: the share of images that are right and stay right under sign
@@ -43,26 +45,36 @@ def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
         InvalidModel: where the network answers nonsense.
     """
     with isolated("probes"):
-        with _counted_gradients() as calls:
+        with _counted_gradients() as counted:
             first, second = judge.logits(x), judge.logits(x)
-        noise = float((first - second).abs().max() / first.abs().max().clamp_min(1e-12))
         by_ce, by_margin = _gradient(judge, x, y, cross_entropy), _gradient(judge, x, y, margin)
         return {
-            "logit_noise": noise,
-            "probabilities": _share(_probabilities(first)),
+            "logit_noise": _noise(first, second),
+            "probabilities": _share(_probabilities(first) & _probabilities(judge.logits(judge.canaries)).all()),
             "zero_gradient_ce": _share(_is_blind(by_ce)),
             "zero_gradient_margin": _share(_is_blind(by_margin)),
             "zero_gradient_pixels": _share(by_ce == 0),
-            "gradient_calls": float(len(calls) / 2),
+            "gradient_calls": counted.runs / 2,
             "labels_taken": float(_labels_taken(judge)),
             "standing_at_eps_1": _share(_standing(judge, x, y)),
             "chance": 1 / judge.classes,
         }
 
 
+def _noise(first: Logits, second: Logits) -> float:
+    """Compare two passes; what is far off the scale of the others, a masked class, is compared on its own."""
+    scale = torch.maximum(logit_scale(first).amax(), first.abs()).clamp_min(1e-12)
+    return float(((first - second).abs() / scale).max())
+
+
 def _probabilities(logits: Logits) -> Flags:
+    """Tell which answers (n,) are probabilities that sum to 1, or logarithms of such.
+
+    Distances to classes do too for an image that lies on a class, and others by accident: no network means it that does
+    not answer noise with probabilities.
+    """
     plain = (logits >= 0).all(dim=1) & ((logits.sum(dim=1) - 1).abs() <= PROBABILITY_TOLERANCE)
-    return plain | ((logits.exp().sum(dim=1) - 1).abs() <= PROBABILITY_TOLERANCE)
+    return plain | (logits.logsumexp(dim=1).abs() <= PROBABILITY_TOLERANCE)
 
 
 def _gradient(judge: Judge, x: Images, y: Labels, loss: Callable[[Logits, Labels], torch.Tensor]) -> Images:
@@ -105,32 +117,30 @@ def _share(flags: Flags) -> float:
     return float(flags.float().mean())
 
 
+class _CountingEngine:
+    """Torch's engine for gradients, which notes each run."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine, self.runs = engine, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    def run_backward(self, *args: Any, **kwargs: Any) -> Any:
+        self.runs += 1
+        return self.engine.run_backward(*args, **kwargs)
+
+
 @contextmanager
-def _counted_gradients() -> Iterator[list[str]]:
-    """Collect a word for every call for gradients inside the block, and put torch back as it was.
+def _counted_gradients() -> Iterator[_CountingEngine]:
+    """Count the gradients that are computed inside the block, and put torch back as it was.
 
-    A call that torch hands to itself, as it does under a default device, counts once.
+    At the engine, which every way to ask for a gradient ends in: a network may have imported `grad` before.
     """
-    calls: list[str] = []
-    inside = False
-    grad, backward = torch.autograd.grad, torch.autograd.backward
-
-    def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal inside
-            if inside:
-                return original(*args, **kwargs)
-            calls.append(name)
-            inside = True
-            try:
-                return original(*args, **kwargs)
-            finally:
-                inside = False
-
-        return call
-
-    torch.autograd.grad, torch.autograd.backward = watched("grad", grad), watched("backward", backward)
+    holder: Any = Variable
+    counting = _CountingEngine(holder._execution_engine)
+    holder._execution_engine = counting
     try:
-        yield calls
+        yield counting
     finally:
-        torch.autograd.grad, torch.autograd.backward = grad, backward
+        holder._execution_engine = counting.engine

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from harness.evaluation.judge import InvalidModel, Judge
-from harness.ops import margin, where_rows
+from harness.ops import logit_scale, margin, where_rows
 from harness.types import ThreatKind, ThreatModel
 from harness.witnesses.codec import decode, encode
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.types import Flags, Images, Labels
 
 CLEAR = 1e-5
-"""By what share of its largest logit a kept image must be wrong: other batch sizes and devices round differently."""
+"""By what share of the scale of its logits a kept image must be wrong: other batches and devices round otherwise."""
 
 
 def coded(
@@ -65,4 +65,4 @@ def _clear(judge: Judge, x: Images, y: Labels, images: Images, threat: ThreatMod
     except InvalidModel:
         # Not finite for a coded image: no witness, and no word about the record, which rests on other images.
         return torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    return within(x, images, threat, kind) & (margin(logits, y) < -CLEAR * logits.abs().amax(dim=1))
+    return within(x, images, threat, kind) & (margin(logits, y) < -CLEAR * logit_scale(logits))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from harness.data.dataset import LoadedDataset
 from harness.errors import UsageError
 from harness.evaluation.isolation import isolated
 from harness.evaluation.judge import InvalidModel, Judge
+from harness.models.absent import without_absent
 from harness.models.factory import Factory, find_factory, told
 from harness.models.in_memory import factory_in_memory, network_in_memory
 from harness.registry import discovery
@@ -26,13 +28,15 @@ class OwnModel:
     """A plugin that offers one defense: the network of a factory, with `tensors` in it where there are any.
 
     Records name the source file of the factory with the first digits of its sha256, so that editing it is another
-    defense. `weights_file` is where the tensors come from. `called`: the name that the user gave.
+    defense. `weights_file` is where the tensors come from. `called`: the name that the user gave. `warn` is told of
+    classes that the network does not have.
     """
 
     factory: Factory
     tensors: weights.Tensors | None = None
     weights_file: str = ""
     called: str = ""
+    warn: Callable[[str], None] = lambda line: None
     _built: nn.Module | None = field(default=None, repr=False)
 
     @property
@@ -82,6 +86,12 @@ class OwnModel:
         network = self.factory.network(shape, classes)
         if self.tensors is not None:
             weights.put(network, self.tensors, self.weights_file, hint=f"They must be of what {text} returns")
+        network, absent = without_absent(network, shape)
+        if absent:
+            self.warn(
+                f"{self.name}: answers -inf for class {', '.join(map(str, absent))} for every image: taken as absent, "
+                "with a finite logit below all others, for the judge and every attack"
+            )
         try:
             Judge(network, classes, shape)
         except InvalidModel as error:

@@ -117,6 +117,8 @@ def _fitted(default: Value | OneOf, value: Value) -> Value:
         ValueError: where it is of another kind; the message goes on after `key=value`.
     """
     if isinstance(default, OneOf):
+        # Written out, the word `none` reads as nothing.
+        value = "none" if value is None and None not in default.values else value
         for choice in default.values:
             if choice == value and isinstance(choice, bool) == isinstance(value, bool):
                 return choice

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import StoreError
@@ -30,9 +30,9 @@ CellKey = tuple[str, str, int]
 class CellResult:
     """One attack on one row: what was observed of all its images in the fixed order, and what it cost.
 
-    `clean`, `raw`, `last` and `any` hold a bit for each image, as in `CellObserved`. `forwards` and `backwards` are of
-    all images together. `records`: the start of a sha256 over every record that it rests on, so that tables show any
-    digit that changes.
+    `clean`, `raw`, `last` and `any` hold a bit for each image, as in `CellObserved`, `details` a number for each, by
+    name. `forwards` and `backwards` are of all images together. `records`: the start of a sha256 over every record that
+    it rests on, so that tables show any digit that changes.
     """
 
     attack: str
@@ -56,6 +56,7 @@ class CellResult:
     probes: dict[str, float]
     records: str
     distances: list[float] | None = None
+    details: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -169,6 +170,11 @@ def join(parts: list[CellRecord]) -> CellResult | None:
             if all("distances" in one for one in observed)
             else None
         ),
+        details={
+            name: [value for one in observed for value in one["details"][name]]
+            for name in observed[0].get("details", {})
+            if all(name in one.get("details", {}) for one in observed)
+        },
     )
 
 

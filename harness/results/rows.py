@@ -29,7 +29,8 @@ class Row:
 
     Cells are sorted by threat model, then cheapest first. `analysis_images`: how many test images each analysis used.
     `source`: see `source_of`. `also`: what else records of the same network call it. `distinction`: what follows the
-    name where others have that name too.
+    name where others have that name too. `probes`: what was measured of a network of which no cell tells, as every
+    attack on it failed.
     """
 
     dataset: str
@@ -48,6 +49,7 @@ class Row:
     cells: dict[CellKey, CellResult] = field(default_factory=dict)
     analyses: dict[str, dict[str, Quantity]] = field(default_factory=dict)
     analysis_images: dict[str, int] = field(default_factory=dict)
+    probes: dict[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

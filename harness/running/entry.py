@@ -172,7 +172,7 @@ def prepare(
         raise UsageError(f"--limit: must be a number, not {limit!r}")
     limit_s = None if time_limit in (None, "") else seconds(str(time_limit))
     registry = find_plugins(plugin, no_plugin, strict_plugins, warn)
-    own = _own(model, str(weights or ""), sha256, name) if model is not None else None
+    own = _own(model, str(weights or ""), sha256, name, warn) if model is not None else None
     if own is not None:
         registry = own.join(registry)
         asked, weights = [*asked, own.name], ""
@@ -232,7 +232,9 @@ def _texts(names: Names | None) -> list[str]:
     return [names] if isinstance(names, str) and names else list(names or ())
 
 
-def _own(model: Any, weights: str, sha256: str, name: str) -> OwnModel:
+def _own(model: Any, weights: str, sha256: str, name: str, warn: Callable[[str], None]) -> OwnModel:
     from harness.models.own_model import own_model
 
-    return own_model(model, weights, sha256, name)
+    found = own_model(model, weights, sha256, name)
+    found.warn = warn
+    return found

@@ -53,6 +53,8 @@ class Obtained:
                 outcome.failures += [
                     Failure.of(cell, tried.error, tried.state) for cell in plan.cells if cell.subject == subject
                 ]
+            else:
+                outcome.probes[subject.defense] = tried.value.probes
             self.ready.append(tried.value)
 
     @property

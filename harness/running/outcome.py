@@ -49,7 +49,10 @@ class Failure:
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What a run came to: its folder, every finished record, and what failed. `data_sha256`: of the test images."""
+    """What a run came to: its folder, every finished record, and what failed.
+
+    `data_sha256`: of the test images. `probes`: defense -> what was measured of its network before any attack.
+    """
 
     dataset: str = ""
     data_sha256: str = ""
@@ -57,6 +60,7 @@ class Outcome:
     records: list[Record] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     subjects: list[Subject] = field(default_factory=list)
+    probes: dict[str, dict[str, float]] = field(default_factory=dict)
     reused: int = 0
     computed: int = 0
     interrupted: bool = False

@@ -189,6 +189,7 @@ def _without(outcome: Outcome, subject: Subject, found: list[Row]) -> Row:
     empty = Row(
         dataset=outcome.dataset, data_sha256=outcome.data_sha256, defense=subject.defense, arch=subject.arch,
         recipe=recipe, train_seed=subject.train_seed, weights_sha256="",
+        probes=outcome.probes.get(subject.defense, {}),
     )  # fmt: skip
     found.append(empty)
     return empty

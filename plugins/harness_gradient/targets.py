@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.ops import cross_entropy, margin
+from harness.ops import cross_entropy, margin, present
 from harness_gradient.first_adversarial import Function
 
 if TYPE_CHECKING:
     from harness.api import AttackContext
+
+MASKED = 100
+"""Logits that are so many times as large as the two highest ones are of masked classes, and no part of a deviation."""
 
 
 def target_classes(logits: torch.Tensor, y: torch.Tensor, target: str, most: int, ctx: AttackContext) -> torch.Tensor:
@@ -44,7 +47,7 @@ def objective(loss: str, logits: str, y: torch.Tensor, target: torch.Tensor | No
 
     def value(answer: torch.Tensor) -> torch.Tensor:
         if logits == "rescaled":
-            answer = answer / answer.detach().std(dim=1, keepdim=True).clamp_min(1e-12)
+            answer = answer / _deviation(answer.detach())
         if target is None:
             return cross_entropy(answer, y) if loss == "ce" else -margin(answer, y)
         if loss == "ce":
@@ -52,3 +55,15 @@ def objective(loss: str, logits: str, y: torch.Tensor, target: torch.Tensor | No
         return torch.diff(answer.gather(1, torch.stack([y, target], dim=1)), dim=1).squeeze(1)
 
     return value
+
+
+def _deviation(logits: torch.Tensor) -> torch.Tensor:
+    """The standard deviation (n, 1) of each example's logits, without those of masked classes."""
+    here = present(logits, MASKED)
+    plain = logits.std(dim=1, keepdim=True)
+    if not here.all():
+        count = here.sum(dim=1, keepdim=True)
+        centred = (logits - logits.where(here, 0.0).sum(dim=1, keepdim=True) / count).where(here, 0.0)
+        some = (centred.square().sum(dim=1, keepdim=True) / (count - 1).clamp_min(1)).sqrt()
+        plain = torch.where(here.all(dim=1, keepdim=True), plain, some)
+    return plain.clamp_min(1e-12)

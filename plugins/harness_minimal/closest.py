@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.ops import margin, misclassified
+from harness.ops import logit_scale, margin, misclassified
 
 if TYPE_CHECKING:
     from harness.api import Images, Labels, Oracle
@@ -23,11 +23,11 @@ def standing(model: Oracle, x: Images, y: Labels) -> torch.Tensor:
 def beaten(logits: torch.Tensor, y: torch.Tensor, kappa: float = 0.0) -> torch.Tensor:
     """Tell whether each example (n,) is misclassified by more than `kappa`, and by more than rounding can undo.
 
-    The logits of one image differ between batches by nearly a millionth of the largest one. These searches end beside
+    The logits of one image differ between batches by nearly a millionth of their scale. These searches end beside
     the boundary, where such a point would be judged now this way, now that. NaN beats nothing.
     """
     logits = logits.detach()
-    return margin(logits, y) + kappa < -ROUNDING * logits.abs().amax(dim=1)
+    return margin(logits, y) + kappa < -ROUNDING * logit_scale(logits)
 
 
 def length(images: torch.Tensor, p: float = 2.0) -> torch.Tensor:

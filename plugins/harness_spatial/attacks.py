@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from harness.api import Result, UsageError
-from harness.ops import ascend, cross_entropy, margin, where_rows
+from harness.ops import ascend, cross_entropy, logit_scale, margin, where_rows
 from harness_spatial.minimize import adam, lbfgs
 from harness_spatial.smoothness import smoothness
 from harness_spatial.warp import pull_inside, warp
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.api import AttackContext, Flags, Images, Labels, Logits, Oracle, ThreatModel
 
 ROUNDING = 1e-6
-"""Margins within this share of the largest logit may have the other sign in another batch."""
+"""Margins within this share of the scale of the logits may have the other sign in another batch."""
 
 NEAR = 0.01
 """Pixels: away from whole numbers, where bilinear sampling has kinks, and still next to the image."""
@@ -121,7 +121,7 @@ def sta_b(
 
 def broken(logits: Logits, y: Labels) -> Flags:
     """Tell whether each example (n,) is misclassified by more than rounding."""
-    return margin(logits, y) < -ROUNDING * logits.abs().amax(dim=1)
+    return margin(logits, y) < -ROUNDING * logit_scale(logits)
 
 
 def _not_above(bound: float) -> float:

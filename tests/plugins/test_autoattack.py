@@ -25,6 +25,7 @@ from harness.api import NotApplicable, UsageError
 from harness.evaluation.call import run_attack
 from harness.evaluation.measurement import Measurement
 from harness.registry.names import default_value, resolve
+from harness.results.audit.stages import SQUARE
 from harness.types import Result, ThreatModel
 from harness_autoattack import FEW_CLASS_STAGES, STAGES, harness_attacks
 from support.attacks import context_on, images_at_the_border, labels_of, mnist_images
@@ -709,3 +710,10 @@ def write_fixture(folder: Path, n: int = 200) -> None:
 
 if __name__ == "__main__":
     write_fixture(Path(__file__).parents[3] / "shared")
+
+
+def test_the_audit_knows_where_square_stands_in_every_ensemble():
+    places = {name: {0: stages.index("square") + 1} for name, stages in STAGES.items() if "square" in stages}
+    few = {classes: stages.index("square") + 1 for classes, stages in FEW_CLASS_STAGES.items()}
+    assert {**places, "aa_few_class": few} == SQUARE
+    assert all(stages.count("square") <= 1 for stages in [*STAGES.values(), *FEW_CLASS_STAGES.values()])

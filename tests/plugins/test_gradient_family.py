@@ -718,6 +718,17 @@ def test_rescaled_logits_do_not_see_a_factor(factor):
     assert torch.equal(run("pgd_rescaled-40", Times(net(), factor), x, y).last, plain)
 
 
+def test_the_deviation_of_rescaled_logits_is_that_of_the_classes_that_exist():
+    z = 30 * torch.randn(6, 5, generator=torch.Generator().manual_seed(0)) - 40
+    y = torch.arange(6) % 5
+    value = objective("ce", "rescaled", y, None)
+    for absent in (-1e9, -1e5):
+        masked = torch.cat([z, torch.full((6, 2), absent)], dim=1)
+        assert torch.allclose(value(masked), value(z), rtol=1e-5)
+    mixed = torch.cat([torch.cat([z[:3], z[:3, :1]], dim=1), torch.cat([z[3:], torch.full((3, 1), -1e9)], dim=1)])
+    assert torch.allclose(value(mixed)[3:], value(z)[3:], rtol=1e-5), "row by row"
+
+
 def test_the_rescaled_objective_is_cross_entropy_of_the_quotient_without_a_gradient_through_the_divisor():
     stream = torch.Generator().manual_seed(0)
     z = (30 * torch.randn(6, 5, generator=stream, dtype=torch.float64)).requires_grad_(True)

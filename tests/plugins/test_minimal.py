@@ -18,6 +18,7 @@ from harness_minimal.adam import Adam
 from harness_minimal.closest import beaten
 from support.attacks import (
     Crafted,
+    Masked,
     Times,
     conv_net,
     crafted,
@@ -452,6 +453,17 @@ def test_a_constant_added_to_all_logits_changes_nothing(name, kind, params, shif
     assert torch.equal(misclassified(model, plain, y), misclassified(model, shifted, y))
     typical = distance(plain, x, kind).median().clamp_min(1e-3)
     assert ((distance(plain, x, kind) - distance(shifted, x, kind)).abs().median() / typical) < 0.01
+
+
+@every_attack
+@pytest.mark.parametrize("value", [-1e4, -1e9])
+def test_a_masked_class_changes_nothing(name, kind, params, value):
+    """The network without that class is the oracle."""
+    model = net()
+    x, y = images(model)
+    plain = run(name, model, x, y, kind, **params).last
+    assert misclassified(model, plain, y).any() or ATTACKS[name].as_published
+    assert torch.equal(run(name, Masked(model, value), x, y, kind, **params).last, plain)
 
 
 @pytest.mark.parametrize("name", ["ddn", "ddn_nq"])

@@ -25,7 +25,7 @@ from harness_spatial.minimize import Pairs, adam, lbfgs
 from harness_spatial.smoothness import smoothness
 from harness_spatial.threat import distance, verify
 from harness_spatial.warp import pull_inside, warp
-from support.attacks import context_on, crafted, images_at_the_border, misclassified, mnist_images
+from support.attacks import Masked, context_on, crafted, images_at_the_border, misclassified, mnist_images
 from support.measure import judged, measured
 
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
@@ -488,6 +488,15 @@ def test_sta_that_fails_hands_the_clean_image_back():
     result = run("sta", model, x, y, tau=100.0, steps=5, rough_steps=0)
     assert torch.equal(result.last, x)
     assert result.details["flow_max"].tolist() == [0.0] * 8
+
+
+@pytest.mark.parametrize(("name", "threat"), [("sta", FREE), ("sta_b", HALF)])
+def test_a_masked_class_changes_nothing(name, threat):
+    """The network without that class is the oracle."""
+    x, y = some(12)
+    plain, masked = (run(name, model, x, y, threat).any for model in (linear(), Masked(linear())))
+    assert changed(plain, x).sum() > 6
+    assert torch.equal(masked, plain)
 
 
 def test_finished_images_are_asked_nothing_more():

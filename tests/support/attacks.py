@@ -91,6 +91,18 @@ class Times(nn.Module):
         return self.factor * self.model(x) + self.shift
 
 
+class Masked(nn.Module):
+    """A model with one more class, which does not exist: its logit is a constant."""
+
+    def __init__(self, model: nn.Module, value: float = -1e9) -> None:
+        super().__init__()
+        self.model, self.value = model, value
+
+    def forward(self, x):
+        logits = self.model(x)
+        return torch.cat([logits, torch.full_like(logits[:, :1], self.value)], dim=1)
+
+
 def conv_net(shape: Sequence[int] = (1, 8, 8), classes: int = 5, seed: int = 0, width: int = 8) -> nn.Module:
     """Two convolutions of random weights for images (c, h, w); frozen, in eval mode."""
     channels, height, columns = shape

@@ -31,9 +31,9 @@ def flags(row: Row, refused: Sequence[str] = ()) -> dict[str, str]:
     attacks = [cell for cell in cells if cell.threat != "none"]
     found = {
         **counted(cells, refused),
-        **probed(cells),
+        **probed(cells, row.probes),
         **compared(attacks),
-        **grown(attacks),
+        **grown(attacks, row.probes),
         **attacked(row, attacks),
         **overfitted(row, attacks),
     }

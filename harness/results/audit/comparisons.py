@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.results.audit import thresholds as t
 from harness.results.audit.cells import WHITE_BOX, accuracy, crafted_elsewhere, knows_deployed, points, told
+from harness.results.audit.stages import by_gradients, by_square
 
 if TYPE_CHECKING:
     from harness.results.cells import CellResult
@@ -46,20 +47,33 @@ def _single_step(attacks: Sequence[CellResult]) -> dict[str, str]:
 
 
 def _wins(attacks: Sequence[CellResult]) -> dict[str, str]:
-    """Flag attacks that know less and break images that all attacks on what is deployed leave standing."""
+    """Flag attacks that know less and break images that all attacks on what is deployed leave standing.
+
+    Against attacks without gradients only those with gradients count; ensembles count as two, the stages that follow
+    gradients, and Square. Images are compared that both have.
+    """
+    blind = [c for c in attacks if c.knowledge == "blackbox" or (knows_deployed(c) and not c.backwards)]
+    weaker = [("blackbox_wins", cell.attack, cell.threat, cell.robust) for cell in blind]
+    weaker += [("transfer_wins", cell.attack, cell.threat, cell.robust) for cell in attacks if crafted_elsewhere(cell)]
+    deployed = [cell for cell in attacks if knows_deployed(cell)]
+    weaker += [
+        ("blackbox_wins", f"Square in {cell.attack}", cell.threat, bits)
+        for cell in deployed
+        if (bits := by_square(cell))
+    ]
     found: dict[str, tuple[int, str]] = {}
-    for weaker in attacks:
-        name = "blackbox_wins" if weaker.knowledge == "blackbox" else "transfer_wins"
-        if name == "transfer_wins" and not crafted_elsewhere(weaker):
-            continue
-        white = [c for c in attacks if (c.threat, c.n) == (weaker.threat, weaker.n) and knows_deployed(c)]
-        if not white:
-            continue
-        standing = [all(c.robust[i] == "1" for c in white) for i in range(weaker.n)]
-        more = sum(stands and weaker.robust[i] == "0" for i, stands in enumerate(standing))
-        if more >= t.IMAGES and points(more, weaker.n) > t.STRONGER and more > found.get(name, (0, ""))[0]:
-            found[name] = (more, f"{weaker.attack} breaks {more} of {weaker.n} images more under {weaker.threat}")
-    return {name: evidence for name, (_, evidence) in found.items()}
+    for flag, who, threat, bits in weaker:
+        here = [cell for cell in deployed if cell.threat == threat]
+        if flag == "blackbox_wins":
+            white = [by_gradients(cell) for cell in here if cell.backwards]
+        else:
+            white = [cell.robust for cell in here]
+        n = min(len(bits), max(map(len, white), default=0))
+        standing = ["0" not in column for column in zip(*(one[:n] for one in white if len(one) >= n), strict=True)]
+        more = sum(stands and bit == "0" for stands, bit in zip(standing, bits, strict=False))
+        if more >= t.IMAGES and points(more, n) > t.STRONGER and more > found.get(flag, (0, ""))[0]:
+            found[flag] = (more, f"{who} breaks {more} of {n} images more under {threat}")
+    return {flag: evidence for flag, (_, evidence) in found.items()}
 
 
 def _losses(attacks: Sequence[CellResult]) -> dict[str, str]:

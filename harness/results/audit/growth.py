@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     from harness.results.cells import CellResult
 
 
-def grown(attacks: Sequence[CellResult]) -> dict[str, str]:
-    """Collect the flags that come from runs of one attack that differ in how much they were given."""
+def grown(attacks: Sequence[CellResult], probes: Mapping[str, float]) -> dict[str, str]:
+    """Collect the flags that come from runs of one attack that differ in how much they were given.
+
+    `probes`: what was measured of the network where there are no cells.
+    """
     found = {
         "not_monotone_steps": _rising(attacks),
         "steps_matter": _gains(attacks, "steps", t.STEPS_GAIN, t.MANY_STEPS),
         "restarts_matter": _gains(attacks, "restarts", t.RESTARTS_GAIN, 1),
-        "eps_floor": [*_floor(attacks), *_rising_budget(attacks)],
+        "eps_floor": [*_floor(attacks, probes), *_rising_budget(attacks)],
         "under_reach": [cell.attack for cell in attacks if _under_reach(cell)],
     }
     return {name: "; ".join(evidence) for name, evidence in found.items() if evidence}
@@ -59,9 +62,9 @@ def _pairs(
     return found
 
 
-def _floor(attacks: Sequence[CellResult]) -> list[str]:
+def _floor(attacks: Sequence[CellResult], probes: Mapping[str, float]) -> list[str]:
     """Find what stands where the budget covers every image: as probed, and under attacks with such a budget."""
-    seen = {name: value for cell in attacks for name, value in cell.probes.items()}
+    seen = {**probes, **{name: value for cell in attacks for name, value in cell.probes.items()}}
     if "chance" not in seen:
         return []
     limit = 100 * seen["chance"] + t.FLOOR

@@ -40,5 +40,5 @@ MEANING = {
     "under_reach": "steps times step is smaller than eps: the ball cannot be crossed",
     "weak_protocol": "attacks that this defense is known to need were not run",
     "zero_gradients": f"more than {100 * t.ZERO_GRADIENT_CE:g} % of images have no gradient under cross-entropy, or "
-    "any have none under the margin: attacks that follow it are blind there",
+    "any have none under the margin: attacks that follow it are blind there; use square, rays or spsa",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from harness.results.audit import thresholds as t
@@ -11,13 +11,16 @@ if TYPE_CHECKING:
     from harness.results.cells import CellResult
 
 
-def probed(cells: Sequence[CellResult]) -> dict[str, str]:
-    """Collect the flags about the network itself; a number that no record holds raises none."""
-    seen = {name: value for cell in cells for name, value in cell.probes.items()}
+def probed(cells: Sequence[CellResult], probes: Mapping[str, float]) -> dict[str, str]:
+    """Collect the flags about the network itself; a number that was not measured raises none.
+
+    `probes`: what was measured where there are no cells.
+    """
+    seen = {**probes, **{name: value for cell in cells for name, value in cell.probes.items()}}
     found = {}
     noise = seen.get("logit_noise", 0.0)
     if noise > t.LOGIT_NOISE or any(cell.flags.get("stochastic") for cell in cells):
-        votes = max(cell.votes for cell in cells)
+        votes = max((cell.votes for cell in cells), default=1)
         decided = f"; {votes} passes decide" if votes > 1 else ""
         found["stochastic"] = f"logits differ by {100 * noise:.2g} % between two passes{decided}"
     ce, by_margin = seen.get("zero_gradient_ce", 0.0), seen.get("zero_gradient_margin", 0.0)

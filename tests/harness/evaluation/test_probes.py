@@ -3,12 +3,14 @@
 import pytest
 import torch
 from torch import nn
+from torch.autograd import grad
 
 from harness.conformance import toys
 from harness.evaluation.judge import Judge
 from harness.evaluation.probes import probe
 from harness.results import audit
 from harness.results.rows import rows
+from support.attacks import Masked
 from support.records import record
 
 
@@ -110,6 +112,16 @@ def test_a_masked_model_raises_the_right_flags(model, raised):
     assert probe_flags(model()) == raised
 
 
+def test_a_masked_class_hides_no_noise():
+    """The same noise beside a class that does not exist; the network without it is the oracle."""
+    seen, masked = (
+        probe(Judge(model, classes, toys.SHAPE), *toys.images(n=40))["logit_noise"]
+        for model, classes in ((Noisy(), 4), (Masked(Noisy()), 5))
+    )
+    assert masked == seen > 0.01
+    assert probe(Judge(Masked(toys.tiny_net()), 5, toys.SHAPE), *toys.images(n=40))["logit_noise"] == 0
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_plain_model_raises_none(seed):
     assert probe_flags(toys.tiny_net(seed=seed)) == set()
@@ -131,6 +143,43 @@ def test_a_softmax_is_seen_as_what_it_is_and_logits_that_sum_to_one_are_not():
 
     assert probed(Softmax())["probabilities"] == 1
     assert probed(Centred())["probabilities"] == 0
+
+
+class Distances(nn.Module):
+    """Minus the squared distance to the mean of each class, or the distance itself turned round: all of one sign."""
+
+    def __init__(self, means, sharpness=1.0, positive=False):
+        super().__init__()
+        self.means, self.sharpness, self.positive = means, sharpness, positive
+
+    def forward(self, x):
+        far = self.sharpness * (x.flatten(1)[:, None] - self.means[None]).square().sum(dim=2)
+        return 1 / (1 + far) if self.positive else -far
+
+
+@pytest.mark.parametrize("positive", [False, True])
+@pytest.mark.parametrize("sharpness", [0.1, 1.0, 1e4])
+def test_distances_to_classes_are_no_probabilities(sharpness, positive):
+    """Images that lie on their class: their own logit is 0 (or 1), and the others leave nothing beside it."""
+    means = torch.rand(4, 64, generator=torch.Generator().manual_seed(0)).round()
+    y = torch.arange(40) % 4
+    x = means[y].view(40, *toys.SHAPE)
+    logits = Distances(means, sharpness, positive)(x)
+    by_accident = logits.sum(dim=1) if positive else logits.exp().sum(dim=1)
+    assert bool(((by_accident - 1).abs() < 1e-4).all()) == (sharpness == 1e4 or (sharpness == 1 and not positive))
+    assert probe(Judge(Distances(means, sharpness, positive), 4, toys.SHAPE), x, y)["probabilities"] == 0
+
+
+@pytest.mark.parametrize("answer", [
+    lambda z: z.softmax(dim=1), lambda z: z.log_softmax(dim=1), lambda z: (50 * z).softmax(dim=1),
+    lambda z: (50 * z).log_softmax(dim=1), lambda z: (z.softmax(dim=1) + 1e-6).log(),
+])  # fmt: skip
+def test_probabilities_and_their_logarithms_are_seen_whatever_their_range(answer):
+    class Normalised(Quantised):
+        def forward(self, x):
+            return answer(self.inner(x))
+
+    assert probed(Normalised())["probabilities"] == 1
 
 
 def test_shares_are_counted_image_by_image():
@@ -207,6 +256,34 @@ def test_a_majority_decides_what_stands_in_a_random_network():
     once, often = (probe(Judge(Coin(), 4, toys.SHAPE, votes=n), x, y)["standing_at_eps_1"] for n in (1, 101))
     assert once < 0.1
     assert often > 0.9
+
+
+def by_grad(value, point):
+    return grad(value, point)[0]
+
+
+def by_backward(value, point):
+    value.backward()
+    return point.grad
+
+
+def by_func(value, point):
+    del value
+    return torch.func.grad(lambda x: x.square().sum())(point)
+
+
+@pytest.mark.parametrize("ask", [by_grad, by_backward, by_func])
+def test_every_way_to_ask_for_a_gradient_is_counted(ask):
+    """`grad` was imported before the probe: replacing it in torch would not be noticed."""
+
+    class Asking(Quantised):
+        def forward(self, x):
+            with torch.enable_grad():
+                point = x.detach().requires_grad_(True)
+                found = ask(self.inner(point).logsumexp(dim=1).sum(), point)
+            return self.inner(x + 0.01 * found.detach().sign())
+
+    assert probed(Asking())["gradient_calls"] == 1
 
 
 def test_a_default_device_does_not_double_the_count():

@@ -335,3 +335,11 @@ def test_a_parameter_that_came_later_is_left_out_at_its_default_and_nowhere_else
     assert format_name("at", overrides(after, found)) == "at[statistics=both]"
     with pytest.raises(UsageError, match="must be one of adv, both"):
         resolve("defense", "at", after, {"statistics": "clean"})
+
+
+def test_a_choice_called_none_can_be_chosen():
+    for choices in (("uniform", "none"), ("none", "uniform")):
+        for word in ("none", "uniform"):
+            name, given = parse_name(f"pgd[start={word}]")
+            assert resolve("attack", name, {"start": OneOf(choices)}, given) == {"start": word}
+    assert resolve("attack", "a", {"start": OneOf((1, None))}, parse_name("a[start=none]")[1]) == {"start": None}

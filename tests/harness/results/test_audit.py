@@ -103,6 +103,60 @@ def test_an_attack_that_knows_less_may_not_break_more(knowledge, flag):
     assert flag not in flags(*white, cell("weak", "1111", knowledge=knowledge, threat="l2:1")), "another threat model"
 
 
+def ensemble(stages, any_, name="aa_standard", chance=0.1, **kwargs):
+    made = cell(name, any_, **kwargs)
+    made["outcome"] |= {"details": {"stage": stages}, "probes": {"chance": chance}}
+    return made
+
+
+def test_an_ensemble_that_contains_square_does_not_hide_what_square_breaks():
+    """pgd leaves three, aa_standard one: by gradients (stages 1 to 3), or by Square (stage 4)."""
+    pgd_10, square = cell("pgd-10", "0001"), cell("square", "0111", knowledge="blackbox")
+    assert "blackbox_wins" not in flags(pgd_10, square, ensemble([0.0, 2, 2, 1], "0111"))
+    assert "square breaks 2 of 4" in flags(pgd_10, square, ensemble([0.0, 4, 4, 1], "0111"))["blackbox_wins"]
+    assert "blackbox_wins" not in flags(pgd_10, square, ensemble([0.0, 4, 3, 1], "0111")), "one image may be luck"
+    alone = flags(pgd_10, ensemble([0.0, 4, 4, 1], "0111"))
+    assert alone["blackbox_wins"].startswith("Square in aa_standard breaks 2 of 4"), "no run of Square is needed"
+    assert "blackbox_wins" not in flags(cell("pgd-10", "0111"), ensemble([0.0, 4, 4, 1], "0111")), "pgd breaks them too"
+    plus = ensemble([0.0, 4, 6, 5], "0111", "aa_plus"), ensemble([0.0, 4, 4, 6], "0111", "aa_plus[queries=9]")
+    assert ["blackbox_wins" in flags(pgd_10, one) for one in plus] == [False, True]
+
+
+@pytest.mark.parametrize(("classes", "place"), [(2, 4), (3, 6), (4, 5)])
+def test_the_place_of_square_among_few_classes(classes, place):
+    def found(stage):
+        return flags(cell("pgd-10", "0001"), ensemble([0.0, stage, stage, 1], "0111", "aa_few_class", 1 / classes))
+
+    assert [stage for stage in range(1, 7) if "blackbox_wins" in found(stage)] == [place]
+
+
+def test_shards_keep_what_each_stage_broke():
+    shards = [ensemble([4.0, 4, 1, 0], "1110", span=(4 * i, 4 * i + 4), split_size=8) for i in range(2)]
+    pgd_10 = [cell("pgd-10", "0000", span=(4 * i, 4 * i + 4), split_size=8) for i in range(2)]
+    assert "breaks 4 of 8" in flags(*shards, *pgd_10)["blackbox_wins"]
+
+
+def test_who_asks_for_no_gradient_is_not_led_by_any():
+    """Square on an adaptive stand-in knows the defense, and follows no gradient."""
+    queried = cell("square@bpda", "1111", on="bpda", knowledge="adaptive")
+    queried["outcome"]["backwards"] = 0
+    assert "blackbox_wins" in flags(cell("pgd-10", "0011"), queried, cell("rays", "1111", knowledge="blackbox"))
+    assert "square@bpda breaks 2 of 4" in flags(cell("pgd-10", "0011"), queried)["blackbox_wins"]
+
+
+def test_attacks_on_fewer_images_are_compared_on_those_that_both_have():
+    def long(name, any_, **kwargs):
+        return cell(name, any_, clean="1" * 8, raw="1" * 8, span=(0, 8), split_size=8, **kwargs)
+
+    short = cell("square", "0111", split_size=8, knowledge="blackbox")
+    assert "breaks 3 of 4" in flags(short, long("pgd-10", "00001111"))["blackbox_wins"]
+    assert "blackbox_wins" not in flags(short, long("pgd-10", "01110000"))
+    first = long("square", "00011111", knowledge="blackbox")
+    assert "blackbox_wins" not in flags(first, cell("pgd-10", "0001", split_size=8)), (
+        "what pgd never saw is not counted"
+    )
+
+
 def test_two_losses_that_disagree():
     def pgd(loss, any_, steps=10, **more):
         return cell(f"{loss}-{steps}", any_, params={"loss": loss, "steps": steps, **more})

@@ -27,6 +27,7 @@ from harness.types import Attack, Dataset, Defense, Result, ThreatKind, ThreatMo
 from harness.witnesses.codec import Witness, Witnesses, decode, encode, from_bytes, parse, to_bytes
 from harness.witnesses.coverage import breaks, broken, exempt, file_name
 from harness.witnesses.store import WitnessStore
+from support.attacks import Masked
 from support.bench import bench_toy
 from support.measure import REGISTRY, cell_of, evaluated
 from support.plugins import plain_step, toy_registry
@@ -147,6 +148,18 @@ def test_what_breaks_by_a_rounding_error_only_is_not_kept():
     wanted = torch.ones(1, dtype=torch.bool)
     assert bool(judge.misclassified(images, y, 1))
     assert coded(judge, x, y, images, wanted, THREAT, kind) == {}
+
+
+def test_a_masked_class_costs_no_witness():
+    x = torch.full((2, 1, 8, 8), 0.5)
+    images = x.clone()
+    images[0, 0, 0, 0] += 0.03
+    y, kind = torch.zeros(2, dtype=torch.long), REGISTRY.get(ThreatKind, "linf").spec
+    found = [
+        coded(Judge(model, classes, toys.SHAPE), x, y, images, torch.ones(2, dtype=torch.bool), THREAT, kind)
+        for model, classes in ((Threshold(0.51), 4), (Masked(Threshold(0.51)), 5))
+    ]
+    assert [list(codes) for codes in found] == [[0], [0]], "and none for the image that is not broken"
 
 
 def test_an_image_outside_the_threat_model_is_never_kept():
