@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from harness.evaluation.alone import OneByOne
 from harness.evaluation.isolation import isolated
 from harness.evaluation.judge import Judge
 from harness.ops import cross_entropy, margin
@@ -31,9 +32,10 @@ def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
     """Measure a deployed network on some images (n, c, h, w).
 
     Returns:
-        `logit_noise`: the largest difference between two passes as a share of the largest logit. `probabilities`: the
-        share of images answered with probabilities or their logarithms. `zero_gradient_ce`, `zero_gradient_margin`:
-        the share of images whose input gradient is exactly zero, not finite or missing, under either loss.
+        `logit_noise`: the largest difference between two passes as a share of the largest logit; of a random network
+        over all the passes of its judge. `probabilities`: the share of images answered with probabilities or their
+        logarithms. `zero_gradient_ce`, `zero_gradient_margin`: the share of images whose input gradient is exactly
+        zero, not finite or missing, under either loss.
         `zero_gradient_pixels`: the share of all pixels whose gradient of the cross-entropy is exactly zero.
         `gradient_calls`: how often the network itself asks for gradients while it predicts. `labels_taken`: how many
         arguments for labels it has. `standing_at_eps_1`: the share of images that are right and stay right under sign
@@ -46,6 +48,7 @@ def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
         with _counted_gradients() as calls:
             first, second = judge.logits(x), judge.logits(x)
         noise = float((first - second).abs().max() / first.abs().max().clamp_min(1e-12))
+        noise = max(noise, judge.logit_noise) if judge.stochastic else noise
         by_ce, by_margin = _gradient(judge, x, y, cross_entropy), _gradient(judge, x, y, margin)
         return {
             "logit_noise": noise,
@@ -98,7 +101,8 @@ def _standing(judge: Judge, x: Images, y: Labels) -> Flags:
 
 
 def _labels_taken(judge: Judge) -> int:
-    return sum(name in LABELS for name in inspect.signature(judge.model.forward).parameters)
+    inner = judge.model.network if isinstance(judge.model, OneByOne) else judge.model
+    return sum(name in LABELS for name in inspect.signature(inner.forward).parameters)
 
 
 def _share(flags: Flags) -> float:
