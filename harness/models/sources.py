@@ -17,7 +17,7 @@ from harness.storage.canonical import digest
 
 Loader = importlib.machinery.SourceFileLoader
 NEVER_OWN = ("__main__", "__mp_main__", "harness")
-_brought_modules: set[str] = set()
+_brought_modules: dict[str, types.ModuleType] = {}
 _brought_folders: set[str] = set()
 """What factories of this process put into `sys.modules` and `sys.path`: the next one starts without it."""
 
@@ -46,8 +46,10 @@ class Sources:
     def fresh(self) -> Iterator[None]:
         """Import the factory's own modules inside the block, and nobody else's of these names."""
         importlib.invalidate_caches()
-        for name in _brought_modules - self._modules.keys():
-            sys.modules.pop(name, None)
+        for name, module in _brought_modules.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+        _brought_modules.clear()
         kept = [entry for entry in sys.path if entry not in _brought_folders]
         first = [self.folder, *self._path]
         sys.path[:] = [*first, *(entry for entry in kept if entry not in first)]
@@ -64,7 +66,7 @@ class Sources:
             setattr(Loader, "get_code", original)  # noqa: B010
             self._path = [entry for entry in sys.path if entry not in kept and entry != self.folder]
             self._modules = self._own_modules(never)
-            _brought_modules.update(self._modules.keys() - aside.keys())
+            _brought_modules.update({name: self._modules[name] for name in self._modules.keys() - aside.keys()})
             _brought_folders.update(entry for entry in first + self._path if entry not in kept)
             _put_back(aside)
 
