@@ -102,7 +102,10 @@ def _standing(judge: Judge, x: Images, y: Labels) -> Flags:
 
 def _labels_taken(judge: Judge) -> int:
     inner = judge.model.network if isinstance(judge.model, OneByOne) else judge.model
-    return sum(name in LABELS for name in inspect.signature(inner.forward).parameters)
+    try:
+        return sum(name in LABELS for name in inspect.signature(inner.forward).parameters)
+    except ValueError:  # a scripted forward has no signature
+        return 0
 
 
 def _share(flags: Flags) -> float:

@@ -115,7 +115,9 @@ def test_a_module_of_the_factory_before_is_not_there_for_the_next(here):
 
 
 EDITED = {
-    "imported when called": ({"entry": "def build():\n    from arch import Net\n    return Net()\n"}, "arch", "entry.py:build"),
+    "imported when called": (
+        {"entry": "def build():\n    from arch import Net\n    return Net()\n"}, "arch", "entry.py:build",
+    ),
     "imported by name": (
         {"entry": "import importlib\n\n\ndef build():\n    return importlib.import_module('arch').Net()\n"},
         "arch", "entry.py:build",
@@ -150,8 +152,8 @@ EDITED = {
         "arch", "deep/entry.py:build",
     ),
     "imported by a forward": (
-        {"entry": ENTRY, "arch": ARCH.format(shift=0.5) + "\n    def forward(self, x):\n        import late\n        return"
-         " super().forward(x) + late.SHIFT\n"}, "late", "entry.py:build",
+        {"entry": ENTRY, "arch": ARCH.format(shift=0.5) + "\n    def forward(self, x):\n        import late\n"
+         "        return super().forward(x) + late.SHIFT\n"}, "late", "entry.py:build",
     ),
     "loaded from its file": (
         {"entry": "import importlib.util\nspec = importlib.util.spec_from_file_location('other', 'arch.py')\n"
