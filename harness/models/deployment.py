@@ -124,7 +124,7 @@ class Deployer:
     def _judged(self, found: Checkpoint, x: Images) -> tuple[Checkpoint, Judge, float]:
         """Put a network under a judge: alone with each image, where its answers depend on those beside it."""
         judge = Judge(found.model, self.data.classes, self.data.shape, self.device, real=x)
-        dependence = 0.0 if judge.stochastic else batch_dependence(judge)
+        dependence = batch_dependence(judge)
         if not dependence:
             return found, judge, 0.0
         alone = OneByOne(found.model)

@@ -51,9 +51,7 @@ def try_out(network: nn.Module, shape: tuple[int, int, int], classes: int, text:
     try:
         settle(network)
         _forward(network, shape)
-        judge = Judge(network, classes, shape, passes=TRIAL_PASSES)
-        if not judge.stochastic:
-            batch_dependence(judge)
+        batch_dependence(Judge(network, classes, shape, passes=TRIAL_PASSES))
         fingerprint(network)
     except InvalidModel as error:
         raise UsageError(f"--model {text}: {error}") from error

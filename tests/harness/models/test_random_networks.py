@@ -62,7 +62,7 @@ def here(tmp_path, monkeypatch):
 
 
 def majority(name: str, n: int = 100, passes: int = 2001) -> int:
-    """How many of the first n images the majority of many passes gets right, and nothing of the harness's own judging."""
+    """How many of the first n images the majority of many passes gets right; nothing of the harness judges here."""
     space: dict = {}
     exec(compile(NET, "net.py", "exec"), space)
     part = digits("test", root=None, location="")
@@ -77,7 +77,7 @@ def majority(name: str, n: int = 100, passes: int = 2001) -> int:
 
 @pytest.mark.parametrize(("name", "expected", "points"), [("Sometimes", 92, 0), ("Drop", 80, 5), ("Masked", 71, 5)])
 def test_the_majority_decides_and_the_flag_is_raised(here, name, expected, points):
-    """`points`: by how much a majority of 11 may be off that of many: 19 of 100 images are right about half the time."""
+    """`points`: by how much a majority of 11 may be off; 19 of 100 images are right about half of the time."""
     report = bench(model=f"net.py:{name}", attacks="clean,fgsm,pgd-10", limit=100, device="cpu")
     (row,) = report.rows
     by_majority = majority(name)
@@ -102,3 +102,10 @@ def test_passes_that_look_for_chance_cost_the_attack_nothing(here):
     costs = [{(cell.forwards, cell.backwards) for cell in report.rows[0].cells.values()} for report in found]
     assert costs[0] == costs[1]
     assert np.isfinite(found[1].cells()["robust"].astype(float)).all()
+
+
+def test_chance_hides_no_dependence_on_the_batch(here):
+    for name, depends in (("BesideOthers", True), ("Drop", False)):
+        flags = bench(model=f"net.py:{name}", attacks="clean", limit=20, device="cpu").flags[f"net.{name}"]
+        assert "stochastic" in flags
+        assert ("batch_dependent" in flags) == depends
