@@ -11,6 +11,7 @@ from harness.api import Defense
 from harness.conformance import toys
 from harness.conformance.report import CheckResult, NotApplicable, run_checks
 from harness.conformance.toy_training import toy_context, toy_network, toy_params, toy_training_params, train_toy
+from harness.evaluation.canaries import PASSES
 from harness.networks import tensors_sha256
 from harness.registry.names import split_target
 from harness.training.context import SavedState
