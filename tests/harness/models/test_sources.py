@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from harness.errors import UsageError
+from harness.models import installed
 from harness.models.factory import find_factory
 from harness.models.own_model import own_model
 from harness.types import Dataset
@@ -182,28 +183,48 @@ def test_an_environment_inside_the_folder_is_not_the_users_code(here):
         entry="import other\nfrom arch import Net\n\n\ndef build():\n    return Net()\n",
         arch=ARCH.format(shift=1),
     )
-    installed = here / ".venv" / "lib" / "site-packages"
-    write(installed, other="VALUE = 1\n")
-    sys.path.append(str(installed))
+    environment = here / ".venv" / "lib" / "site-packages"
+    write(environment, other="VALUE = 1\n")
+    sys.path.append(str(environment))
     first, _ = origin("entry.py:build")
-    write(installed, other="VALUE = 2 + 2\n")
+    write(environment, other="VALUE = 2 + 2\n")
     assert origin("entry.py:build")[0] == first
     assert set(own_model("entry.py:build").factory.sources.sha256) == {"own_model_entry", "arch"}
 
 
 def test_of_an_installed_distribution_every_file_counts_whether_loaded_or_not(here, monkeypatch):
-    installed = here / "lib" / "site-packages"
-    write(installed, shop__entry="def build():\n    from shop.arch import Net\n    return Net()\n",
+    packages = here / "lib" / "site-packages"
+    write(packages, shop__entry="def build():\n    from shop.arch import Net\n    return Net()\n",
           shop__arch=ARCH.format(shift=0.5), shop__init="")  # fmt: skip
     folder = here / "elsewhere"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    sys.path.append(str(installed))
+    sys.path.append(str(packages))
     first, _ = origin("shop.entry:build")
     importlib.import_module("shop.arch")
     assert origin("shop.entry:build")[0] == first
-    write(installed, shop__arch=ARCH.format(shift=0.6))
+    write(packages, shop__arch=ARCH.format(shift=0.6))
     assert own_model("shop.entry:build").origin != first
+
+
+def test_a_package_that_is_installed_editable_is_the_users_own(here, monkeypatch):
+    """Its folder is on the path by a file of the installation; it is loaded from there, and may be edited there."""
+    write(here, src__shop__init="", src__shop__entry=ENTRY.replace("arch", "shop.arch"),
+          src__shop__arch=ARCH.format(shift=0.5), src__beside="VALUE = 1\n")  # fmt: skip
+    monkeypatch.setattr(installed, "_listed", lambda: frozenset({str(here / "src")}))
+    installed.is_installed.cache_clear()
+    folder = here / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    sys.path.append(str(here / "src"))
+    first, _ = origin("shop.entry:build")
+    write(here, src__shop__arch=ARCH.format(shift=0.7))
+    second, weight = origin("shop.entry:build")
+    assert weight == pytest.approx(0.7)
+    assert second != first
+    write(here, src__beside="VALUE = 2\n")
+    assert origin("shop.entry:build")[0] == second
+    installed.is_installed.cache_clear()
 
 
 def test_the_standard_library_and_torch_are_left_as_they_are(here):
