@@ -112,7 +112,8 @@ class Judge:
             logits: Logits = self.model(x.clone())
         if type(logits) is not torch.Tensor or logits.dtype != torch.float32:
             found = getattr(logits, "dtype", type(logits).__name__)
-            raise InvalidModel(f"the model answers {found}, not float32 logits: answer logits.float(), a plain tensor")
+            mend = "call .float() on them" if type(logits) is torch.Tensor else "return one tensor, (images, classes)"
+            raise InvalidModel(f"the model answers {found}, not float32 logits: {mend}")
         if logits.shape != (len(x), self.classes):
             raise InvalidModel(
                 f"the model answers {tuple(logits.shape)} for {len(x)} images and {self.classes} classes"

@@ -4,14 +4,17 @@ import importlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from harness.data.dataset import LoadedDataset
 from harness.errors import UsageError
 from harness.models import installed
 from harness.models.factory import find_factory
 from harness.models.own_model import own_model
-from harness.types import Dataset
+from harness.registry.registry import Registry
+from harness.types import Dataset, Defense
 
 TOY = Dataset(name="toy", load=lambda *_, **__: None, classes=10, shape=(1, 8, 8), budgets={})
 ENTRY = "from arch import Net\n\n\ndef build():\n    return Net()\n"
@@ -225,6 +228,18 @@ def test_a_package_that_is_installed_editable_is_the_users_own(here, monkeypatch
     write(here, src__beside="VALUE = 2\n")
     assert origin("shop.entry:build")[0] == second
     installed.is_installed.cache_clear()
+
+
+def test_where_only_loading_tells_the_shape_what_is_imported_then_counts(here):
+    """A folder of images says its shape late; the network is built when it is deployed, before any record is named."""
+    files, _, text = EDITED["imported when called"]
+    write(here, **files, arch=ARCH.format(shift=0.5))
+    model = own_model(text)
+    entry = model.join(Registry([])).get(Defense, model.name)
+    known = entry.provider.origin
+    entry.spec.load(data=LoadedDataset(replace(TOY, shape=(1, 8, 8)), "toy", None))
+    assert entry.provider.origin == model.origin != known
+    assert origin(text)[0] == model.origin
 
 
 def test_the_standard_library_and_torch_are_left_as_they_are(here):

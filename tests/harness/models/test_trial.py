@@ -193,6 +193,15 @@ def norm():
     return Norm(net())
 
 
+class Named(Wrap):
+    def forward(self, x):
+        return {"logits": self.inner(x)}
+
+
+def a_dict():
+    return Named(net())
+
+
 def raises():
     return Raises(net())
 '''
@@ -247,7 +256,8 @@ def test_a_lazy_network_is_given_its_shape_and_the_same_weights_each_time(here):
 REASONS = {
     "lazy_unused": r"lazy layers have no shape yet \(more\.weight.*run the network on one image before the factory",
     "half": r"cannot take images of shape \(1, 8, 8\) \(RuntimeError: .*float16.*call \.float\(\) on the network$",
-    "sixteen": r"the model answers torch\.float16, not float32 logits: answer logits\.float\(\)",
+    "sixteen": r"the model answers torch\.float16, not float32 logits: call \.float\(\) on them$",
+    "a_dict": r"the model answers dict, not float32 logits: return one tensor, \(images, classes\)$",
     "an_object": r"its state dict holds a lock as '_extra_state', whose content cannot be hashed: let get_extra_state",
     "kept": r"the network cannot be copied, and attacks get a copy \(TypeError: .*pickle .*lock.*copy\.deepcopy copies",
     "raises": r"cannot take images of shape \(1, 8, 8\) \(KeyError: 'no such thing'\)$",
