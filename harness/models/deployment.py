@@ -95,8 +95,8 @@ class Deployer:
         found = self._obtain(subject, subject.defense)
         test = self.data.part("test")
         defense = self.registry.entry(Defense, subject.defense)
-        own = subject.arch == DEFENSE_OWN_NETWORK
-        arch = None if own else self.registry.entry(Architecture, subject.arch)
+        brings_network = subject.arch == DEFENSE_OWN_NETWORK
+        arch = None if brings_network else self.registry.entry(Architecture, subject.arch)
         x, y = test.batch(self.data.order()[:PROBED], self.device)
         found, judge, dependence = self._judged(found, x)
         random = judge.stochastic or defense.spec.stochastic

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import importlib.machinery
@@ -72,13 +73,18 @@ class Sources:
 
     def digest(self) -> str:
         """Hash the files that were executed: of one alone, the sha256 of its bytes. Empty where there was none."""
-        hashes = self.sha256 | {
+        hashes = self.sha256 | self._of_distribution
+        alone = set(hashes.values())
+        return alone.pop() if len(alone) == 1 else digest(sorted(hashes.items())) if alone else ""
+
+    @functools.cached_property
+    def _of_distribution(self) -> dict[str, str]:
+        """Hash every source file of the installed distribution that the factory comes from."""
+        return {
             file.relative_to(place.parent).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
             for place in self._installed
             for file in ([place] if place.is_file() else sorted(place.rglob("*.py")))
         }
-        alone = set(hashes.values())
-        return alone.pop() if len(alone) == 1 else digest(sorted(hashes.items())) if alone else ""
 
     def _reading(self, original: object, never: tuple[str, ...]) -> object:
         """Make the way to read a source file inside the block, as a method of importlib's loader."""
