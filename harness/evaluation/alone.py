@@ -44,7 +44,7 @@ def batch_dependence(judge: Judge) -> float:
     """
     x = judge.canaries
     half = len(x) // 2
-    together, alone = _asked(judge, x), _alone(judge, x)
+    together, alone = _asked(judge, x), answered_alone(judge, x)
     others = [
         torch.cat([_asked(judge, torch.cat([x[:half], 1 - x[half:]]))[:half], together[half:]]),
         torch.cat([together[:half], _asked(judge, torch.cat([x[:half].roll(1, dims=0) / 2, x[half:]]))[half:]]),
@@ -66,8 +66,8 @@ def _asked(judge: Judge, x: Images) -> Logits:
         return judge.logits(x)
 
 
-def _alone(judge: Judge, x: Images) -> Logits:
-    """Predict each image alone.
+def answered_alone(judge: Judge, x: Images) -> Logits:
+    """Predict each image of (n, c, h, w) alone, logits (n, k).
 
     Raises:
         InvalidModel: where that fails, though it answers them together.

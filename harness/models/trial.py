@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from harness.errors import UsageError
-from harness.evaluation.alone import batch_dependence
+from harness.evaluation.alone import answered_alone
 from harness.evaluation.judge import InvalidModel, Judge
 from harness.evaluation.oracle import Oracle, fingerprint
 from harness.models.factory import told
@@ -51,7 +51,8 @@ def try_out(network: nn.Module, shape: tuple[int, int, int], classes: int, text:
     try:
         settle(network)
         _forward(network, shape)
-        batch_dependence(Judge(network, classes, shape, passes=TRIAL_PASSES))
+        judge = Judge(network, classes, shape, passes=TRIAL_PASSES)
+        answered_alone(judge, judge.canaries)
         fingerprint(network)
     except InvalidModel as error:
         raise UsageError(f"--model {text}: {error}") from error
