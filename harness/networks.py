@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 from torch.torch_version import TorchVersion
 
+from harness.errors import HarnessError
+
 if TYPE_CHECKING:
     from harness.types import Images, Logits
 
-__all__ = ["Classifier", "frozen", "parameter_count", "stage_outputs", "tensors_sha256", "why_no_torch_files"]
+__all__ = ["Classifier", "frozen", "parameter_count", "settle", "stage_outputs", "tensors_sha256", "why_no_torch_files"]
 
 
 class Classifier(nn.Module):
@@ -91,14 +95,64 @@ def frozen(model: nn.Module, *, training: bool) -> Iterator[None]:
             parameter.requires_grad_(requires)
 
 
-def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Digest a state dict: the sha256, in hex, over names, dtypes, shapes and bytes of tensors, sorted by name."""
+def settle(model: nn.Module) -> nn.Module:
+    """Put a network into eval mode for good, its parameters frozen, in place; whatever its own methods return."""
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return model
+
+
+def tensors_sha256(tensors: Mapping[str, object]) -> str:
+    """Digest a state dict: the sha256, in hex, over names, dtypes, shapes and bytes of tensors, sorted by name.
+
+    What is no plain tensor, as extra state and the packed weights of quantised layers are, is digested by content.
+
+    Raises:
+        HarnessError: for a value whose content cannot be told.
+    """
     total = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+        value = tensors[name]
+        if isinstance(value, torch.Tensor) and not value.is_quantized:
+            tensor = value.detach().cpu().contiguous()
+            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            total.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+        else:
+            total.update(f"{name} {_content(value, name)}\n".encode())
     return total.hexdigest()
+
+
+def _content(value: object, name: str) -> str:
+    """Write a value of a state dict as text that is the same wherever its content is."""
+    if isinstance(value, torch.Tensor):
+        if not value.is_quantized:
+            return tensors_sha256({"": value})
+        parts: dict[str, object] = {"values": value.int_repr()}
+        if value.qscheme() in (torch.per_channel_affine, torch.per_channel_affine_float_qparams):
+            parts |= {"scales": value.q_per_channel_scales(), "zero_points": value.q_per_channel_zero_points()}
+            parts["axis"] = value.q_per_channel_axis()
+        else:
+            parts |= {"scale": value.q_scale(), "zero_point": value.q_zero_point()}
+        return f"{value.dtype} {tensors_sha256(parts)}"
+    if isinstance(value, str | bytes | bool | int | float | complex | type(None) | torch.dtype):
+        return f"{type(value).__name__} {value!r}"
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.ascontiguousarray(value)
+        if not array.dtype.hasobject:
+            return f"array {array.dtype} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
+    if isinstance(value, list | tuple):
+        return f"list {[_content(one, name) for one in value]}"
+    if isinstance(value, Mapping):
+        return f"mapping {sorted((_content(key, name), _content(one, name)) for key, one in value.items())}"
+    if isinstance(value, set | frozenset):
+        return f"set {sorted(_content(one, name) for one in value)}"
+    if isinstance(value, io.BytesIO):
+        return f"bytes {hashlib.sha256(value.getvalue()).hexdigest()}"
+    raise HarnessError(
+        f"its state dict holds a {type(value).__name__} as '{name}', whose content cannot be hashed: let "
+        "get_extra_state return numbers, text, tensors, or lists and dicts of them"
+    )
 
 
 def why_no_torch_files() -> str:

@@ -11,6 +11,7 @@ from harness.api import Defense
 from harness.conformance import toys
 from harness.conformance.report import CheckResult, NotApplicable, run_checks
 from harness.conformance.toy_training import toy_context, toy_network, toy_params, toy_training_params, train_toy
+from harness.evaluation.canaries import PASSES
 from harness.networks import tensors_sha256
 from harness.registry.names import split_target
 from harness.training.context import SavedState
@@ -105,7 +106,8 @@ def _is_random_as_declared(defense: Defense) -> None:
     deployed = (defense.wrap(model, **toy_params(defense)) if defense.wrap else model).eval()
     x, _ = toys.images()
     with torch.no_grad():
-        same = torch.equal(deployed(x), deployed(x))
+        first = deployed(x)
+        same = all(torch.equal(first, deployed(x)) for _ in range(PASSES - 1))
     assert same or defense.stochastic, "two passes differ: declare stochastic=True, or make it deterministic"
     assert not (same and defense.stochastic), "it is declared stochastic, and two passes are equal"
     assert defense.votes % 2 or not defense.stochastic, f"{defense.votes} votes can be split evenly: make them odd"

@@ -38,13 +38,25 @@ def run_attack(
         try:
             returned = attack.run(oracle, x.clone(), y.clone(), threat, **arguments)
         except RuntimeError as error:
-            if oracle.gradient_free and "does not require grad" in str(error):
+            if _without_gradient(oracle, x, str(error)):
                 raise NoGradient(
-                    "the model's answers carry no gradient (no_grad, numpy or detach in forward): attack it without "
-                    "gradients, with square, rays or spsa"
+                    "the model's answers carry no gradient (no_grad, numpy, detach or quantised layers in forward): "
+                    "attack it without gradients, with square, rays or spsa"
                 ) from error
             raise
     return returned, output.getvalue()
+
+
+def _without_gradient(oracle: Oracle, x: Images, words: str) -> bool:
+    """Tell whether an attack failed because the model hands no gradient back, as quantised layers do not."""
+    if oracle.gradient_free and "does not require grad" in words:
+        return True
+    if oracle.access != "gradient" or "not have been used in the graph" not in words:
+        return False
+    point = x[:1].clone().requires_grad_(True)
+    with torch.enable_grad():
+        answer = oracle.network(point).sum()
+        return not answer.requires_grad or torch.autograd.grad(answer, point, allow_unused=True)[0] is None
 
 
 def pick(attack: Attack, returned: Any, steps: int, longest: int, prefix: str | None) -> Result:

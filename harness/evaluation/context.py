@@ -12,6 +12,7 @@ import torch
 
 from harness.data.seeds import Distribution, noise
 from harness.errors import HarnessError, NotApplicable
+from harness.evaluation.alone import OneByOne
 from harness.evaluation.oracle import Oracle
 from harness.networks import Classifier, stage_outputs
 
@@ -119,9 +120,14 @@ class AttackContext:
         inner = next((m for m in self._oracle.network.modules() if isinstance(m, Classifier)), None)
         if inner is None:
             raise NotApplicable("the model is no harness.networks.Classifier, so its stages have no names")
-        with stage_outputs(inner) as found:
-            self._oracle(x)
-        return found
+        # A network that sees one image at a time leaves the outputs of one image at a time.
+        alone = isinstance(self._oracle.network, OneByOne)
+        found = []
+        for part in [x[i : i + 1] for i in range(len(x))] if alone else [x]:
+            with stage_outputs(inner) as outputs:
+                self._oracle(part)
+            found.append(outputs)
+        return {name: torch.cat([outputs[name] for outputs in found]) for name in found[0]} if alone else found[0]
 
     def reached(self, steps: int) -> None:
         """Note that `steps` steps of a restart are done, which tells a snapshot's cost from that of the whole run.

@@ -14,8 +14,10 @@ import torch
 from torch import nn
 
 from harness.errors import HarnessError
+from harness.evaluation.canaries import AGREEMENT, PASSES, apart, canary_images
 from harness.evaluation.isolation import isolated
 from harness.evaluation.oracle import fingerprint
+from harness.networks import settle
 from harness.ops import misclassified, where_rows
 from harness.types import Result, ThreatKind, ThreatModel
 
@@ -25,9 +27,6 @@ if TYPE_CHECKING:
 REVISION = 1
 """Raised whenever the same images would be judged differently."""
 
-CANARIES = 8
-AGREEMENT = 1e-4
-
 
 class InvalidModel(HarnessError):
     """A deployed model that does not answer finite logits of the right shape, or no longer answers as it did."""
@@ -36,32 +35,56 @@ class InvalidModel(HarnessError):
 class Judge:
     """The deployed model as verdicts use it, watched for changes; clean predictions are computed once for a shard.
 
-    Puts the model into eval mode and freezes it, in place. `stochastic`: two passes over the same images differ by more
-    than 1e-4 of the largest logit. `votes`: how many fresh predictions stand behind a verdict; more than half of them
-    decide.
+    Puts the model into eval mode and freezes it, in place. `real`: images (n, c, h, w) of the kind that it is to judge,
+    some of which become canaries. `passes`: how often it is asked about the same canaries. `stochastic`: one of the
+    passes differs from the first by more than 1e-4 of the gap between two logits. `logit_noise`: the largest difference
+    as a share of the largest logit. `votes`: how many fresh predictions stand behind a verdict; more than half of them
+    decide. `answers`: the logits (n, k) of the first pass, after a fixed reseed; `repeatable`: they come again after
+    it.
 
     Raises:
-        InvalidModel: where the model answers nonsense, or something else with gradients switched on.
+        InvalidModel: where the model answers nonsense, or something else with gradients switched on, or once and for
+            all something else after some passes.
     """
 
     def __init__(
         self, model: nn.Module, classes: int, shape: tuple[int, ...], device: str | torch.device = "cpu",
-        votes: int = 1,
+        votes: int = 1, *, real: Images | None = None, passes: int = PASSES,
     ) -> None:  # fmt: skip
-        self.model = model.eval().requires_grad_(False)
+        self.model = settle(model)
         self.votes = votes
         self.classes = classes
         self._clean: dict[tuple[int, int], Flags] = {}
-        stream = torch.Generator().manual_seed(0)
-        self.canaries = torch.rand(CANARIES, *shape, generator=stream).to(device)
+        self.canaries = canary_images(shape, device, real)
+        self.logit_noise = 0.0
         with isolated("canaries"):
-            answers, again = self.logits(self.canaries), self.logits(self.canaries)
+            self.answers = self.logits(self.canaries)
+            self.stochastic = self._ask_again(passes)
             with torch.enable_grad():
                 graded = self.model(self.canaries.clone().requires_grad_(True).clone()).detach()
-        self.stochastic = _differ(answers, again)
-        if not self.stochastic and _differ(answers, graded):
+        with isolated("canaries"):
+            self.repeatable = bool(apart(self.answers, self.logits(self.canaries)).max() <= AGREEMENT)
+        if not self.stochastic and apart(self.answers, graded).max() > AGREEMENT:
             raise InvalidModel("the model answers something else when gradients are switched on")
-        self._answers, self._state = answers, fingerprint(self.model)
+        self._state = fingerprint(self.model)
+
+    def _ask_again(self, passes: int) -> bool:
+        """Tell whether the answers of further passes differ from those of the first."""
+        differ, changes, before = False, 0, self.answers
+        largest = self.answers.abs().max().clamp_min(1e-12)
+        for _ in range(passes - 1):
+            again = self.logits(self.canaries)
+            differ |= bool(apart(self.answers, again).max() > AGREEMENT)
+            self.logit_noise = max(self.logit_noise, float((self.answers - again).abs().max() / largest))
+            changes += bool(apart(before, again).max() > AGREEMENT)
+            before = again
+        # Chance comes and goes; what comes to stay is state.
+        if changes == 1 and passes >= PASSES:
+            raise InvalidModel(
+                f"the model answers something else after some of {passes} passes over the same images, and keeps to "
+                "it: it keeps state. Make its answers depend on the image alone"
+            )
+        return differ
 
     def check_unchanged(self) -> None:
         """Compare weights, modes, hooks and answers with those from before the first attack.
@@ -72,7 +95,7 @@ class Judge:
         changed = [part for part, value in fingerprint(self.model).items() if value != self._state[part]]
         if not changed and not self.stochastic:
             with isolated("canaries"):
-                changed = ["behaviour"] if not torch.equal(self.logits(self.canaries), self._answers) else []
+                changed = ["behaviour"] if not torch.equal(self.logits(self.canaries), self.answers) else []
         if changed:
             raise InvalidModel(
                 f"the model that verdicts use has changed ({', '.join(changed)}): an attack reached it, or it keeps "
@@ -89,7 +112,8 @@ class Judge:
             logits: Logits = self.model(x.clone())
         if type(logits) is not torch.Tensor or logits.dtype != torch.float32:
             found = getattr(logits, "dtype", type(logits).__name__)
-            raise InvalidModel(f"the model answers {found}, not float32 logits")
+            mend = "call .float() on them" if type(logits) is torch.Tensor else "return one tensor, (images, classes)"
+            raise InvalidModel(f"the model answers {found}, not float32 logits: {mend}")
         if logits.shape != (len(x), self.classes):
             raise InvalidModel(
                 f"the model answers {tuple(logits.shape)} for {len(x)} images and {self.classes} classes"
@@ -199,7 +223,3 @@ def _verified(
         f"outside {threat}": outside,
     })  # fmt: skip
     return where_rows(in_range & (verified | minimal), own, x), in_range & verified, +reasons
-
-
-def _differ(first: Logits, second: Logits) -> bool:
-    return bool((first - second).abs().max() > AGREEMENT * first.abs().max().clamp_min(1e-12))

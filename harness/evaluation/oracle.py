@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from harness.errors import HarnessError, OutOfTime
-from harness.networks import tensors_sha256
+from harness.networks import settle, tensors_sha256
 
 if TYPE_CHECKING:
     from harness.types import Access, Images, Logits
@@ -52,7 +52,9 @@ class Oracle(nn.Module):
         self.deadline = deadline
         self.count = count or Count()
         self.gradient_free = False
-        working = copy.deepcopy(model).eval().requires_grad_(False)
+        working = settle(copy.deepcopy(model))
+        if isinstance(working, torch.jit.ScriptModule):  # takes no hook
+            working = _Around(working)
         working.register_forward_pre_hook(self._count_forward)
         if access == "gradient":
             self.model = working
@@ -108,26 +110,42 @@ class Oracle(nn.Module):
             x.register_hook(self._count_backward)
         return (x, *rest)
 
-    def _count_backward(self, gradient: torch.Tensor) -> None:
-        self.count.backwards += len(gradient)
+    def _count_backward(self, gradient: torch.Tensor | None) -> None:
+        # Quantised layers carry a graph, and hand nothing back through it.
+        self.count.backwards += len(gradient) if gradient is not None else 0
 
     def fingerprint(self) -> dict[str, str]:
         """Digest what must be equal before and after an attack (see the function `fingerprint`)."""
         return fingerprint(self.network)
 
 
+class _Around(nn.Module):
+    """A module around another that does the same."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Images) -> Logits:
+        logits: Logits = self.network(x)
+        return logits
+
+
 def fingerprint(model: nn.Module) -> dict[str, str]:
     """Digest the parts of a model that an attack could change: weights, modes, gradient flags, hooks and structure."""
     modules = list(model.named_modules())
+    # A scripted module keeps its forward among its own attributes once it was called.
     hooks = [
         (name, len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks), "forward" in vars(m))
         for name, m in modules
+        if not isinstance(m, torch.jit.ScriptModule)
     ]
+    forwards = [(name, type(m).__qualname__, id(getattr(type(m), "forward", None))) for name, m in modules]
     parts = {
         "weights": tensors_sha256(model.state_dict()),
         "train mode": repr([name for name, module in modules if module.training]),
         "gradient flags": repr([(n, p.requires_grad, p.grad is None) for n, p in model.named_parameters()]),
         "hooks": repr(hooks),
-        "structure": repr([(name, type(module).__qualname__, id(type(module).forward)) for name, module in modules]),
+        "structure": repr(forwards),
     }
     return {part: hashlib.sha256(text.encode()).hexdigest() for part, text in parts.items()}

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.autograd.variable import Variable
 
+from harness.evaluation.absent import WithoutAbsent
+from harness.evaluation.alone import OneByOne
 from harness.evaluation.isolation import isolated
 from harness.evaluation.judge import Judge
 from harness.ops import cross_entropy, logit_scale, margin
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 PROBABILITY_TOLERANCE = 1e-4
 STEPS, STEP = 20, 0.1
 """Number and size of the sign steps at eps 1: enough to cross [0, 1] twice."""
+WRAPPERS = (OneByOne, WithoutAbsent)
 LABELS = ("y", "label", "labels", "target", "targets")
 """What a forward calls the labels that it takes, if it takes any."""
 
@@ -32,10 +35,10 @@ def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
     """Measure a deployed network on some images (n, c, h, w).
 
     Returns:
-        `logit_noise`: the largest difference between two passes as a share of the scale of the logits. `probabilities`:
-        the share of images answered with probabilities or their logarithms, 0 where noise is not. `zero_gradient_ce`,
-        `zero_gradient_margin`: the share of images whose input gradient is exactly zero, not finite or missing, under
-        either loss.
+        `logit_noise`: the largest difference between two passes as a share of the scale of the logits; of a random
+        network over all the passes of its judge. `probabilities`: the share of images answered with probabilities or
+        their logarithms, 0 where noise is not. `zero_gradient_ce`, `zero_gradient_margin`: the share of images whose
+        input gradient is exactly zero, not finite or missing, under either loss.
         `zero_gradient_pixels`: the share of all pixels whose gradient of the cross-entropy is exactly zero.
         `gradient_calls`: how often the network itself asks for gradients while it predicts. `labels_taken`: how many
         arguments for labels it has. `standing_at_eps_1`: the share of images that are right and stay right under sign
@@ -47,9 +50,10 @@ def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
     with isolated("probes"):
         with _counted_gradients() as counted:
             first, second = judge.logits(x), judge.logits(x)
+        noise = _noise(first, second)
         by_ce, by_margin = _gradient(judge, x, y, cross_entropy), _gradient(judge, x, y, margin)
         return {
-            "logit_noise": _noise(first, second),
+            "logit_noise": max(noise, judge.logit_noise) if judge.stochastic else noise,
             "probabilities": _share(_probabilities(first) & _probabilities(judge.logits(judge.canaries)).all()),
             "zero_gradient_ce": _share(_is_blind(by_ce)),
             "zero_gradient_margin": _share(_is_blind(by_margin)),
@@ -110,7 +114,13 @@ def _standing(judge: Judge, x: Images, y: Labels) -> Flags:
 
 
 def _labels_taken(judge: Judge) -> int:
-    return sum(name in LABELS for name in inspect.signature(judge.model.forward).parameters)
+    inner = judge.model
+    while isinstance(inner, WRAPPERS):
+        inner = inner.network
+    try:
+        return sum(name in LABELS for name in inspect.signature(inner.forward).parameters)
+    except ValueError:  # a scripted forward has no signature
+        return 0
 
 
 def _share(flags: Flags) -> float:

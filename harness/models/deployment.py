@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from harness.data.dataset import LoadedPart
 from harness.errors import NotApplicable
+from harness.evaluation.alone import OneByOne, batch_dependence
 from harness.evaluation.judge import Judge
 from harness.evaluation.measurement import Measurement
 from harness.evaluation.probes import probe
 from harness.models.analysis import AnalysisContext
+from harness.networks import tensors_sha256
 from harness.planning.subjects import DEFENSE_OWN_NETWORK
 from harness.reporter import Reporter
 from harness.storage import records
+from harness.storage.run_folder import Answers
 from harness.storage.schema import CellObserved
 from harness.training.checkpoints import Checkpoint, plain_params
 from harness.training.trainer import Trainer
 from harness.types import Architecture, Attack, Defense, Subject
+
+if TYPE_CHECKING:
+    from harness.types import Images
 
 PROBED = 100
 """How many images, the first of the fixed order, a network is probed with before any attack."""
@@ -28,13 +35,32 @@ PROBED = 100
 
 @dataclass(slots=True, kw_only=True)
 class Deployment:
-    """A subject whose network is there, under a judge. `probes`: what was measured of it before any attack."""
+    """A subject whose network is there, under a judge. `probes`: what was measured of it before any attack.
+
+    `own`: it comes from a file or a module of the user's.
+    """
 
     judge: Judge
     checkpoint: Checkpoint
     provenance: records.Provenance
     flags: dict[str, float]
     probes: dict[str, float]
+    subject: Subject | None = None
+    own: bool = False
+
+    @property
+    def answers(self) -> Answers | None:
+        """What a network of the user's answers to the canaries, to be compared where its records are reused.
+
+        None for others, and where a reseed does not bring the same answers again.
+        """
+        if self.subject is None or not self.own or not self.judge.repeatable:
+            return None
+        return {
+            "network": records.network_key(self.subject, self.provenance),
+            "device": self.judge.canaries.device.type if self.judge.stochastic else "",
+            "logits": self.judge.answers.tolist(),
+        }
 
     def observed(self, measured: Measurement, attack: Attack) -> CellObserved:
         """Put the observed part of a record together: of one cell on one shard, and of the network before."""
@@ -69,24 +95,56 @@ class Deployer:
         found = self._obtain(subject, subject.defense)
         test = self.data.part("test")
         defense = self.registry.entry(Defense, subject.defense)
-        own = subject.arch == DEFENSE_OWN_NETWORK
-        arch = None if own else self.registry.entry(Architecture, subject.arch)
+        brings_network = subject.arch == DEFENSE_OWN_NETWORK
+        arch = None if brings_network else self.registry.entry(Architecture, subject.arch)
+        x, y = test.batch(self.data.order()[:PROBED], self.device)
+        found, judge, dependence = self._judged(found, x)
+        random = judge.stochastic or defense.spec.stochastic
+        # A plugin declares what is random by design; who brings a network of their own declares nothing.
+        own = "@" in defense.provider.origin
+        judge.votes = defense.spec.votes if defense.spec.stochastic or (own and judge.stochastic) else 1
         provenance = records.Provenance(
             dataset=self.data.name, data_sha256=test.sha256, split_size=len(test),
             weights_sha256=found.sha256, deployed_sha256=found.deployed_sha256,
             defense_origin=defense.provider.origin, defense_revision=defense.spec.revision,
             mandatory=defense.spec.mandatory, arch_origin=arch.provider.origin if arch else defense.provider.origin,
             arch_revision=arch.spec.revision if arch else defense.spec.revision,
-            votes=defense.spec.votes if defense.spec.stochastic else 1, gated=defense.spec.gated,
+            votes=judge.votes, gated=defense.spec.gated,
         )  # fmt: skip
-        judge = Judge(found.model, self.data.classes, self.data.shape, self.device, provenance.votes)
-        x, y = test.batch(self.data.order()[:PROBED], self.device)
+        flags: dict[str, float] = {"stochastic": 1} if random else {}
         probes = probe(judge, x, y)
-        random = judge.stochastic or defense.spec.stochastic
+        if dependence:
+            flags["batch_dependent"], probes["batch_dependence"] = 1, dependence
+        self._note(subject, judge, dependence)
         return Deployment(
-            judge=judge, checkpoint=found, provenance=provenance, flags={"stochastic": 1} if random else {},
-            probes=probes,
+            judge=judge, checkpoint=found, provenance=provenance, flags=flags, probes=probes,
+            subject=subject, own=own,
         )  # fmt: skip
+
+    def _judged(self, found: Checkpoint, x: Images) -> tuple[Checkpoint, Judge, float]:
+        """Put a network under a judge: alone with each image, where its answers depend on those beside it."""
+        judge = Judge(found.model, self.data.classes, self.data.shape, self.device, real=x)
+        dependence = batch_dependence(judge)
+        if not dependence:
+            return found, judge, 0.0
+        alone = OneByOne(found.model)
+        found = replace(
+            found, model=alone, deployed_sha256=tensors_sha256(alone.state_dict()),
+            stand_ins={name: OneByOne(stand_in).eval() for name, stand_in in found.stand_ins.items()},
+        )  # fmt: skip
+        return found, Judge(alone, self.data.classes, self.data.shape, self.device, real=x), dependence
+
+    def _note(self, subject: Subject, judge: Judge, dependence: float) -> None:
+        if dependence:
+            self.trainer.reporter.warn(
+                f"{subject.defense}: its answer for an image depends on the images beside it (by "
+                f"{100 * dependence:.2g} % of the gap between logits); it is judged and attacked one image at a time, "
+                "whatever --batch-size says"
+            )
+        if judge.votes > 1:
+            self.trainer.reporter.note(
+                f"{subject.defense}: its answers are random; the majority of {judge.votes} passes decides"
+            )
 
     def analysis_context(self, subject: Subject, ready: Deployment, n: int) -> AnalysisContext:
         """Make what an analysis of a subject is handed, for the first n test images of the fixed order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import importlib
@@ -18,6 +19,7 @@ from typing import Any
 from torch import nn
 
 from harness.errors import UsageError
+from harness.models.sources import Sources
 
 OFFERED = ("shape", "classes")
 """What a factory is handed, where its signature has parameters of these names."""
@@ -27,13 +29,15 @@ OFFERED = ("shape", "classes")
 class Factory:
     """A function that returns a network, as the user typed it, and the file that defines it.
 
-    `content`: the sha256 of what defines the network, where that is not the bytes of one file.
+    `content`: the sha256 of what defines the network, where that is not the bytes of one file. `sources`: the files
+    that it loads, where it was found by its name.
     """
 
     text: str
     function: Callable[..., Any]
     source: Path | None
     content: str = ""
+    sources: Sources | None = None
 
     @property
     def name(self) -> str:
@@ -48,6 +52,15 @@ class Factory:
         if self.content or self.source is None:
             return self.content or "absent"
         return hashlib.sha256(self.source.read_bytes()).hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """The sha256 over everything of the user's own that was loaded so far: `sha256`, and what that imports."""
+        return (self.sources.digest() if self.sources else "") or self.sha256
+
+    def fresh(self) -> contextlib.AbstractContextManager[None]:
+        """Make the files that it imports importable as they are now; see `Sources`."""
+        return self.sources.fresh() if self.sources else contextlib.nullcontext()
 
     def network(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Call the function for images of a shape (c, h, w), and check that a network comes back.
@@ -87,6 +100,7 @@ def find_factory(text: str) -> Factory:
     """Import the module or the file and look the function up.
 
     The current folder, or that of the file, becomes importable and stays so: a factory may import when it is called.
+    What it imports is loaded anew: files may have been edited since this process imported them.
 
     Raises:
         UsageError: where there is no such function, or the import fails.
@@ -94,14 +108,16 @@ def find_factory(text: str) -> Factory:
     place, _, name = text.rpartition(":")
     if not place or not name:
         raise UsageError(f"--model '{text}': write package.module:function or file.py:function")
-    module = _module(text, place)
+    sources = _sources(text, place)
+    with sources.fresh():
+        module = _module(text, place)
     function = getattr(module, name, None)
     if not callable(function) or isinstance(function, nn.Module):
         near = difflib.get_close_matches(name, [known for known in vars(module) if callable(vars(module)[known])], 1)
         what = "does not exist" if function is None else f"is a {type(function).__name__}, not a function"
         asked = f". Did you mean {near[0]}?" if near and near[0] != name else ""
         raise UsageError(f"--model {text}: '{name}' {what} in {place}{asked}")
-    return Factory(text=text, function=function, source=_source(function, module))
+    return Factory(text=text, function=function, source=_source(function, module), sources=sources)
 
 
 def told(error: BaseException) -> str:
@@ -123,15 +139,17 @@ def _is_file(place: str) -> bool:
     return place.endswith(".py")
 
 
-def _module(text: str, place: str) -> ModuleType:
-    path = Path(place)
-    if _is_file(place) and not path.is_file():
+def _sources(text: str, place: str) -> Sources:
+    if not _is_file(place):
+        return Sources(Path.cwd(), place)
+    if not Path(place).is_file():
         raise UsageError(f"--model {text}: no such file: {place}")
-    folder = str(path.resolve().parent if _is_file(place) else Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    return Sources(Path(place).resolve().parent)
+
+
+def _module(text: str, place: str) -> ModuleType:
     try:
-        return _from_file(path) if _is_file(place) else importlib.import_module(place)
+        return _from_file(Path(place)) if _is_file(place) else importlib.import_module(place)
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and not _is_file(place) and f"{place}.".startswith(f"{error.name}."):
             raise UsageError(f"--model {text}: no module '{error.name}', here or installed") from error

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import linecache
+import sys
 import types
 import uuid
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from harness.models.imports import imported, otherwise
+from harness.models.installed import is_installed
 from harness.networks import tensors_sha256
 from harness.storage.canonical import digest
 
@@ -143,12 +146,23 @@ def _compiled(code: types.CodeType) -> Any:
 
 
 def _file(thing: Any) -> Any:
-    """Read the whole file that defines a class or a function; empty where there is none."""
+    """Read the whole file that defines a class or a function, and what it rests on; empty where there is none.
+
+    That is every module of the user's own that it imports, and whatever is loaded of them otherwise than they are now.
+    """
     try:
         path = Path(inspect.getfile(thing))
-        return ["file", path.read_text(errors="replace")] if path.is_file() else ""
+        if not path.is_file():
+            return ""
+        text, name = path.read_text(errors="replace"), str(thing.__module__)
+        beside = {} if is_installed(str(path)) else {name: path, **imported(path, name)}
+        texts = {one: (file, file.read_text(errors="replace")) for one, file in beside.items()}
     except (TypeError, OSError):
         return ""
+    rests_on = [[one, said] for one, (_, said) in sorted(texts.items()) if one != name]
+    other = [[one, otherwise(sys.modules.get(one), said, file)] for one, (file, said) in sorted(texts.items())]
+    changed = [found for found in other if found[1]]
+    return ["file", text, *([rests_on] if rests_on else []), *([["loaded", changed]] if changed else [])]
 
 
 def _is_filled(cell: types.CellType) -> bool:

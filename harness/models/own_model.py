@@ -10,11 +10,11 @@ from torch import nn
 
 from harness.data.dataset import LoadedDataset
 from harness.errors import UsageError
+from harness.evaluation.absent import without_absent
 from harness.evaluation.isolation import isolated
-from harness.evaluation.judge import InvalidModel, Judge
-from harness.models.absent import without_absent
-from harness.models.factory import Factory, find_factory, told
+from harness.models.factory import Factory, find_factory
 from harness.models.in_memory import factory_in_memory, network_in_memory
+from harness.models.trial import try_out, whole
 from harness.registry import discovery
 from harness.registry.hookspecs import hookimpl
 from harness.registry.names import plain_name, unlabelled
@@ -27,9 +27,9 @@ from harness.types import Dataset, Defense
 class OwnModel:
     """A plugin that offers one defense: the network of a factory, with `tensors` in it where there are any.
 
-    Records name the source file of the factory with the first digits of its sha256, so that editing it is another
-    defense. `weights_file` is where the tensors come from. `called`: the name that the user gave. `warn` is told of
-    classes that the network does not have.
+    Records name the factory with the first digits of the sha256 over its source files, so that editing one is another
+    defense; those that it imports late count from when the network was built. `weights_file` is where the tensors come
+    from. `called`: the name that the user gave. `warn` is told of classes that the network does not have.
     """
 
     factory: Factory
@@ -38,6 +38,7 @@ class OwnModel:
     called: str = ""
     warn: Callable[[str], None] = lambda line: None
     _built: nn.Module | None = field(default=None, repr=False)
+    _provider: Provider | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -45,6 +46,11 @@ class OwnModel:
         if self.called or not self.weights_file:
             return self.called or self.factory.name
         return f"{self.factory.name} ({plain_name(Path(self.weights_file).stem) or 'weights'})"
+
+    @property
+    def origin(self) -> str:
+        """What records name: the factory, and the sources that it loaded so far."""
+        return f"{unlabelled(self.name)}@{self.factory.identity[:12]}"
 
     @hookimpl
     def harness_defenses(self) -> list[Defense]:
@@ -59,7 +65,7 @@ class OwnModel:
         """
         file = self.factory.source.name if self.factory.source else self.name
         name = unlabelled(self.name)
-        provider = Provider(name, file, "", origin=f"{name}@{self.factory.sha256[:12]}")
+        provider = self._provider = Provider(name, file, "", origin=self.origin)
         loaded = discovery.load(provider, lambda: self)
         if isinstance(loaded, Broken):
             raise UsageError(f"--model {self.factory.text}: {loaded.reason}")
@@ -82,22 +88,30 @@ class OwnModel:
         return self._built if self._built is not None else self._build(data.shape, data.classes)
 
     def _build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        text = self.factory.text
-        network = self.factory.network(shape, classes)
-        if self.tensors is not None:
-            weights.put(network, self.tensors, self.weights_file, hint=f"They must be of what {text} returns")
+        """Build the network, put the weights into it and try it out.
+
+        Raises:
+            UsageError: with the reason why it cannot be judged or attacked.
+        """
+        with self.factory.fresh():
+            network = whole(self.factory.network(shape, classes), shape, self.factory.text)
+            if self.tensors is not None:
+                hint = f"They must be of what {self.factory.text} returns"
+                weights.put(network, self.tensors, self.weights_file, hint=hint)
+            network = self._without_absent(network, shape)
+            try_out(network, shape, classes, self.factory.text)
+        if self._provider is not None:
+            # Known only now: what was imported while the network was built and tried out belongs to it.
+            object.__setattr__(self._provider, "origin", self.origin)
+        return network
+
+    def _without_absent(self, network: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
         network, absent = without_absent(network, shape)
         if absent:
             self.warn(
                 f"{self.name}: answers -inf for class {', '.join(map(str, absent))} for every image: taken as absent, "
                 "with a finite logit below all others, for the judge and every attack"
             )
-        try:
-            Judge(network, classes, shape)
-        except InvalidModel as error:
-            raise UsageError(f"--model {text}: {error}") from error
-        except Exception as error:
-            raise UsageError(f"--model {text}: cannot take images of shape {shape} ({told(error)})") from error
         return network
 
 

@@ -19,7 +19,8 @@ from harness.reporter import Reporter
 from harness.running.job import AnalysisJob, AttackJob
 from harness.running.outcome import Failure, Outcome, Settings
 from harness.storage.records import analysis_identity, cell_identity
-from harness.types import Analysis, Attack, Cell
+from harness.storage.run_folder import Answers
+from harness.types import Analysis, Attack, Cell, Subject
 
 
 class Obtained:
@@ -61,6 +62,12 @@ class Obtained:
     def data(self) -> LoadedDataset:
         """The dataset of the run, loaded when first asked for."""
         return self.deployer.data
+
+    def answers(self) -> Iterator[tuple[Subject, Answers]]:
+        """List what the user's own networks answer to the canaries."""
+        for subject, ready in zip(self.plan.subjects, self.ready, strict=True):
+            if ready is not None and ready.answers is not None:
+                yield subject, ready.answers
 
     def attack_jobs(self) -> Iterator[AttackJob]:
         """Make one job for each group of cells whose network, and whatever their attack asks for, is there."""

@@ -11,6 +11,7 @@ from harness.planning.plan import Plan
 from harness.registry.registry import Registry
 from harness.reporter import Reporter
 from harness.running.analyses import run_analysis
+from harness.running.answers import refuse_others
 from harness.running.obtaining import Obtained
 from harness.running.outcome import Outcome, Settings
 from harness.running.shards import ShardRunner
@@ -54,6 +55,7 @@ def _attack(obtained: Obtained, reporter: Reporter) -> None:
     if not keys:
         return
     store = RunStore(settings.output, _document(obtained, keys))
+    refuse_others(store)
     store.open()
     store.note_environment(environment(device))
     outcome.run = store.path
@@ -81,7 +83,7 @@ def _attack(obtained: Obtained, reporter: Reporter) -> None:
 def _document(obtained: Obtained, keys: list[str]) -> RunDocument:
     """Freeze the plan: what the run covers, and the key of every record it promises."""
     plan, data = obtained.plan, obtained.data
-    return {
+    document: RunDocument = {
         "schema": SCHEMA,
         "dataset": data.name,
         "data_sha256": data.part("test").sha256,
@@ -93,3 +95,6 @@ def _document(obtained: Obtained, keys: list[str]) -> RunDocument:
         "skipped": [dataclasses.asdict(skip) for skip in plan.skips],
         "expected": sorted(keys),
     }
+    if answers := {subject.defense: given for subject, given in obtained.answers()}:
+        document["answers"] = answers
+    return document

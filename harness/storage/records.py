@@ -32,6 +32,7 @@ from harness.storage.schema import (
     Record,
     SubjectIdentity,
     chosen,
+    network_of,
 )
 from harness.types import Analysis, Attack, Cell, Subject, ThreatKind, Value
 
@@ -101,6 +102,11 @@ def analysis_identity(
         "n": n,
         "seed": seed,
     }
+
+
+def network_key(subject: Subject, provenance: Provenance) -> str:
+    """Digest the part of every record of a subject that says which network on which images."""
+    return digest(network_of(_subject_identity(subject, provenance)))
 
 
 def _subject_identity(subject: Subject, provenance: Provenance) -> SubjectIdentity:

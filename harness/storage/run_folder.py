@@ -1,6 +1,6 @@
 """The files of one run.
 
-results/<run_id>/run.json                      the frozen plan; run_id is the start of its sha256
+results/<run_id>/run.json                      the frozen plan; run_id is the start of its sha256, less `answers`
 results/<run_id>/environment.json              where and with what it ran
 results/<run_id>/records/<xx>/<key>.json       one checksummed, deterministic record for each shard of a cell
 results/<run_id>/attempts/<key>.<uuid>.json    when, how long, how it ended
@@ -18,17 +18,30 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 from harness.errors import StoreError
 
 COMPACTED = "records.jsonl"
 
 
+class Answers(TypedDict):
+    """What a network of the user's answered to the canaries after a fixed reseed, before its first attack.
+
+    `network`: the sha256 of what its records say of it. `device`: the type of device that its random numbers were drawn
+    on, empty where it draws none.
+    """
+
+    network: str
+    device: str
+    logits: list[list[float]]
+
+
 class RunDocument(TypedDict):
     """What `run.json` holds: what a run covers, and the key of every record that it promises.
 
-    `absent`: defenses whose network could not be had, so that the run cannot be complete.
+    `absent`: defenses whose network could not be had, so that the run cannot be complete. `answers`: those of the
+    user's own networks, by defense; they are no part of what names the run.
     """
 
     schema: int
@@ -41,6 +54,7 @@ class RunDocument(TypedDict):
     attacks: list[str]
     skipped: list[dict[str, str]]
     expected: list[str]
+    answers: NotRequired[dict[str, Answers]]
 
 
 @dataclass(frozen=True, slots=True)

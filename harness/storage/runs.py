@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 from harness.errors import StoreError
 from harness.storage import atomic
 from harness.storage.canonical import digest, readable
 from harness.storage.records import compact, seal, unseal
-from harness.storage.run_folder import RunDocument, RunFolder
+from harness.storage.run_folder import Answers, RunDocument, RunFolder
 from harness.storage.schema import Record
 
 Log = Mapping[str, object]
@@ -26,7 +28,7 @@ class RunStore:
 
     def __init__(self, results: Path, document: RunDocument) -> None:
         self.results = results
-        self.run_id = digest(document)[:16]
+        self.run_id = digest({name: value for name, value in document.items() if name != "answers"})[:16]
         self.folder = RunFolder(results / self.run_id)
         self.document = document
         self.damaged: list[str] = []
@@ -44,6 +46,21 @@ class RunStore:
             note.unlink(missing_ok=True)
         for folder in (self.folder.temporary, self.folder.attempts, self.folder.refused, self.path):
             atomic.sweep(folder, time.time() - atomic.STALE_SECONDS)
+
+    def earlier_answers(self) -> Iterator[tuple[Path, str, Answers]]:
+        """List what the user's own networks answered in this run before, and in sibling runs: file, defense, answers.
+
+        Files that cannot be read are left out: their records are found damaged, or are not found.
+        """
+        own = self.folder.document
+        for path in [own, *self.folder.in_siblings(own.name)]:
+            try:
+                found = json.loads(path.read_bytes()).get("answers", {})
+                kept = [(str(defense), cast("Answers", dict(answers))) for defense, answers in found.items()]
+            except (OSError, ValueError, TypeError, AttributeError):
+                continue
+            for defense, answers in kept:
+                yield path, defense, answers
 
     def note_environment(self, stamp: Log) -> None:
         """Keep the stamp of the machine that ran last."""

@@ -165,11 +165,14 @@ class Trainer:
         """Wrap a trained network as its defense deploys it, and build its stand-ins."""
         defense, params = self.registry.entry(Defense, subject.defense).spec, plain_params(subject)
         sha256 = tensors_sha256(model.state_dict())
-        model = model.to(self.device).eval()
+        model = model.to(self.device)
+        model.eval()  # not chained: a user's own `train` may return nothing
         with isolated("deploy", subject.train_seed, collect=False):
             deployed = defense.wrap(model, **params) if defense.wrap is not None else model
             stand_ins = {stand_in.name: stand_in.build(model, **params).eval() for stand_in in defense.stand_ins}
+        deployed = deployed.to(self.device)
+        deployed.eval()
         return Checkpoint(
-            model=deployed.to(self.device).eval(), network=model, stand_ins=stand_ins, sha256=sha256,
+            model=deployed, network=model, stand_ins=stand_ins, sha256=sha256,
             deployed_sha256=tensors_sha256(deployed.state_dict()), origin=origin, path=path,
         )  # fmt: skip

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 
 def counted(cells: Sequence[CellResult], refused: Sequence[str]) -> dict[str, str]:
     """Collect the flags about images: falsely claimed, out of range, refused, too few, or of an attack as published."""
-    # What breaks a stand-in and not what is deployed is no false claim: the attack never saw that.
-    claims = sum(cell.flags.get("false_claims", 0) for cell in cells if not cell.on)
+    # What breaks a stand-in and not what is deployed is no false claim: the attack never saw that. Nor is what one pass
+    # of a random network got wrong, and the majority gets right.
+    honest = [cell for cell in cells if not cell.on and not cell.flags.get("stochastic")]
+    claims = sum(cell.flags.get("false_claims", 0) for cell in honest)
     beyond = sum(cell.flags.get("out_of_range", 0) for cell in cells)
     found = {name: f"{n:g} images" for name, n in (("false_claims", claims), ("out_of_range", beyond)) if n}
     if published := [cell.attack for cell in cells if cell.flags.get("as_published")]:

@@ -7,6 +7,8 @@ from harness.results.audit import thresholds as t
 MEANING = {
     "as_published": "the attack is reproduced with the defects of its publication; compare it with that table only",
     "attack_fallback": "the attack gave images that the threat model does not allow, as it does where it fails",
+    "batch_dependent": f"the images beside an image move its logits by more than {100 * t.BATCH_DEPENDENCE:g} % of "
+    "their gap: it was judged and attacked one image at a time, and elsewhere answers something else",
     "blackbox_wins": "an attack without gradients breaks what no attack with gradients breaks "
     f"(more than {t.STRONGER:g} points): they mislead",
     "co_detected": f"FGSM leaves more than {t.OVERFITTING_GAP:g} points more standing than PGD-20: catastrophic "

@@ -23,6 +23,9 @@ def probed(cells: Sequence[CellResult], probes: Mapping[str, float]) -> dict[str
         votes = max((cell.votes for cell in cells), default=1)
         decided = f"; {votes} passes decide" if votes > 1 else ""
         found["stochastic"] = f"logits differ by {100 * noise:.2g} % between two passes{decided}"
+    beside = seen.get("batch_dependence", 0.0)
+    if beside > t.BATCH_DEPENDENCE:
+        found["batch_dependent"] = f"logits differ by {100 * beside:.2g} % of their gap, alone and beside others"
     ce, by_margin = seen.get("zero_gradient_ce", 0.0), seen.get("zero_gradient_margin", 0.0)
     if ce > t.ZERO_GRADIENT_CE or by_margin > t.ZERO_GRADIENT_MARGIN:
         told = f"{100 * ce:.0f} % of images under cross-entropy, {100 * by_margin:.0f} % under margin"

@@ -28,6 +28,8 @@ FLOOR = 1.0
 
 LOGIT_NOISE = 1e-4
 """Difference between two passes, as a share of the largest logit."""
+BATCH_DEPENDENCE = 1e-3
+"""By what share of the gap between two logits the images beside an image may move them."""
 PROBABILITIES = 0.0
 """Share of images that are answered with probabilities."""
 ZERO_GRADIENT_CE = 0.01

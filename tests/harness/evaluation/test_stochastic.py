@@ -191,3 +191,13 @@ def test_an_honest_random_defense_passes():
     found = contract_states(Defense(**RANDOM, stochastic=True, adaptive=("aa_rand",)))
     assert found["random as declared"][0] == found["adaptive attacks are named"][0] == "passed"
     assert "failed" not in {state for state, _ in found.values()}
+
+
+def test_a_defense_that_acts_in_one_of_ten_passes_must_say_so():
+    class Seldom(Jittered):
+        def forward(self, x):
+            return self.network(x + (torch.rand(()) < 0.1) * torch.randn_like(x))
+
+    torch.manual_seed(0)
+    state, detail = contract_states(Defense(**RANDOM | {"wrap": Seldom}))["random as declared"]
+    assert (state, "declare stochastic=True" in detail) == ("failed", True)

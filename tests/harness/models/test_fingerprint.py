@@ -1,6 +1,8 @@
 """What decides a network's answers besides its weights makes another identity; what does not, does not."""
 
+import importlib
 import linecache
+import shutil
 import sys
 import threading
 import types
@@ -161,3 +163,86 @@ def test_the_source_of_a_class_is_part_of_it(tmp_path, monkeypatch):
 
     assert identity("") == identity("")
     assert identity("") != identity("-")
+
+
+# What a file rests on.
+
+
+NET = """
+from torch import nn
+
+import helping
+
+
+class Net(nn.Module):
+    def forward(self, x):
+        {}return helping.f(x)
+
+
+def build():
+    return Net()
+"""
+HELPS = "SHIFT = {}\n\n\ndef f(x):\n    return x * {}\n"
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """Write `netting`, which imports `helping`; both are forgotten afterwards."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in ("netting", "helping", "late"):
+        sys.modules.pop(name, None)
+
+
+def loaded(folder, shift=1, factor=2, more=""):
+    """The network, and what builds it, of modules that are imported as they are now."""
+    (folder / "netting.py").write_text(NET.format(more))
+    (folder / "helping.py").write_text(HELPS.format(shift, factor))
+    for name in ("netting", "helping", "late"):
+        sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+    shutil.rmtree(folder / "__pycache__", ignore_errors=True)
+    return importlib.import_module("netting")
+
+
+def both(module):
+    return fingerprint(module.Net()), fingerprint(module.build)
+
+
+def test_a_module_that_the_file_of_a_class_imports_is_part_of_it(modules):
+    first = both(loaded(modules))
+    assert both(loaded(modules)) == first
+    other = both(loaded(modules, factor=3))
+    assert all(one != two for one, two in zip(first, other, strict=True))
+
+
+def test_one_that_is_imported_when_it_is_called_counts_before_and_after(modules):
+    (modules / "late.py").write_text("VALUE = 1\n")
+    module = loaded(modules, more="import late; ")
+    first = both(module)
+    importlib.import_module("late")
+    assert both(module) == first
+    (modules / "late.py").write_text("VALUE = 2\n")
+    assert both(loaded(modules, more="import late; ")) != first
+
+
+def test_files_that_were_edited_since_they_were_loaded_are_not_what_runs(modules):
+    module = loaded(modules)
+    first = both(module)
+    for edited in ({"factor": 3}, {"shift": 5}):
+        text = HELPS.format(edited.get("shift", 1), edited.get("factor", 2))
+        (modules / "helping.py").write_text(text)
+        stale = both(module)
+        fresh = both(loaded(modules, **edited))
+        assert len({first[0], stale[0], fresh[0]}) == len({first[1], stale[1], fresh[1]}) == 3
+        module = loaded(modules)
+        assert both(module) == first
+
+
+def test_a_constant_that_was_set_in_memory_counts(modules):
+    module = loaded(modules)
+    first = both(module)
+    sys.modules["helping"].SHIFT = 9
+    changed = both(module)
+    assert changed[0] != first[0]
+    assert changed[1] != first[1]

@@ -87,6 +87,7 @@ def probed(**numbers):
         ("zero_gradient_margin", 0.0, 0.01, "zero_gradients"),
         ("probabilities", 0.0, 0.01, "probability_outputs"),
         ("gradient_calls", 0.0, 1.0, "dynamic"),
+        ("batch_dependence", 1e-3, 0.02, "batch_dependent"),
     ],
 )
 def test_what_was_probed_is_flagged_above_its_threshold(name, low, high, flag):
@@ -346,8 +347,8 @@ def test_who_knows_the_defense_counts_as_white_box_and_who_attacks_the_base_does
 
 def test_every_flag_has_a_meaning_that_tells_its_threshold():
     assert set(audit.MEANING) == {
-        "as_published", "attack_fallback", "blackbox_wins", "co_detected", "co_missing", "dynamic", "eps_floor",
-        "false_claims", "limited", "losses_disagree", "no_adaptive", "not_monotone_steps", "out_of_range",
+        "as_published", "attack_fallback", "batch_dependent", "blackbox_wins", "co_detected", "co_missing", "dynamic",
+        "eps_floor", "false_claims", "limited", "losses_disagree", "no_adaptive", "not_monotone_steps", "out_of_range",
         "prediction_gated", "probability_outputs", "restarts_matter", "robust_ge_clean", "single_step_wins",
         "static_set", "steps_matter", "stochastic", "train_labels_at_test", "transfer_wins", "unbounded_attack",
         "under_reach", "weak_protocol", "zero_gradients",
@@ -364,3 +365,7 @@ def test_every_flag_has_a_meaning_that_tells_its_threshold():
 def test_what_breaks_a_stand_in_only_is_no_false_claim():
     assert "false_claims" in flags(record("a", flags={"false_claims": 3}))
     assert "false_claims" not in flags(record("a@base", on="base", flags={"false_claims": 3}))
+
+
+def test_what_one_pass_of_a_random_network_got_wrong_is_no_false_claim():
+    assert "false_claims" not in flags(record("a", passes=11, flags={"false_claims": 3, "stochastic": 1}))

@@ -272,3 +272,13 @@ def test_whatever_is_killed_when_no_confirmed_record_is_lost(tmp_path):
     assert len(visible) - len(confirmed) in range(6), "one more for each kill, published but not yet confirmed"
     atomic.sweep(store.path / "tmp", LATER)
     assert files_like(store.path / "tmp", "*") == []
+
+
+def test_what_networks_answered_is_kept_beside_the_plan_and_does_not_name_the_run(tmp_path):
+    answers = {"net.build": {"network": "ab", "device": "", "logits": [[0.5, -1.0]]}}
+    first, second = RunStore(tmp_path, DOCUMENT), RunStore(tmp_path, {**DOCUMENT, "answers": answers})
+    assert first.run_id == second.run_id
+    second.open()
+    other = RunStore(tmp_path, {**DOCUMENT, "seed": 5})
+    assert list(other.earlier_answers()) == [(second.folder.document, "net.build", answers["net.build"])]
+    assert list(second.earlier_answers()) == list(other.earlier_answers()), "of the run itself, too"

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from harness.conformance import toys
+from harness.evaluation.absent import without_absent
 from harness.evaluation.judge import InvalidModel, Judge
-from harness.models.absent import without_absent
 from harness.ops import cross_entropy, logit_scale, margin
 from harness.reporter import Reporter
 from harness.running.entry import bench
