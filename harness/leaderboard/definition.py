@@ -107,7 +107,8 @@ class Definition:
 
     `tolerance`: by how many points a measured number may differ and still reproduce a printed one. `attacks` and
     `analyses`: what a ranked board runs, as on the command line, instead of columns. `rank_limited`: rows on fewer
-    images than the split has are ranked too.
+    images than the split has are ranked too. `ours`: the settings, in the words of `tests/leaderboards/settings.csv`,
+    that no source states, so that what stands for them is this project's.
     """
 
     name: str
@@ -123,6 +124,7 @@ class Definition:
     rank_limited: bool = False
     source: str = ""
     note: str = ""
+    ours: Sequence[str] = ()
 
     def column(self, row: RowDefinition, column: ColumnDefinition) -> ColumnDefinition:
         """Fill a row's words into a column: its attack, analysis, quantity and printed attack."""
