@@ -1,8 +1,8 @@
 """Every cell of every paper's board is planned in the setting that its sources print or publish: `settings.csv`."""
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from harness.leaderboard import printed
 from harness.registry.discovery import discover
 from harness.registry.registry import Registry
 from harness.types import Dataset, Defense, Recipe
-from support import settings
+from support import planned, settings
+from support.planned import Planned
 
 REGISTRY = discover()
 LINES = settings.read_table()
@@ -25,23 +26,27 @@ BOARDS = sorted(
 )
 GROUPS = [("paper:tpap", "cifar10"), ("paper:tpap", "svhn"), ("paper:simple-structure", "cifar10")]
 TPAP = ["cifar10", "cifar100", "svhn", "tiny-imagenet"]
-SOURCE = re.compile(r"(neither version of )?(AALP|TPAP slides|Simple Structure|sections 2 and 4\.1)|[\w-]+/[\w-]+@[0-9a-f]{7} ")
+SOURCE = re.compile(
+    r"(neither version of )?(AALP|TPAP slides|Simple Structure \(arXiv:2204\.11596v2\)|sections 2 and 4\.1)"
+    r"|[\w-]+/[\w-]+@[0-9a-f]{7} "
+)
+"""How a source begins: with a paper, or with a repository and the start of its commit."""
 
 
 def by_name(board: Path) -> str:
     return board.name
 
 
-def cells_of(board: Path, registry: Registry = REGISTRY) -> list[settings.Planned]:
-    return settings.cells(definitions.read(board), printed.read(ROOT / "leaderboards" / board.name), registry)
+def cells_of(board: Path, registry: Registry = REGISTRY) -> list[Planned]:
+    return planned.cells(definitions.read(board), printed.read(ROOT / "leaderboards" / board.name), registry)
 
 
 PLANNED = {board.name: cells_of(board) for board in BOARDS}
 """The cells of each board, planned once."""
 
 
-def differences(planned: list[settings.Planned], lines: list[settings.Line] = LINES) -> list[str]:
-    return [text for one in planned for text in settings.differences(one, lines)]
+def differences(found: list[Planned], lines: list[settings.Line] = LINES) -> list[str]:
+    return [text for one in found for text in settings.differences(one, lines)]
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=by_name)
@@ -56,12 +61,12 @@ def test_a_board_names_the_settings_that_no_source_states(board):
 
 @pytest.mark.parametrize("dataset", TPAP)
 def test_tpap_trains_and_purifies_as_its_code_does(dataset):
-    assert differences([settings.trained("tpap", dataset, REGISTRY)]) == []
+    assert differences([planned.trained("tpap", dataset, REGISTRY)]) == []
 
 
 @pytest.mark.parametrize(("group", "dataset"), GROUPS)
 def test_a_papers_group_of_attacks_has_the_papers_settings(group, dataset):
-    assert differences(settings.attacks_of(group, dataset, REGISTRY)) == []
+    assert differences(planned.attacks_of(group, dataset, REGISTRY)) == []
 
 
 def test_every_line_has_a_source_and_a_place_of_its_own():
@@ -71,9 +76,9 @@ def test_every_line_has_a_source_and_a_place_of_its_own():
 
 
 def test_a_wrong_value_in_any_line_of_the_table_is_noticed():
-    everything = [one for planned in PLANNED.values() for one in planned]
-    everything += [settings.trained("tpap", dataset, REGISTRY) for dataset in TPAP]
-    everything += [one for group, dataset in GROUPS for one in settings.attacks_of(group, dataset, REGISTRY)]
+    everything = [one for found in PLANNED.values() for one in found]
+    everything += [planned.trained("tpap", dataset, REGISTRY) for dataset in TPAP]
+    everything += [one for group, dataset in GROUPS for one in planned.attacks_of(group, dataset, REGISTRY)]
     counts = [settings.counting(one.place, LINES) for one in everything]
     unnoticed = []
     for i, line in enumerate(LINES):
@@ -100,7 +105,7 @@ WRONG_BOARDS = [
     ("aalp-v1-cifar10", r'"aalp\[version=1\]"', '"aalp"', "defense.version is 1"),
     ("ancra-cifar10-wrn", r"wrn28_10", "wrn34_10", "network is wrn28_10"),
     ("ancra-cifar10", r"n = 10000", "n = 1000", "n is 10000"),
-    ("ancra-cifar10", r'"ancra"', '"ancra[zeta=2.0]"', "defense.zeta is 3.0"),
+    ("ancra-cifar10", r'defense = "ancra"', 'defense = "ancra[zeta=2.0]"', "defense.zeta is 3.0"),
     ("ancra-tiny-imagenet", r"step=7/1000", "step=2/255", "attack.step is 0.007"),
     ("tpap-accuracy", r"step=3/1000", "step=2/255", "attack.step is 0.003"),
     ("tpap-accuracy", r"trades\[inner=ce\]", "trades[beta=5.0,inner=ce]", "defense.beta is 6.0"),
@@ -122,16 +127,22 @@ def test_a_wrong_value_in_a_board_is_noticed(name, right, wrong, message, tmp_pa
 
 
 def with_recipes(change: Callable[[Recipe], Recipe]) -> Registry:
-    """All that is installed, with every recipe changed."""
+    """All that is installed, with every recipe changed wherever an offer has one."""
 
-    def changed(offer: object) -> object:
-        if isinstance(offer, Dataset):
-            return replace(offer, recipes=tuple(map(change, offer.recipes)))
-        if isinstance(offer, Defense):
-            return replace(offer, recipes={name: tuple(map(change, own)) for name, own in offer.recipes.items()})
-        return offer
+    def changed(value: object) -> object:
+        if isinstance(value, Recipe):
+            return change(value)
+        if isinstance(value, tuple):
+            return tuple(map(changed, value))
+        return {name: changed(one) for name, one in value.items()} if isinstance(value, Mapping) else value
 
-    return Registry([replace(plugin, offers=[changed(offer) for offer in plugin.offers]) for plugin in REGISTRY.loaded])
+    def offer_of(offer: object) -> object:
+        if not isinstance(offer, (Dataset, Defense)):
+            return offer
+        own = [field.name for field in fields(offer) if field.name.endswith("recipes")]
+        return replace(offer, **{name: changed(getattr(offer, name)) for name in own})
+
+    return Registry([replace(one, offers=list(map(offer_of, one.offers))) for one in REGISTRY.loaded])
 
 
 WRONG_RECIPES = {
@@ -156,7 +167,8 @@ WRONG_RECIPES = {
 @pytest.mark.parametrize("name", WRONG_RECIPES)
 def test_a_wrong_value_in_a_recipe_is_noticed(name):
     registry = with_recipes(WRONG_RECIPES[name])
-    for board in ("aalp-v1-mnist", "ancra-tiny-imagenet", "tpap-accuracy", "simple-structure-detector"):
-        planned = cells_of(ROOT / "leaderboards" / board, registry)
-        about = [one for one in planned if name in one.required and settings.states(one.place, LINES, name)]
-        assert all(any(f"{name} is" in text for text in differences([one])) for one in about), board
+    boards = ("aalp-v1-mnist", "ancra-tiny-imagenet", "tpap-accuracy", "simple-structure-detector")
+    found = [one for board in boards for one in cells_of(ROOT / "leaderboards" / board, registry)]
+    about = [one for one in found if name in one.required and settings.states(one.place, LINES, name)]
+    assert about
+    assert [one.place for one in about if not any(f"{name} is" in text for text in differences([one]))] == []
