@@ -82,7 +82,7 @@ def test_a_wrong_value_in_any_line_of_the_table_is_noticed():
     counts = [settings.counting(one.place, LINES) for one in everything]
     unnoticed = []
     for i, line in enumerate(LINES):
-        wrong = "1" if line.value == settings.NOT_STATED else "wrong"
+        wrong = "test" if line.setting == "split" and line.value != "test" else "99"
         planted = [*LINES[:i], replace(line, value=wrong), *LINES[i + 1 :]]
         cells = [one for one, lines in zip(everything, counts, strict=True) if lines.get(line.setting) == i]
         if not any(
