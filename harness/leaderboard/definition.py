@@ -107,8 +107,7 @@ class Definition:
 
     `tolerance`: by how many points a measured number may differ and still reproduce a printed one. `attacks` and
     `analyses`: what a ranked board runs, as on the command line, instead of columns. `rank_limited`: rows on fewer
-    images than the split has are ranked too. `ours`: the settings, in the words of `tests/leaderboards/settings.csv`,
-    that no source states, so that what stands for them is this project's.
+    images than the split has are ranked too. `ours`: the settings that no source states, in words.
     """
 
     name: str
