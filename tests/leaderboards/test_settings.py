@@ -110,6 +110,8 @@ WRONG_BOARDS = [
     ("tpap-accuracy", r"step=3/1000", "step=2/255", "attack.step is 0.003"),
     ("tpap-accuracy", r"trades\[", "trades[beta=5.0,", "defense.beta is 6.0"),
     ("tpap-accuracy", r"mart\[beta=6.0,", "mart[", "defense.beta is 6.0"),
+    ("aalp-v1-confidence-sets", r"{set}_alp_loss", "{set}_classification_loss", "quantity is consistent_alp_loss"),
+    ("tpap-cost", r"scale = 5e-08", "scale = 5e-07", "scale is 5e-8"),
     ("simple-structure-main", r"simple_structure\[b=0.0", "simple_structure[b=0.5", "defense.b is 0.0"),
     ("simple-structure-detector", r"layers=8", "layers=4", "defense.layers is 8"),
 ]  # fmt: skip

@@ -117,6 +117,7 @@ def _planned(
 
 def _plan(definition: Definition, registry: Registry) -> tuple[dict[str, object], set[str]]:
     """Plan the one cell of a board by the request that the board makes for it; settings, and those required."""
+    column = definition.column(definition.rows[0], definition.columns[0])
     result = plan(requests(definition, [])[0], registry)
     (subject,) = result.subjects
     found = _settings(subject, result.dataset)
@@ -126,7 +127,8 @@ def _plan(definition: Definition, registry: Registry) -> tuple[dict[str, object]
         required |= _required_of_attack(cell)
     for analysis in result.analyses:
         found |= {f"analysis.{name}": value for name, value in analysis.params.items()}
-        required |= {"analysis.attack"} if "attack" in analysis.params else set()
+        found |= {"quantity": column.quantity, "scale": column.scale}
+        required |= {"quantity"} | ({"analysis.attack"} if "attack" in analysis.params else set())
     return found, required
 
 

@@ -61,10 +61,10 @@ def states(place: Place, lines: Sequence[Line], setting: str) -> bool:
 
 
 def same(planned: object, value: str) -> bool:
-    """Tell whether a planned value is the one of the table: numbers by value, so that 0.031 is not 8/255."""
+    """Tell whether a planned value is the table's: texts as globs; numbers by value, so that 0.031 is not 8/255."""
     number = parse_number(value)
     if number is None or isinstance(planned, (str, bool)):
-        return str(planned) == value
+        return fnmatch.fnmatchcase(str(planned), value)
     return planned is not None and Fraction(str(planned)) == number
 
 
