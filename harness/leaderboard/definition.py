@@ -107,7 +107,7 @@ class Definition:
 
     `tolerance`: by how much a measured number may differ and still reproduce a printed one. `attacks` and `analyses`:
     what a ranked board runs, as on the command line, instead of columns. `rank_limited`: rows on fewer images than the
-    split has are ranked too.
+    split has are ranked too. `ours`: the settings that no source states, in words.
     """
 
     name: str
@@ -125,6 +125,7 @@ class Definition:
     unmeasured: str = ""
     source: str = ""
     note: str = ""
+    ours: Sequence[str] = ()
 
     def column(self, row: RowDefinition, column: ColumnDefinition) -> ColumnDefinition:
         """Fill a row's words into a column: its attack, analysis, quantity and printed attack."""

@@ -128,6 +128,13 @@ def test_the_csv_has_the_papers_rows_and_columns(tmp_path):
     assert lines[1]["PGD10 other version"] == "60.00 (Q)"
 
 
+def test_a_table_says_which_settings_are_ours(tmp_path):
+    toml = TOML.replace('kind = "paper"', 'kind = "paper"\nours = ["epochs", "batch"]')
+    found = make(tmp_path / "said", record("pgd-10"), toml=toml) / "table.md"
+    assert "\nOurs, as no source states it: epochs, batch.\n" in found.read_text()
+    assert "Ours, as" not in (make(tmp_path / "silent", record("pgd-10")) / "table.md").read_text()
+
+
 def test_far_from_printed_differs_only_outside_interval_and_tolerance(tmp_path):
     # 0 of 4: the Wilson interval ends at 49.0 %, the tolerance at 2 points: 51 lies outside both.
     board = make(tmp_path, record("pgd-10", raw="0000"))

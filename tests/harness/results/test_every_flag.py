@@ -84,6 +84,13 @@ class TurnedAtTheStart(Ordinary):
         return super().forward(torch.where(on_grid(x), Turned.apply(x), x))
 
 
+class BatchStatistics(Ordinary):
+    """Takes the mean of the batch away, as batch statistics at test time do."""
+
+    def forward(self, x):
+        return super().forward(x - x.mean(dim=0, keepdim=True) + means().mean(dim=0).view(1, 1, 8, 8))
+
+
 class WithoutGradient(Ordinary):
     """A forward under no_grad: no attack with gradients runs at all."""
 
@@ -197,6 +204,7 @@ OVERFITTING = {"analyses": ["overfitting"], "limit": 40}
 PLANTED = {
     "as_published": Run(attacks=("ddn_tpap",)),
     "attack_fallback": Run(attacks=("fgsm", "far_outside"), fails=True),
+    "batch_dependent": Run(BatchStatistics, ("fgsm",), asked=FORTY),
     "blackbox_wins": Run(Backwards, ("pgd-100", AUTOATTACK), asked=FORTY),
     "co_detected": Run(TurnedAtTheStart, ("fgsm", "pgd-20")),
     "co_missing": Run("fgsm_at", ("fgsm",), asked=OVERFITTING | {"weights": weights("fgsm_at-*")}),
