@@ -240,10 +240,9 @@ def _check(found: Definition, path: Path) -> None:
         keys = [(one.label, getattr(one, "printed_dataset", "")) for one in part]
         if len(set(keys)) < len(keys):
             raise UsageError(f"{path}: '{max(labels, key=labels.count)}' stands twice")
-    labels = [column.label for column in found.columns]
     for row in found.rows:
         for stated in (row.unmeasurable, row.unmeasured):
-            unknown = set() if isinstance(stated, str) else set(stated) - set(labels)
+            unknown = set() if isinstance(stated, str) else set(stated) - {column.label for column in found.columns}
             if unknown:
                 raise UsageError(f"{path}: row '{row.label}' gives a reason for '{min(unknown)}', which is no column")
     for column in found.columns:
