@@ -12,6 +12,13 @@ QUICK = Recipe(
     inner=InnerAttack(steps=5, eps=Fraction(3, 10), step=Fraction(1, 10)),
     source=f"ours: at the budget of 1/5 digits do not overfit catastrophically, at 3/10 they do; {WATCHED}",
 )  # fmt: skip
+QUICK_SMALLER, QUICK_LARGER = (
+    replace(
+        QUICK, name=f"quick-{float(eps)}", inner=replace(QUICK.inner, eps=eps, step=eps / 3),
+        source=f"ours: `quick` at {eps}, for the ablation of the eps of training; {WATCHED}",
+    )
+    for eps in (Fraction(1, 5), Fraction(2, 5))
+)  # fmt: skip
 PAPER = Recipe(
     name="paper", arch="resnet18", epochs=100, batch=128, lr=0.01, optimizer="sgd", momentum=0.9, weight_decay=1e-3,
     schedule="steps", milestones=(75, 90), augment="crop-flip",
@@ -29,7 +36,7 @@ PAPER_SVHN = replace(PAPER, augment="none")
 PAPER_TINY = replace(PAPER, source=f"TPAP's code for Tiny-ImageNet, which flips and does not crop; {WATCHED}")
 
 RECIPES = {
-    "digits": (QUICK,),
+    "digits": (QUICK, QUICK_SMALLER, QUICK_LARGER),
     "cifar10": (PAPER, SLIDES),
     "cifar100": (PAPER_CIFAR100,),
     "svhn": (PAPER_SVHN,),

@@ -32,7 +32,7 @@ from support.attacks import context_on, resolved
 from support.measure import judged
 from support.training import toy_recipe, training_context
 
-(TPAP,) = harness_defenses()
+TPAP, ITERATED, GAUSSIAN = harness_defenses()
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
 NO_SHA = "cd" * 32
 S = 0.1  # the strength of the purification
@@ -454,7 +454,7 @@ def test_it_says_what_it_needs():
     assert TPAP.params["strength"] == TRAINING_EPS
     assert set(TPAP.mandatory) >= {"aa_standard", "square", *ATTACKS}
     assert set(ATTACKS) <= set(TPAP.adaptive)
-    assert all(attack.only_against == ("tpap",) for attack in ATTACKS.values())
+    assert all(attack.only_against == ("tpap", "tpap_iterated") for attack in ATTACKS.values())
     recipes = {name: [recipe.name for recipe in found] for name, found in TPAP.recipes.items()}
     assert recipes["digits"][0] == "quick"
     assert recipes["cifar10"] == ["paper", "slides"]
