@@ -12,11 +12,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.errors import PluginError
+from harness.errors import NotApplicable, PluginError
 from harness.evaluation.isolation import isolated
+from harness.networks import tensors_sha256
 from harness.storage.schema import AnalysisObserved
 from harness.training.context import TrainContext
+from harness.training.loop import group
 from harness.training.peers import PeerAttack, Peers
+from harness.training.watching import Observer, watched_fit
 from harness.types import Analysis, Quantity, ThreatModel, Value
 
 if TYPE_CHECKING:
@@ -33,8 +36,8 @@ class AnalysisContext:
     `model`: what is deployed. `network`: what was trained, before it was wrapped. `stand_ins`: see `StandIn`.
     `defense_params`: the defense's. `examples`: the test images to use, by their index in the split. `training`: the
     context of the defense's training, None where its weights were given. `step(model, x, y, ctx)`: the loss of one
-    batch, parameters filled in; None where the defense has its own loop. Networks are in eval mode and frozen; an
-    analysis changes copies only.
+    batch, parameters filled in; None where the defense has its own loop. `untrained` builds the network as its training
+    started from it. Networks are in eval mode and frozen; an analysis changes copies only.
     """
 
     model: nn.Module
@@ -47,6 +50,7 @@ class AnalysisContext:
     peers: Peers
     training: TrainContext | None = None
     step: Callable[..., torch.Tensor] | None = None
+    untrained: Callable[[], nn.Module] | None = None
 
     def images(self) -> tuple[Images, Labels]:
         """Load the test images to use, float32 (n, c, h, w) in [0, 1], and their labels, int64 (n,)."""
@@ -91,6 +95,29 @@ class AnalysisContext:
     def trainee(self) -> nn.Module:
         """Copy the trained network, so that it may be trained on: unfrozen, in train mode."""
         return copy.deepcopy(self.network).requires_grad_(True).train()
+
+    def train_again(self, *, after_step: Observer | None = None, after_epoch: Observer | None = None) -> bool:
+        """Train the network once more and show it on the way; tell whether the same weights result.
+
+        Other machines, devices and numbers of threads round to other weights.
+
+        Args:
+            after_step: called with the network and how many batches are done, after every batch.
+            after_epoch: called with the network and how many epochs are done, after every epoch.
+                Observers are handed the network in eval mode and frozen; what they draw changes nothing.
+
+        Raises:
+            NotApplicable: where nobody knows how the weights came about, or the defense has its own loop.
+        """
+        if self.training is None or self.untrained is None:
+            raise NotApplicable("the weights were given: there is no training to follow")
+        if self.step is None:
+            raise NotApplicable("the defense has a training loop of its own, which cannot be followed")
+        model = self.untrained().to(self.device)
+        final = watched_fit(model, self.step, self.training, after_step, after_epoch)
+        selected = "best" if self.training.recipe.selection == "best" else "model"
+        trained = group(final.tensors, selected) or group(final.tensors, "model")
+        return tensors_sha256(trained) == tensors_sha256(self.network.state_dict())
 
 
 def measure(analysis: Analysis, ctx: AnalysisContext, params: Mapping[str, Value], seed: int) -> AnalysisObserved:

@@ -106,7 +106,7 @@ class Deployer:
         return AnalysisContext(
             model=found.model, network=found.network, stand_ins=found.stand_ins, defense_params=params,
             test=self.data.part("test"), examples=self.data.order()[:n], device=self.device, peers=peers,
-            training=training, step=step,
+            training=training, step=step, untrained=partial(self.trainer.build, subject),
         )  # fmt: skip
 
     def surrogate(self, subject: Subject) -> tuple[nn.Module, str]:
