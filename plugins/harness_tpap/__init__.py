@@ -157,6 +157,16 @@ def harness_analyses() -> Iterable[Analysis]:
         summary="FGSM and PGD-20 accuracy of the bare network: whether it overfits to one step",
     )
     yield Analysis(
+        name="overfitting_course",
+        run=lazy("harness_tpap.overfitting_course:overfitting_course"),
+        params={"every": 5},
+        about={"every": "epochs between two looks at the network; it is looked at after the last one too"},
+        only_of=("tpap", "tpap_iterated", "fgsm_at", "fast_at", "pgd_at", "raw"),
+        groups=("figures",),
+        paper=PAPER,
+        summary="accuracy of train and test images by epoch, under each attack; the training is repeated",
+    )
+    yield Analysis(
         name="purification",
         run=lazy("harness_tpap.controls:purification"),
         only_of=("tpap",),
