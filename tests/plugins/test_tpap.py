@@ -460,7 +460,7 @@ def test_it_says_what_it_needs():
     assert all(attack.only_against == ("tpap", "tpap_iterated") for attack in ATTACKS.values())
     recipes = {name: [recipe.name for recipe in found] for name, found in TPAP.recipes.items()}
     assert recipes["digits"][0] == "quick"
-    assert recipes["cifar10"] == ["paper", "slides"]
+    assert recipes["cifar10"] == ["tpap", "tpap-wide", "tpap-slides"]
     paper = TPAP.recipes["cifar10"][0]
     assert (paper.epochs, paper.lr, paper.weight_decay, paper.milestones) == (100, 0.01, 1e-3, (75, 90))
     assert paper.inner.eps == Fraction(8, 255)
