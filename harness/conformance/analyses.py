@@ -11,7 +11,15 @@ import torch
 from harness.api import Analysis, Defense
 from harness.conformance import toys
 from harness.conformance.report import CheckResult, NotApplicable, run_checks
-from harness.conformance.toy_training import DATASET, toy_context, toy_neighbour, toy_network, toy_params, train_toy
+from harness.conformance.toy_training import (
+    DATASET,
+    toy_context,
+    toy_neighbour,
+    toy_network,
+    toy_params,
+    toy_training_params,
+    train_toy,
+)
 from harness.evaluation.oracle import fingerprint
 from harness.models.analysis import AnalysisContext, measure
 from harness.registry.discovery import discover
@@ -106,7 +114,8 @@ def _context(defense: Defense) -> AnalysisContext:
         model=(defense.wrap(network, **params) if defense.wrap else network).eval(), network=network,
         stand_ins={stand_in.name: stand_in.build(network, **params).eval() for stand_in in defense.stand_ins},
         defense_params=params, test=test, examples=np.arange(len(test)), device=torch.device("cpu"),  # type: ignore[arg-type]
-        peers=peers, training=toy_context(defense), step=partial(defense.step, **params) if defense.step else None,
+        peers=peers, training=toy_context(defense),
+        step=partial(defense.step, **toy_training_params(defense)) if defense.step else None,
         untrained=partial(toy_network, defense),
     )  # fmt: skip
 

@@ -16,12 +16,18 @@ ABOUT = {
     "targets": "labels held before purification besides the true one, likeliest first",
     "fractions": "points tried along each direction, evenly spaced up to its end",
 }
+BASES = ("fgsm_at", "pgd_at", "fast_at", "raw")
+BASE = "defense whose network is purified; fgsm_at is TPAP's own, the others do not overfit to one step"
+STATIC = StandIn(
+    name="base", build=lazy("harness_tpap.stand_ins:base"), knowledge="static", every=True,
+    summary="the network without purification: the paper's protocol",
+)  # fmt: skip
 STRONGEST = ("tpap_bpda", "tpap_label", "tpap_two_point", "tpap_fraction")
 
 
 @hookimpl
 def harness_defenses() -> Iterable[Defense]:
-    """Offer TPAP with its stand-ins."""
+    """Offer TPAP, and purification by other attacks, with their stand-ins."""
     yield Defense(
         name="tpap",
         step=lazy("harness_tpap.training:step"),
@@ -42,10 +48,7 @@ def harness_defenses() -> Iterable[Defense]:
         recipes=RECIPES,
         uses=("fgsm_at", "trades", "mart"),
         stand_ins=(
-            StandIn(
-                name="base", build=lazy("harness_tpap.stand_ins:base"), knowledge="static", every=True,
-                summary="the network without purification: the paper's protocol",
-            ),
+            STATIC,
             StandIn(
                 name="bpda", build=lazy("harness_tpap.stand_ins:bpda"),
                 summary="the gradient at the purified image, handed to the image, through the clamp too",
@@ -68,6 +71,55 @@ def harness_defenses() -> Iterable[Defense]:
         paper=PAPER,
         summary="FGSM training that overfits, and one FGSM step away from the predicted label before predicting",
     )  # fmt: skip
+    yield Defense(
+        name="tpap_iterated",
+        step=lazy("harness_tpap.training:step_of_base"),
+        wrap=lazy("harness_tpap.iterated:wrap"),
+        params={"base": OneOf(BASES), "strength": TRAINING_EPS, "steps": 10},
+        about={
+            "base": BASE,
+            "strength": "radius of the purifying attack, linf; by default the eps of training",
+            "steps": "steps of the purifying PGD, from the image itself; 1 is the FGSM step of TPAP",
+        },
+        deployment=("strength", "steps"),
+        recipes=RECIPES,
+        uses=BASES,
+        stand_ins=(
+            STATIC,
+            StandIn(
+                name="bpda", build=lazy("harness_tpap.unrolled:bpda"),
+                summary="the gradient at the purified image, handed to the image, through the clamp too",
+            ),
+            StandIn(
+                name="unrolled", build=lazy("harness_tpap.unrolled:unrolled"),
+                summary="tanh(g / mean |g|) for the signs of every step, differentiated through all of them",
+            ),
+        ),
+        adaptive=("pgd-100@bpda", "cw_inf-100@bpda", "cw_inf-40@unrolled", *STRONGEST),
+        gated=True,
+        mandatory=("aa_standard", "square", "pgd-100@bpda", *STRONGEST),
+        paper=f"{PAPER}: replacing the attack",
+        summary="TPAP with PGD for its FGSM step, or on a network that does not overfit to one step",
+    )  # fmt: skip
+    yield Defense(
+        name="tpap_gaussian",
+        step=lazy("harness_tpap.training:step_of_base"),
+        wrap=lazy("harness_tpap.iterated:wrap_noisy"),
+        params={"base": OneOf(BASES), "strength": TRAINING_EPS},
+        about={
+            "base": BASE,
+            "strength": "standard deviation of the noise, on the [0, 1] pixel scale; by default the eps of training",
+        },
+        deployment=("strength",),
+        recipes=RECIPES,
+        uses=BASES,
+        stand_ins=(STATIC,),
+        adaptive=("pgd_eot-40", "aa_rand"),
+        stochastic=True,
+        mandatory=("square", "pgd_eot-40", "aa_rand"),
+        paper=f"{PAPER}: replacing the attack",
+        summary="TPAP with Gaussian noise for its FGSM step: a purification that asks no gradient",
+    )
 
 
 @hookimpl
@@ -88,7 +140,7 @@ def harness_attacks() -> Iterable[Attack]:
             threats=("linf",),
             params={"steps": 100, "step": FROM_DATASET, "loss": LOSSES, **own},
             about={parameter: ABOUT[parameter] for parameter in ("steps", "step", "loss", *own)},
-            only_against=("tpap",),
+            only_against=("tpap", "tpap_iterated"),
             cost=cost,
             paper=paper,
             summary=summary,
@@ -104,6 +156,16 @@ def harness_analyses() -> Iterable[Analysis]:
         only_of=("tpap", "fgsm_at"),
         paper=PAPER,
         summary="FGSM and PGD-20 accuracy of the bare network: whether it overfits to one step",
+    )
+    yield Analysis(
+        name="overfitting_course",
+        run=lazy("harness_tpap.overfitting_course:overfitting_course"),
+        params={"every": 5},
+        about={"every": "epochs between two looks at the network; it is looked at after the last one too"},
+        only_of=("tpap", "tpap_iterated", "fgsm_at", "fast_at", "pgd_at", "raw"),
+        groups=("figures",),
+        paper=PAPER,
+        summary="accuracy of train and test images by epoch, under each attack; the training is repeated",
     )
     yield Analysis(
         name="purification",

@@ -44,8 +44,12 @@ class Purified(nn.Module):
 
     def purify(self, x: Images) -> Images:
         """Compute the images (n, c, h, w) that the network predicts on."""
-        moved = x + self.strength * direction(self.network, x, self.pattern)
-        return moved.where((moved >= 0) & (moved <= 1), moved.detach().clamp(0.0, 1.0))
+        return within(x + self.strength * direction(self.network, x, self.pattern))
+
+
+def within(moved: torch.Tensor) -> Images:
+    """Clamp to [0, 1], with derivative 1 at the bounds and 0 beyond them."""
+    return moved.where((moved >= 0) & (moved <= 1), moved.detach().clamp(0.0, 1.0))
 
 
 def magnitude(strength: object) -> float:

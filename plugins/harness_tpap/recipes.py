@@ -15,6 +15,13 @@ QUICK = Recipe(
     inner=InnerAttack(steps=5, eps=Fraction(3, 10), step=Fraction(1, 10)),
     source=f"ours: at the budget of 1/5 digits do not overfit catastrophically, at 3/10 they do; {WATCHED}",
 )  # fmt: skip
+QUICK_SMALLER, QUICK_LARGER = (
+    replace(
+        QUICK, name=f"quick-{float(eps)}", inner=replace(QUICK.inner, eps=eps, step=eps / 3),
+        source=f"ours: `quick` at {eps}, for the ablation of the eps of training; {WATCHED}",
+    )
+    for eps in (Fraction(1, 5), Fraction(2, 5))
+)  # fmt: skip
 CIFAR10 = Recipe(
     name="tpap", arch="resnet18", epochs=100, batch=128, lr=0.01, optimizer="sgd", momentum=0.9, weight_decay=1e-3,
     schedule="steps", milestones=(75, 90), augment="crop-flip",
@@ -38,6 +45,10 @@ TINY = replace(
     CIFAR10, batch=64, augment="flip",
     source=f"tly18/TPAP, TPAP_tiny_imagenet/train_fgsm_at_tiny_TPAP.py, lines 90 to 135; {WATCHED}",
 )  # fmt: skip
+CALTECH = replace(
+    SLIDES, batch=32,
+    source=f"the slides of TPAP, which give this data set no settings of its own: their smallest batch; {WATCHED}",
+)  # fmt: skip
 
 
 def wide(recipe: Recipe) -> Recipe:
@@ -51,9 +62,10 @@ def wide(recipe: Recipe) -> Recipe:
 
 
 RECIPES = {
-    "digits": (QUICK,),
+    "digits": (QUICK, QUICK_SMALLER, QUICK_LARGER),
     "cifar10": (CIFAR10, wide(CIFAR10), SLIDES),
     "cifar100": (CIFAR100, wide(CIFAR100)),
     "svhn": (SVHN, wide(SVHN)),
     "tiny-imagenet": (TINY,),
+    "caltech101-300x200": (CALTECH,),
 }

@@ -12,6 +12,7 @@ from harness_tpap.purify import Purified, drawn, labelled, magnitude
 
 if TYPE_CHECKING:
     from harness.api import Images, Logits
+    from harness_tpap.iterated import Iterated
 
 VANISHED = 1e-25
 """A gradient of a smaller mean counts as zero: scaled up, its derivatives would leave the range of float32."""
@@ -48,7 +49,7 @@ class Straight(nn.Module):
     Athalye et al. 2018, arXiv:1802.00420. The identity passes the clamp too: most pixels of digits are 0 or 1.
     """
 
-    def __init__(self, deployed: Purified) -> None:
+    def __init__(self, deployed: Purified | Iterated) -> None:
         super().__init__()
         self.deployed = deployed
 
@@ -87,10 +88,15 @@ class Smooth(nn.Module):
             label = labelled(logits.argmax(dim=1), self.pattern, logits.shape[1])
             loss = F.cross_entropy(logits, label, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, point, create_graph=wanted)
-            scale = gradient.abs().mean(dim=(1, 2, 3), keepdim=True)
-            gone = scale < VANISHED
-            soft = torch.tanh(self.sharpness * gradient.masked_fill(gone, 0.0) / scale.masked_fill(gone, 1.0))
+            soft = softened(gradient, self.sharpness)
         return -soft if self.pattern == "reversed" else soft
+
+
+def softened(gradient: torch.Tensor, sharpness: float) -> torch.Tensor:
+    """Compute tanh(`sharpness` g / mean |g|) of gradients (n, c, h, w), 0 where they vanish."""
+    scale = gradient.abs().mean(dim=(1, 2, 3), keepdim=True)
+    gone = scale < VANISHED
+    return torch.tanh(sharpness * gradient.masked_fill(gone, 0.0) / scale.masked_fill(gone, 1.0))
 
 
 class Substituted(torch.autograd.Function):

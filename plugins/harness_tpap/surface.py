@@ -8,6 +8,7 @@ import torch
 
 from harness.api import NotApplicable
 from harness.ops import cross_entropy, margin, misclassified, project_linf
+from harness_tpap.iterated import Iterated, offset
 from harness_tpap.purify import Purified, drawn, labelled
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ class Surface:
 
     def __init__(self, model: Oracle, ctx: AttackContext) -> None:
         self.base, deployed = ctx.stand_in("base"), model.network
-        if not isinstance(deployed, Purified):
+        if not isinstance(deployed, Purified | Iterated):
             raise NotApplicable("the model under attack is no purified network")
-        self.strength, self.pattern = deployed.strength, deployed.pattern
+        self.deployed = deployed
 
     def look(
         self, point: Images, y: Labels, loss: str, held: Labels | None = None, both: bool = False
@@ -38,25 +39,29 @@ class Surface:
         """
         point = point.detach().requires_grad_(True)
         before = self.base(point)
-        signs = self.signs(point, before, held, keep=both or held is not None)
+        change = self.change(point, before, held, keep=both or held is not None)
         earlier = None
         if held is not None:
             (earlier,) = torch.autograd.grad(margin(before, held).sum(), point)
         elif both:
             (earlier,) = torch.autograd.grad(-margin(before, y).sum(), point)
-        moved = (point.detach() + self.strength * signs).clamp(0.0, 1.0).requires_grad_(True)
+        moved = (point.detach() + change).clamp(0.0, 1.0).requires_grad_(True)
         after = self.base(moved)
         value = cross_entropy(after, y) if loss == "ce" else -margin(after, y)
         (later,) = torch.autograd.grad(value.sum(), moved)
         return before.detach(), after.detach(), earlier, later
 
-    def signs(self, point: Images, before: Logits, held: Labels | None, keep: bool) -> torch.Tensor:
-        """Compute the signs (n, c, h, w) of the pattern; `keep` retains the graph of `before`."""
-        if self.pattern == "random_sign":
-            return drawn(point)
-        labels = labelled(before.argmax(dim=1) if held is None else held, self.pattern, before.shape[1])
+    def change(self, point: Images, before: Logits, held: Labels | None, keep: bool) -> torch.Tensor:
+        """Compute what purification adds (n, c, h, w), before the clamp; `keep` retains the graph of `before`."""
+        predicted, deployed = before.argmax(dim=1) if held is None else held, self.deployed
+        if isinstance(deployed, Iterated):
+            return offset(self.base, point.detach(), predicted, deployed.strength, deployed.steps)
+        if deployed.pattern == "random_sign":
+            return deployed.strength * drawn(point)
+        labels = labelled(predicted, deployed.pattern, before.shape[1])
         (gradient,) = torch.autograd.grad(cross_entropy(before, labels).sum(), point, retain_graph=keep)
-        return -gradient.sign() if self.pattern == "reversed" else gradient.sign()
+        signs = -gradient.sign() if deployed.pattern == "reversed" else gradient.sign()
+        return deployed.strength * signs
 
 
 def ascent(

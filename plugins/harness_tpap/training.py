@@ -23,6 +23,15 @@ which drops the divergence of most rows by accident (tly18/TPAP, train_fgsm_at_c
 to 227)."""
 
 
+PURIFIED = {"fgsm_at": LOSSES["fgsm_at"], "pgd_at": "pgd_at", "fast_at": "fast_at", "raw": "raw"}
+"""Losses of networks that other attacks purify: TPAP's own base, and those that do not overfit to one step."""
+
+
 def step(model: nn.Module, x: Images, y: Labels, ctx: TrainContext, *, base: str) -> torch.Tensor:
     """Compute the loss of one batch by the defense that `base` names."""
     return ctx.loss_of(LOSSES[base])(model, x, y, ctx)
+
+
+def step_of_base(model: nn.Module, x: Images, y: Labels, ctx: TrainContext, *, base: str) -> torch.Tensor:
+    """Compute the loss of one batch of a network that another attack purifies."""
+    return ctx.loss_of(PURIFIED[base])(model, x, y, ctx)

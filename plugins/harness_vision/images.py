@@ -48,8 +48,10 @@ def _eight_bit(dataset: str, name: object, pixels: np.ndarray) -> np.ndarray:
     return (pixels // 257).astype(np.uint8)
 
 
-def coloured(dataset: str, home: Path, files: Sequence[Path], side: int, resize: bool) -> np.ndarray:
-    """Read pixels uint8 (n, 3, side, side) of files under `home`; grey images become coloured.
+def coloured(
+    dataset: str, home: Path, files: Sequence[Path], height: int, width: int, *, resize: bool
+) -> np.ndarray:  # fmt: skip
+    """Read pixels uint8 (n, 3, height, width) of files under `home`; grey images become coloured.
 
     Args:
         resize: scale images of another size, bilinearly with antialiasing, instead of refusing them.
@@ -59,13 +61,13 @@ def coloured(dataset: str, home: Path, files: Sequence[Path], side: int, resize:
     """
     from PIL import Image
 
-    pixels = np.empty((len(files), 3, side, side), dtype=np.uint8)
+    pixels = np.empty((len(files), 3, height, width), dtype=np.uint8)
     for row, path in zip(pixels, files, strict=True):
         name = path.relative_to(home)
         image = decoded(dataset, name, path.read_bytes).convert("RGB")
-        if image.size != (side, side):
+        if image.size != (width, height):
             if not resize:
-                raise DataError(f"{dataset}: {name} is {image.width}x{image.height} pixels, not {side}x{side}")
-            image = image.resize((side, side), Image.Resampling.BILINEAR)
+                raise DataError(f"{dataset}: {name} is {image.width}x{image.height} pixels, not {width}x{height}")
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
         row[:] = np.asarray(image).transpose(2, 0, 1)
     return pixels

@@ -34,7 +34,7 @@ def tiny_imagenet(part: str, *, root: Path, location: str) -> Split:
         sizes = {"train": len(labels) - VALIDATION, "validation": VALIDATION}
         chosen = slices("dataset tiny-imagenet", home, labels, sizes)[part]
         files, labels = [files[i] for i in chosen], labels[chosen]
-    return Split(pixels=coloured("dataset tiny-imagenet", home, files, SIDE, resize=False), labels=labels)
+    return Split(pixels=coloured("dataset tiny-imagenet", home, files, SIDE, SIDE, resize=False), labels=labels)
 
 
 def _classes(home: Path) -> list[str]:

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.api import Dataset, InnerAttack, NotApplicable, UsageError
+from harness.api import Dataset, Defense, InnerAttack, NotApplicable, UsageError
 from harness.conformance import toys
+from harness.conformance.toy_training import toy_context, toy_network, train_toy
 from harness.evaluation.context import Supplies
 from harness.evaluation.isolation import isolated
 from harness.evaluation.judge import Judge
@@ -22,11 +23,13 @@ from harness.planning.request import Request
 from harness.registry import discovery
 from harness.registry.names import default_value
 from harness.registry.registry import Registry
+from harness.training.loop import group
 from harness.training.peers import Peers
 from harness.types import TRAINING_EPS, Attack, ThreatModel
 from harness_tpap import harness_analyses, harness_attacks, harness_defenses
 from harness_tpap.controls import observed, purification
 from harness_tpap.overfitting import overfitting
+from harness_tpap.overfitting_course import overfitting_course
 from harness_tpap.purify import Purified, direction, wrap
 from harness_tpap.surface import Surface, ascent
 from support.analyses import analysis_context
@@ -34,7 +37,7 @@ from support.attacks import context_on, resolved
 from support.measure import judged
 from support.training import toy_recipe, training_context
 
-(TPAP,) = harness_defenses()
+TPAP, ITERATED, GAUSSIAN = harness_defenses()
 ATTACKS = {attack.name: attack for attack in harness_attacks()}
 NO_SHA = "cd" * 32
 S = 0.1  # the strength of the purification
@@ -457,7 +460,7 @@ def test_it_says_what_it_needs():
     assert TPAP.params["strength"] == TRAINING_EPS
     assert set(TPAP.mandatory) >= {"aa_standard", "square", *ATTACKS}
     assert set(ATTACKS) <= set(TPAP.adaptive)
-    assert all(attack.only_against == ("tpap",) for attack in ATTACKS.values())
+    assert all(attack.only_against == ("tpap", "tpap_iterated") for attack in ATTACKS.values())
 
 
 STATED = {
@@ -574,6 +577,61 @@ def test_overfitting_is_measured_on_the_bare_network_at_the_eps_of_training_and_
     assert overfitting(analysed(network, n=8))["eps"].value == 0.25
 
 
+def test_the_course_of_overfitting_is_that_of_the_networks_on_the_way():
+    fgsm_at, states = installed().entry(Defense, "fgsm_at").spec, []
+    network = train_toy(fgsm_at, states)[2].eval().requires_grad_(False)
+    ctx = analysis_context(
+        network, toys.toy_part(60, seed=5), peers=peers(None), training=toy_context(fgsm_at),
+        step=functools.partial(fgsm_at.step, statistics="adv"), untrained=functools.partial(toy_network, fgsm_at),
+    )  # fmt: skip
+    with isolated("analysis"):
+        found = overfitting_course(ctx, every=2)
+    looked = {int(name[-3:]) for name in found if "_at_epoch_" in name}
+    assert looked == {2, 3}, "every second epoch, and the last"
+    assert found["same_weights"].value == 1
+    for done in looked:
+        way = toys.tiny_net()
+        way.load_state_dict(group(states[done - 1].tensors, "model"))
+        for part, data, n in (("test", ctx.test, 60), ("train", ctx.training.train, 60)):
+            x, y = data.batch(ctx.examples[:n] if part == "test" else np.arange(n), ctx.device)
+            way.eval()
+            clean = 100 * float((way(x).argmax(1) == y).double().mean())
+            steps = [fgsm_by_hand(way, x[i : i + 1], y[i], ctx.training.eps) for i in range(n)]
+            fgsm = 100 * float((way(torch.cat(steps)).argmax(1) == y).double().mean())
+            assert found[f"{part}_clean_at_epoch_{done:03d}"].value == pytest.approx(clean)
+            assert found[f"{part}_fgsm_at_epoch_{done:03d}"].value == pytest.approx(fgsm)
+            assert found[f"{part}_fgsm_at_epoch_{done:03d}"].n == n
+    gap = found["test_fgsm_at_epoch_003"].value - found["test_pgd-20_at_epoch_003"].value
+    assert found["final_gap"].value == pytest.approx(gap)
+    assert found["overfitted_from_epoch"].value is None, "a toy that is robust to neither does not overfit"
+
+
+def test_the_epoch_at_which_it_overfits_is_the_first_with_the_gap(monkeypatch):
+    course = {5: (90.0, 70.0), 10: (95.0, 50.0), 15: (97.0, 10.0)}
+    network, done = toy_trained(), []
+
+    def planned(network, part, examples, crafts, device):
+        fgsm, pgd = course[5 * (1 + len(done) // 2)]
+        done.append(part)
+        return {"clean": 100.0, "fgsm": fgsm, "pgd-10": pgd, "pgd-20": pgd, "cw_inf-20": pgd}
+
+    monkeypatch.setattr("harness_tpap.overfitting_course.accuracies", planned)
+    recipe = toy_recipe(epochs=15, batch=96)
+    ctx = analysis_context(
+        network, toys.toy_part(20, seed=5), peers=peers(None), training=training_context(recipe, step=0.05),
+        step=lambda model, x, y, ctx: F.cross_entropy(model(x), y), untrained=toys.tiny_net,
+    )  # fmt: skip
+    found = overfitting_course(ctx, every=5)
+    assert found["overfitted_from_epoch"].value == 10
+    assert found["final_gap"].value == pytest.approx(87.0)
+    for refused in (0, -1):
+        with pytest.raises(UsageError, match="every"):
+            overfitting_course(ctx, every=refused)
+    ctx.training = None
+    with pytest.raises(NotApplicable, match="no training to follow"):
+        overfitting_course(ctx, every=5)
+
+
 def test_the_controls_are_those_of_loops_over_single_images():
     network = toy_trained()
     ctx = analysed(network, n=40)
@@ -668,4 +726,9 @@ def test_a_prediction_costs_two_passes_forward_and_one_back_to_the_image(pattern
 
 def test_the_analyses_are_about_what_they_name():
     about = {analysis.name: analysis.only_of for analysis in harness_analyses()}
-    assert about == {"overfitting": ("tpap", "fgsm_at"), "purification": ("tpap",)}
+    trained = ("tpap", "tpap_iterated", "fgsm_at", "fast_at", "pgd_at", "raw")
+    assert about == {
+        "overfitting": ("tpap", "fgsm_at"), "overfitting_course": trained, "purification": ("tpap",),
+    }  # fmt: skip
+    # Boards that ask for `all` are measured, and a course trains again.
+    assert {a.name for a in harness_analyses() if "all" in a.groups} == {"overfitting", "purification"}

@@ -369,6 +369,25 @@ def test_caltech_is_cut_into_three_stratified_parts_without_its_background(calte
     assert set(np.bincount(parts["validation"].labels).tolist()) == {1, 2}
 
 
+def test_caltech_in_the_size_of_its_files_is_the_same_split_300_wide_and_200_high(caltech_root, tmp_path):
+    large, small = (loaded(name, caltech_root).part("test").split for name in ("caltech101-300x200", "caltech101"))
+    assert DATASETS["caltech101-300x200"].shape == (3, 200, 300)
+    assert large.pixels.shape == (303, 3, 200, 300)
+    assert np.array_equal(large.labels, small.labels)
+    assert np.array_equal(large.pixels[:, :, 0, 0], small.pixels[:, :, 0, 0]), "files of a single colour"
+    # A file of that size is read as it is, red on the left and blue below; a high one is made wide.
+    wide = np.zeros((200, 300, 3), dtype=np.uint8)
+    wide[:, :100, 0], wide[150:, :, 2] = 255, 255
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    Image.fromarray(wide.transpose(1, 0, 2)).save(tmp_path / "high.png")
+    files = [tmp_path / "wide.png", tmp_path / "high.png"]
+    read, scaled = images.coloured("dataset", tmp_path, files, 200, 300, resize=True)
+    assert np.array_equal(read.transpose(1, 2, 0), wide)
+    assert np.array_equal(scaled.transpose(1, 2, 0), np.asarray(Image.open(files[1]).resize((300, 200), 2)))
+    with pytest.raises(DataError, match=r"high.png is 200x300 pixels, not 300x200"):
+        images.coloured("dataset", tmp_path, files, 200, 300, resize=False)
+
+
 @pytest.mark.parametrize("gone", ["", "class_050"])
 def test_what_is_missing_of_caltech_is_named_with_where_all_of_it_belongs(caltech_root, tmp_path, gone):
     home = linked(caltech_root, tmp_path / "data") / "caltech101" / "101_ObjectCategories"
@@ -397,7 +416,7 @@ def test_caltech_with_too_few_images_or_a_damaged_one_is_a_data_error(caltech_ro
 def test_images_are_scaled_bilinearly_with_antialiasing(tmp_path, size):
     source = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     Image.fromarray(source).save(tmp_path / "noise.png")
-    pixels = images.coloured("dataset", tmp_path, [tmp_path / "noise.png"], 64, resize=True)
+    pixels = images.coloured("dataset", tmp_path, [tmp_path / "noise.png"], 64, 64, resize=True)
     torchs = torch.nn.functional.interpolate(
         torch.from_numpy(source).permute(2, 0, 1)[None].double(), (64, 64), mode="bilinear", antialias=True
     )
