@@ -205,10 +205,11 @@ def test_the_sizes_that_simple_structure_prints_are_its_parameters_here():
 def test_aalps_mnist_table_has_the_papers_rows_and_columns():
     lines = lines_of(ROOT / "leaderboards/aalp-v2-mnist/table.csv")
     labels = [name.removesuffix(" printed") for name in lines[0] if name.endswith(" printed")]
-    assert labels == [
+    assert [label for label in labels if "step" not in label] == [
         "Clean", "FGSM", "PGD10", "PGD20", "PGD40", "PGD100", "CW10", "CW20", "CW40", "CW100",
     ]  # fmt: skip
-    assert [line["row"] for line in lines] == [
+    ours = {"Madry adv, clean images too", "TRADES, beta 1"}
+    assert [line["row"] for line in lines if line["row"] not in ours] == [
         "RAW", "Madry adv", "Kannan ALP", "TRADES", "AALP_gd", "AALP_sw", "AALP",
     ]  # fmt: skip
     assert all(line[f"{label} printed"] and line[f"{label} measured"] for line in lines for label in labels)
