@@ -24,6 +24,7 @@ DATASETS = {entry.spec.name: entry.spec for entry in REGISTRY.entries(Dataset)}
 DEFENSES = {entry.spec.name: entry.spec for entry in REGISTRY.entries(Defense)}
 PAPERS = {"AALP": "aalp", "ANCRA": "ancra", "Simple Structure": "simple-structure", "TPAP": "tpap"}
 """How the boards' papers begin -> what the names of their recipes begin with."""
+CALLED_OURS = ("modern", "quick", "quick-0.2", "quick-0.3", "quick-0.4", "mnist-cpu")
 OWN = {
     # `fgsm_at` is TPAP's base and states its settings; `fast_at` is called fast in its paper.
     "simple_structure": "simple-structure", "fgsm_at": "tpap", "fast_at": "fast", "tpap_iterated": "tpap",
@@ -156,9 +157,7 @@ def test_a_recipe_is_called_by_its_paper_and_says_where_it_is_from():
     for whose, dataset, recipe in all_recipes():
         assert recipe.name != "paper"
         assert recipe.source, (whose, dataset, recipe.name)
-        assert is_ours(recipe) == (
-            recipe.name in ("modern", "quick", "quick-0.2", "quick-0.3", "quick-0.4", "mnist-cpu")
-        ), recipe.name
+        assert is_ours(recipe) == (recipe.name in CALLED_OURS), recipe.name
         assert parse_name(recipe.arch)[0] in {entry.spec.name for entry in REGISTRY.entries(Architecture)}
 
 
