@@ -17,6 +17,7 @@ from harness.planning.plan import find_dataset, plan
 from harness.planning.subjects import find_recipe
 from harness.registry.discovery import discover
 from harness.registry.names import format_name, overrides, parse_name, resolve, split_target
+from harness.results.pairs import pairs
 from harness.results.rows import rows
 from harness.storage.records import read_compacted
 from harness.types import Analysis, Architecture, Attack, Defense
@@ -214,6 +215,20 @@ def test_aalps_mnist_table_has_the_papers_rows_and_columns():
     ]  # fmt: skip
     assert all(line[f"{label} printed"] and line[f"{label} measured"] for line in lines for label in labels)
     assert {line[f"{label} n"] for line in lines for label in labels} == {"10000"}
+
+
+def test_trades_stands_before_aalp_on_mnist_with_the_weight_of_its_cifar_script_only():
+    """What the boards' notes and the changelog conclude."""
+    found = {row.defense: row for row in rows(read_compacted(ROOT / "leaderboards/mnist-linf-0.3/records.jsonl"))}
+    for other in ("aalp", "alp", "pgd_at"):
+        worst = pairs(found[other], found["trades[beta=1.0]"])[-1]
+        assert worst.attack == "worst case"
+        assert worst.difference > 0
+        assert worst.p < 0.01, other
+    assert pairs(found["trades"], found["aalp"])[-1].difference > 0
+    lines = lines_of(ROOT / "leaderboards/aalp-v2-mnist/table.csv")
+    left = {line["row"]: float(line["PGD100 measured"]) for line in lines}
+    assert left["TRADES"] > left["AALP"] > left["TRADES, beta 1"]
 
 
 def test_the_units_of_tpaps_costs_are_the_papers():
