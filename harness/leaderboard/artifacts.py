@@ -65,9 +65,12 @@ def collect(board: Path, records: Iterable[Record], runs: Sequence[Path]) -> Non
             files[name] = to_bytes(Witnesses(network=one.network, threat=one.threat, found=kept))
         elif one.examples:
             left_out[name] = "no run has any"
-        name = weights_file(one.network)
-        sources = [board / name, *(path for run in runs if (path := checkpoint(RunFolder(run), one.network)))]
-        source = next((path for path in sources if path.exists()), None)
+        name = weights_file(one.network, [*files, *left_out])
+        if name in files or name in left_out:  # Several defenses deploy one training in different ways.
+            continue
+        sources = [kept_weights(board, one.network)]
+        sources += [checkpoint(RunFolder(run), one.network) for run in runs]
+        source = next((path for path in sources if path), None)
         if source:
             files[name] = source.read_bytes()
         else:
@@ -133,9 +136,20 @@ def footer(board: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def weights_file(network: NetworkIdentity) -> str:
-    """Name the file of a board that holds the weights of a network."""
-    return f"weights/{slug(network['defense'])}-{network['weights_sha256'][:12]}.safetensors"
+def weights_file(network: NetworkIdentity, known: Iterable[str] = ()) -> str:
+    """Name the file of a board that holds the weights of a network: of those known the one that has them, or a new one.
+
+    One training is kept once, whichever defenses deploy it.
+    """
+    end = f"-{network['weights_sha256'][:12]}.safetensors"
+    named = (name for name in known if name.startswith("weights/") and name.endswith(end))
+    return min(named, default=f"weights/{slug(network['defense'])}{end}")
+
+
+def kept_weights(board: Path, network: NetworkIdentity) -> Path | None:
+    """Find the file of a board with the weights of a network, or None."""
+    path = board / weights_file(network, [_relative(board, path) for path in _files(board)])
+    return path if path.exists() else None
 
 
 def checkpoint(run: RunFolder, network: NetworkIdentity) -> Path | None:

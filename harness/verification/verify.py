@@ -71,14 +71,14 @@ class Verification:
 
     def declares(self, network: NetworkIdentity) -> bool:
         """Tell whether a board says itself that it does without the weights of a network."""
-        return artifacts.weights_file(network) in artifacts.left_out(self.folder)
+        left_out = artifacts.left_out(self.folder)
+        return artifacts.weights_file(network, left_out) in left_out
 
     def weights(self, network: NetworkIdentity) -> Path | None:
         """Find the file with the trained weights of a network, or None."""
         if self.is_run:
             return artifacts.checkpoint(RunFolder(self.folder), network)
-        path = self.folder / artifacts.weights_file(network)
-        return path if path.exists() else None
+        return artifacts.kept_weights(self.folder, network)
 
 
 def verify(folder: Path) -> Verification:

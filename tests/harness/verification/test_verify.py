@@ -417,6 +417,20 @@ def test_a_parameter_that_only_deployment_sees_is_rebuilt(place):
         rebuilt({**subject, "deployed_sha256": "0" * 64}, weights, registry(), Path(), CPU)
 
 
+def test_one_training_is_kept_once_and_found_by_each_defense_that_deploys_it(tmp_path):
+    asked = {"defenses": ["dimmed", "dimmed[share=1/10]"], "attacks": ["one_step"], "dataset": "toy", "limit": 300}
+    outcome = bench_toy(tmp_path / "results", registry(), **asked, threats=["linf:1/5"])
+    place = tmp_path / "board"
+    for runs in ([outcome.run], []):  # With the run beside it, and from what the board has alone.
+        board.build(place, runs, True)
+        assert len(list((place / "weights").iterdir())) == 1
+        result = judged(place)
+        assert result.problems == []
+        assert [row.agree for row in result.rows] == [len(row.breaks.examples) for row in result.rows]
+        assert len(result.rows) == 2
+        assert result.judged > 0
+
+
 @pytest.mark.parametrize("batch", [7, 250])
 def test_every_shard_attacked_again_gives_its_record(damaged_run, place, batch):
     for folder in (damaged_run, place):
