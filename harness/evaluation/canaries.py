@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from harness.ops import logit_scale
+
 if TYPE_CHECKING:
     from harness.types import Images, Logits
 
@@ -44,3 +46,12 @@ def apart(first: Logits, second: Logits) -> torch.Tensor:
     moved = torch.where(gaps == others, 0.0, (gaps - others).abs() - _ROUNDING * size).clamp_min(0.0)
     shares = torch.where(moved > 0, moved / scale.clamp_min(1e-30), 0.0)
     return shares.nan_to_num(LARGEST).clamp_max(LARGEST).amax(dim=1)
+
+
+def noise_share(first: Logits, second: Logits) -> float:
+    """Compare two passes: the largest difference as a share of the scale of the logits.
+
+    What is far off the scale of the others, a masked class, is compared on its own.
+    """
+    scale = torch.maximum(logit_scale(first).amax(), first.abs()).clamp_min(1e-12)
+    return float(((first - second).abs() / scale).max())

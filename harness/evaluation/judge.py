@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from harness.errors import HarnessError
-from harness.evaluation.canaries import AGREEMENT, PASSES, apart, canary_images
+from harness.evaluation.canaries import AGREEMENT, PASSES, apart, canary_images, noise_share
 from harness.evaluation.isolation import isolated
 from harness.evaluation.oracle import fingerprint
 from harness.networks import settle
@@ -38,9 +38,9 @@ class Judge:
     Puts the model into eval mode and freezes it, in place. `real`: images (n, c, h, w) of the kind that it is to judge,
     some of which become canaries. `passes`: how often it is asked about the same canaries. `stochastic`: one of the
     passes differs from the first by more than 1e-4 of the gap between two logits. `logit_noise`: the largest difference
-    as a share of the largest logit. `votes`: how many fresh predictions stand behind a verdict; more than half of them
-    decide. `answers`: the logits (n, k) of the first pass, after a fixed reseed; `repeatable`: they come again after
-    it.
+    of two as a share of the scale of the logits. `votes`: how many fresh predictions stand behind a verdict; more than
+    half of them decide. `answers`: the logits (n, k) of the first pass, after a fixed reseed; `repeatable`: they come
+    again after it.
 
     Raises:
         InvalidModel: where the model answers nonsense, or something else with gradients switched on, or once and for
@@ -71,11 +71,10 @@ class Judge:
     def _ask_again(self, passes: int) -> bool:
         """Tell whether the answers of further passes differ from those of the first."""
         differ, changes, before = False, 0, self.answers
-        largest = self.answers.abs().max().clamp_min(1e-12)
         for _ in range(passes - 1):
             again = self.logits(self.canaries)
             differ |= bool(apart(self.answers, again).max() > AGREEMENT)
-            self.logit_noise = max(self.logit_noise, float((self.answers - again).abs().max() / largest))
+            self.logit_noise = max(self.logit_noise, noise_share(self.answers, again))
             changes += bool(apart(before, again).max() > AGREEMENT)
             before = again
         # Chance comes and goes; what comes to stay is state.

@@ -16,9 +16,10 @@ from torch.autograd.variable import Variable
 
 from harness.evaluation.absent import WithoutAbsent
 from harness.evaluation.alone import OneByOne
+from harness.evaluation.canaries import noise_share
 from harness.evaluation.isolation import isolated
 from harness.evaluation.judge import Judge
-from harness.ops import cross_entropy, logit_scale, margin
+from harness.ops import cross_entropy, margin
 
 if TYPE_CHECKING:
     from harness.types import Flags, Images, Labels, Logits
@@ -50,7 +51,7 @@ def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
     with isolated("probes"):
         with _counted_gradients() as counted:
             first, second = judge.logits(x), judge.logits(x)
-        noise = _noise(first, second)
+        noise = noise_share(first, second)
         by_ce, by_margin = _gradient(judge, x, y, cross_entropy), _gradient(judge, x, y, margin)
         return {
             "logit_noise": max(noise, judge.logit_noise) if judge.stochastic else noise,
@@ -63,12 +64,6 @@ def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
             "standing_at_eps_1": _share(_standing(judge, x, y)),
             "chance": 1 / judge.classes,
         }
-
-
-def _noise(first: Logits, second: Logits) -> float:
-    """Compare two passes; what is far off the scale of the others, a masked class, is compared on its own."""
-    scale = torch.maximum(logit_scale(first).amax(), first.abs()).clamp_min(1e-12)
-    return float(((first - second).abs() / scale).max())
 
 
 def _probabilities(logits: Logits) -> Flags:

@@ -103,7 +103,7 @@ def test_images_of_its_shape_are_trained_on_purified_and_attacked(dataset, loade
     monkeypatch.setitem(RECIPES, dataset, (short,))
     asked = Request(
         defenses=["tpap"], attacks=["clean", "fgsm", "tpap_label[steps=1,targets=1]"], dataset=dataset,
-        arch="digits_net[width=2]", recipe="tpap", threats=("linf:8/255",),
+        arch="digits_net[width=2]", recipe=first.name, threats=("linf:8/255",),
     )  # fmt: skip
     outcome = run(plan(asked, REGISTRY), REGISTRY, Settings(output=tmp_path, device="cpu"), Reporter())
     assert outcome.failures == []

@@ -382,7 +382,7 @@ def sets(loss, of=2, n=4, revision=1):
     """A record of an analysis that looked at n images, and whose number is of some of them."""
     beside = record()["identity"]
     head = {name: beside[name] for name in ("schema", "dataset", "data_sha256", "defense", "arch", "recipe",
-            "train_seed", "weights_sha256", "mandatory", "gated")}  # fmt: skip
+            "train_seed", "weights_sha256", "mandatory", "gated", "defense_origin")}  # fmt: skip
     head |= {"kind": "analysis", "analysis": "sets", "analysis_revision": revision, "n": n}
     return record_of(head, {"quantities": {"loss": {"value": loss, "n": of, "unit": "nats"}}})
 
