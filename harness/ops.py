@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ __all__ = [
     "project_l2",
     "project_linf",
     "rows",
+    "substituted",
     "tolerance",
     "where_rows",
 ]
@@ -48,6 +49,25 @@ def rows(mask: Flags, where_true: Images, where_false: Images) -> Images:
     """Do what `where_rows` does. Deprecated: the old name, kept for one release."""
     warnings.warn("harness.ops.rows is now called where_rows", DeprecationWarning, stacklevel=2)
     return where_rows(mask, where_true, where_false)
+
+
+def substituted(x: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Return the second tensor with the gradient of the first, of the same shape: how BPDA differentiates.
+
+    Bit for bit the value, which a sum of differences is not (Athalye et al. 2018, arXiv:1802.00420, section 4.1).
+    """
+    found: torch.Tensor = _Substituted.apply(x, value)
+    return found
+
+
+class _Substituted(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient, None
 
 
 def misclassified(logits: Logits, y: Labels) -> Flags:

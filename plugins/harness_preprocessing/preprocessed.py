@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+from harness.ops import substituted
 
 if TYPE_CHECKING:
     from harness.api import Images, Logits
@@ -30,20 +32,6 @@ class Preprocessed(nn.Module):
         return logits
 
 
-class Substituted(torch.autograd.Function):
-    """An operation with the value of its second argument and the gradient of its first."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Return a copy of the value."""
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Hand the gradient to the first argument."""
-        return gradient, None
-
-
 def nearest(v: torch.Tensor) -> torch.Tensor:
     """Round to the nearest integer, halves away from zero; no gradient."""
     v = v.detach()
@@ -52,18 +40,15 @@ def nearest(v: torch.Tensor) -> torch.Tensor:
 
 def straight(v: torch.Tensor) -> torch.Tensor:
     """Round, with the gradient of the identity (Athalye et al. 2018, arXiv:1802.00420)."""
-    rounded: torch.Tensor = Substituted.apply(v, nearest(v))
-    return rounded
+    return substituted(v, nearest(v))
 
 
 def cubic(v: torch.Tensor) -> torch.Tensor:
     """Round, with the gradient of r + (v - r)^3 at the nearest integer r (Shin and Song 2017): 0 there, 3/4 between."""
     r = nearest(v)
-    rounded: torch.Tensor = Substituted.apply(r + (v - r) ** 3, r)
-    return rounded
+    return substituted(r + (v - r) ** 3, r)
 
 
 def clamped(v: torch.Tensor, low: float, high: float) -> torch.Tensor:
     """Cut to a range, with the gradient of the identity: most pixels of digits lie on its bounds."""
-    cut: torch.Tensor = Substituted.apply(v, v.detach().clamp(low, high))
-    return cut
+    return substituted(v, v.detach().clamp(low, high))

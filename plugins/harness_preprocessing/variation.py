@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.api import UsageError
-from harness_preprocessing.preprocessed import Preprocessed, Substituted, clamped
+from harness.ops import substituted
+from harness_preprocessing.preprocessed import Preprocessed, clamped
 
 if TYPE_CHECKING:
     from harness.api import Images
@@ -44,8 +45,7 @@ class Straight(nn.Module):
         """Compute the images (n, c, h, w) of the operation."""
         with torch.no_grad():
             value = self.operation(x)
-        found: Images = Substituted.apply(x, value)
-        return found
+        return substituted(x, value)
 
 
 class TotalVariation(nn.Module):

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from harness.ops import substituted
 from harness_tpap.purify import Purified, drawn, labelled, magnitude
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Straight(nn.Module):
         """Compute the logits (n, k) of the purified images."""
         with torch.no_grad():
             purified = self.deployed.purify(x)
-        logits: Logits = self.deployed.network(Substituted.apply(x, purified))
+        logits: Logits = self.deployed.network(substituted(x, purified))
         return logits
 
 
@@ -74,7 +75,7 @@ class Smooth(nn.Module):
     def forward(self, x: Images) -> Logits:
         """Compute the logits (n, k) of the smoothly purified images."""
         moved = x + self.strength * self.direction(x)
-        logits: Logits = self.network(Substituted.apply(moved, moved.detach().clamp(0.0, 1.0)))
+        logits: Logits = self.network(substituted(moved, moved.detach().clamp(0.0, 1.0)))
         return logits
 
     def direction(self, x: Images) -> torch.Tensor:
@@ -97,17 +98,3 @@ def softened(gradient: torch.Tensor, sharpness: float) -> torch.Tensor:
     scale = gradient.abs().mean(dim=(1, 2, 3), keepdim=True)
     gone = scale < VANISHED
     return torch.tanh(sharpness * gradient.masked_fill(gone, 0.0) / scale.masked_fill(gone, 1.0))
-
-
-class Substituted(torch.autograd.Function):
-    """An operation with the value of its second argument and the gradient of its first."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Return a copy of the value."""
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Hand the gradient to the first argument."""
-        return gradient, None

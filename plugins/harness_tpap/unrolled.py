@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from harness.ops import substituted
 from harness_tpap.iterated import Iterated, counted, step_of
 from harness_tpap.purify import magnitude
-from harness_tpap.stand_ins import Straight, Substituted, softened
+from harness_tpap.stand_ins import Straight, softened
 
 if TYPE_CHECKING:
     from harness.api import Images, Logits
@@ -43,7 +44,7 @@ class Unrolled(nn.Module):
             signs = self._signs(point, predicted, wanted)
             moved = point + step_of(self.strength, self.steps) * signs
             inside = (x + (moved - x).clamp(-self.strength, self.strength)).clamp(0.0, 1.0)
-            point = Substituted.apply(moved, inside.detach())
+            point = substituted(moved, inside.detach())
         logits: Logits = self.network(point)
         return logits
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.ops import FAR, logit_scale, present
+from harness.ops import FAR, logit_scale, present, substituted
 
 
 def drawn(n=200, k=7, seed=0):
@@ -45,3 +45,13 @@ def test_two_classes_are_always_compared_with_each_other():
 
 def test_two_that_cancel_round_like_what_cancelled():
     assert torch.equal(logit_scale(torch.tensor([[1e-7, -1e-7, -20.0, -5.0]])), torch.tensor([20.0]))
+
+
+def test_what_is_substituted_has_one_value_and_the_others_gradient():
+    x = torch.tensor([0.1, 0.7, 0.3], requires_grad=True)
+    value = torch.tensor([1.0, 1e9, -0.2])
+    found = substituted(3 * x, value)
+    assert torch.equal(found, value)
+    assert found is not value
+    (gradient,) = torch.autograd.grad((found * torch.tensor([1.0, 2.0, 4.0])).sum(), x)
+    assert torch.equal(gradient, torch.tensor([3.0, 6.0, 12.0]))
