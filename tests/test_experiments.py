@@ -87,6 +87,8 @@ def test_commands_name_what_exists_and_what_is_measured_is(line, tmp_path, monke
     found = state(line, tmp_path)
     if line.measured == "measured":
         assert found == "measured"
+        if "--board" in line.command:
+            assert "No record of" not in (BOARDS / line.command[-1] / "table.md").read_text()
     elif line.measured == "not measured: data":
         assert found.startswith("lacks ")
         assert not AT_HAND & set(found.removeprefix("lacks ").split(", ")), "digits and MNIST can be measured"

@@ -99,6 +99,8 @@ def _has(row: Row | None, setting: Setting) -> bool:
         return row is not None
     threat = ThreatModel.parse(setting.threat)
     found = [ThreatModel.parse(text) for text in row.threats()]
+    if not found:  # No threat model tells the records of analyses alone apart.
+        return bool(row.analyses)
     return any(one.kind == threat.kind and threat.eps in (None, one.eps) for one in found)
 
 

@@ -29,6 +29,7 @@ def attacks() -> Iterable[Attack]:
     yield Attack(
         name="bim_ss",
         run=lazy("harness_gradient.published:bim_ss"),
+        revision=2,
         threats=("unbounded",),
         params={"size": Fraction(1, 1000), "steps": 5},
         about={

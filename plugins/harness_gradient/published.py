@@ -22,14 +22,17 @@ CIFAR_DEVIATIONS = (0.2023, 0.1994, 0.2010)
 
 def fgsm_ss(model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, size: float) -> Images:
     """Take one step of size / deviation of the channel, a zero gradient counting as positive (Simple Structure)."""
-    return _stepped(model, x, y, size / _deviations(x))
+    return _stepped(model, x, y, size / _deviations(x), lambda gradient: torch.where(gradient >= 0, 1.0, -1.0))
 
 
 def bim_ss(model: Oracle, x: Images, y: Labels, threat: ThreatModel, *, size: float, steps: int) -> Images:
-    """Take one step of `size`, then `steps` of size / deviation of the channel, in no ball (Simple Structure)."""
-    point = _stepped(model, x, y, torch.full_like(_deviations(x), size))
+    """Take one step of `size`, then `steps` of size / deviation of the channel, in no ball (Simple Structure).
+
+    A zero gradient moves nothing, other than in the script's FGSM.
+    """
+    point = _stepped(model, x, y, torch.full_like(_deviations(x), size), torch.sign)
     for _ in range(steps):
-        point = _stepped(model, point, y, size / _deviations(x))
+        point = _stepped(model, point, y, size / _deviations(x), torch.sign)
     return point
 
 
@@ -60,13 +63,11 @@ def mi_fgsm_tpap(
     return ascend(lambda point: cross_entropy(model(point), y), x, step, _ball(x, threat), steps, direction=direction)
 
 
-def _stepped(model: Oracle, x: Images, y: Labels, size: torch.Tensor) -> Images:
-    def positive(gradient: torch.Tensor) -> torch.Tensor:
-        return torch.where(gradient >= 0, size, -size)
-
+def _stepped(model: Oracle, x: Images, y: Labels, size: torch.Tensor, sign: Function) -> Images:
     return ascend(
-        lambda point: cross_entropy(model(point), y), x, 1.0, lambda point: point.clamp(0.0, 1.0), 1, direction=positive
-    )
+        lambda point: cross_entropy(model(point), y), x, 1.0, lambda point: point.clamp(0.0, 1.0), 1,
+        direction=lambda gradient: size * sign(gradient),
+    )  # fmt: skip
 
 
 def _deviations(x: torch.Tensor) -> torch.Tensor:

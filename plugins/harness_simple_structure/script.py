@@ -1,8 +1,8 @@
 """Two sets as the published script crafts them, where the attacks of this harness are others.
 
-`bim_script`: a gradient of zero moves nothing (`bim_ss` counts it as positive). `deepfool_script`: every image takes a
-step, those that are wrong already too, and the last iterate is kept where none of five steps changed the label
-(`deepfool` keeps the clean image).
+`bim_script`: the attack `bim_ss` at the script's constants. `deepfool_script`: every image takes a step, those that are
+wrong already too, and the last iterate is kept where none of five steps changed the label (`deepfool` keeps the clean
+image).
 """
 
 from __future__ import annotations

@@ -78,16 +78,23 @@ def _floor(attacks: Sequence[CellResult], probes: Mapping[str, float]) -> list[s
 
 
 def _rising_budget(attacks: Sequence[CellResult]) -> list[str]:
-    """Find runs that leave more images standing under a larger budget."""
+    """Find runs that leave more images standing under a larger budget, of which each step is the same share."""
     found = []
     for family in families([cell for cell in attacks if _budget(cell) is not None], "threat", "step"):
-        ordered = sorted(family, key=lambda cell: _budget(cell) or 0)
+        ordered = sorted(family, key=lambda cell: (_share(cell), _budget(cell) or 0))
         for smaller, larger in itertools.pairwise(ordered):
             rise = larger.robust.count("1") - smaller.robust.count("1")
-            if rise >= t.IMAGES and points(rise, larger.n) > t.RISE:
+            larger_budget = _budget(smaller) != _budget(larger) and _share(smaller) == _share(larger)
+            if larger_budget and rise >= t.IMAGES and points(rise, larger.n) > t.RISE:
                 text = f"{smaller.attack} {accuracy(smaller):.1f} at {smaller.threat}"
                 found.append(f"{text}, {accuracy(larger):.1f} at {larger.threat}")
     return found
+
+
+def _share(cell: CellResult) -> Fraction:
+    """Divide the step by the budget; 0 where there is no step, or where the attack chooses it."""
+    step, eps = cell.params.get("step"), _budget(cell)
+    return Fraction(str(step)) / eps if step and eps else Fraction(0)
 
 
 def _budget(cell: CellResult) -> Fraction | None:

@@ -215,6 +215,17 @@ def test_a_larger_budget_leaves_no_more_standing():
     assert flags(*by_size) == {}, "budgets are numbers, not text"
 
 
+def test_another_step_is_no_larger_budget():
+    def run(any_, step, threat="linf:3/10"):
+        return cell(f"pgd-10[step={step}]", any_, threat=threat, params={"steps": 100, "step": step})
+
+    strong, weak = run("0111", "3/40"), run("0001", "1/30")
+    for order in ((strong, weak), (weak, strong)):
+        assert "eps_floor" not in flags(*order)
+    assert "eps_floor" not in flags(run("0111", "1/10", "linf:1/5"), weak), "a shorter step may reach less"
+    assert "eps_floor" in flags(run("0111", "1/45", "linf:1/5"), weak)
+
+
 @pytest.mark.parametrize(("standing", "raised"), [(0.26, False), (0.27, True)])
 def test_what_stands_where_every_image_is_within_reach(standing, raised):
     found = flags(probed(chance=0.25, standing_at_eps_1=standing))
