@@ -27,8 +27,7 @@ PAPERS = {"AALP": "aalp", "ANCRA": "ancra", "Simple Structure": "simple-structur
 CALLED_OURS = ("modern", "quick", "quick-0.2", "quick-0.3", "quick-0.4", "mnist-cpu")
 OWN = {
     # `fgsm_at` is TPAP's base and states its settings; `fast_at` is called fast in its paper.
-    "simple_structure": "simple-structure", "fgsm_at": "tpap", "fast_at": "fast", "tpap_iterated": "tpap",
-    "tpap_gaussian": "tpap",
+    "simple_structure": "simple-structure", "fgsm_at": "tpap", "fast_at": "fast",
 }  # fmt: skip
 """Defense -> what its paper's recipes begin with, where that is not the defense's own name."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from harness.api import FROM_DATASET, TRAINING_EPS, Analysis, Attack, Defense, OneOf, StandIn, hookimpl, lazy
-from harness_tpap.recipes import RECIPES
+from harness_tpap.recipes import OURS, RECIPES
 
 PAPER = "Tang and Zhang 2024, arXiv:2403.11448"
 PATTERNS = OneOf(("predicted", "reversed", "next_label", "random_sign"))
@@ -82,7 +82,7 @@ def harness_defenses() -> Iterable[Defense]:
             "steps": "steps of the purifying PGD, from the image itself; 1 is the FGSM step of TPAP",
         },
         deployment=("strength", "steps"),
-        recipes=RECIPES,
+        recipes=OURS,
         uses=BASES,
         stand_ins=(
             STATIC,
@@ -111,7 +111,7 @@ def harness_defenses() -> Iterable[Defense]:
             "strength": "standard deviation of the noise, on the [0, 1] pixel scale; by default the eps of training",
         },
         deployment=("strength",),
-        recipes=RECIPES,
+        recipes=OURS,
         uses=BASES,
         stand_ins=(STATIC,),
         adaptive=("pgd_eot-40", "aa_rand"),

@@ -69,3 +69,5 @@ RECIPES = {
     "tiny-imagenet": (TINY,),
     "caltech101-300x200": (CALTECH,),
 }
+OURS = {"digits": RECIPES["digits"]}
+"""For what is no training of TPAP's: its purifier on other bases, which the recipes of its FGSM training do not fit."""
