@@ -16,8 +16,8 @@ PARAMETERS: dict[str, Value | OneOf] = {
 }
 ABOUT = {
     "variant": "training that negative contrast is added to; the authors publish TRADES only, and pgd and mart change "
-    "one term of it, so that clean images still train the masks; plain: without the cross-entropy on clean images, which "
-    "PGD training and MART do not have",
+    "one term of it, so that clean images still train the masks; plain: without the cross-entropy on clean images, "
+    "which PGD training and MART do not have",
     "beta": "for trades: weight of the divergence",
     "mart_beta": "for mart and mart_plain: weight of the divergence",
     "auxiliary": "weight of the auxiliary logits in every term and in the inner attacks",
