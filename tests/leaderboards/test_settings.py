@@ -114,6 +114,22 @@ WRONG_BOARDS = [
     ("tpap-cost", r"scale = 5e-08", "scale = 5e-07", "scale is 5e-8"),
     ("simple-structure-main", r"simple_structure\[b=0.0", "simple_structure[b=0.5", "defense.b is 0.0"),
     ("simple-structure-detector", r"layers=8", "layers=4", "defense.layers is 8"),
+    ("aalp-v1-guided-dropout", r'"raw_gd"', '"raw"', "defense is raw_gd"),
+    ("aalp-v1-consistent-fraction", r'"aalp\[version=1\]"', '"aalp_sw[version=1]"', "defense is aalp"),
+    ("aalp-v1-cifar10", r'"aalp_gd"', '"aalp_gd[gd_scale=2.0]"', "no line for defense.gd_scale"),
+    ("aalp-v2-svhn", r'"pgd_at"\n\n', '"pgd_at[attack_mode=train]"\n\n', "no line for defense.attack_mode"),
+    ("aalp-v2-svhn", r'defense = "alp"', 'defense = "alp[ce=clean]"', "no line for defense.ce"),
+    ("aalp-v2-cifar10", r'defense = "trades"', 'defense = "trades[beta=5.0]"', "no source states defense.beta"),
+    ("aalp-v1-mnist", r"mix=0.5", "mix=0.25", "defense.mix is 0.5"),
+    ("ancra-tiny-imagenet", r"step=7/1000", "step=7/1000,loss=margin", "no line for attack.loss"),
+    ("aalp-v2-svhn", r'protocol = "PGD on the margin.*"', "", "no source states attack, attack.step, attack.kappa"),
+    ("aalp-v2-svhn", r"kappa=50.0", "kappa=1.0", "attack.kappa is 1.0, and the protocol says ['50']"),
+    ("aalp-v2-mnist", r"with kappa 50; ", "", "the protocol says []"),
+    ("aalp-v1-cifar10", r'(iter_ll10"\n)protocol = .*', r"\1", "Iter-LL10: no source states attack.step"),
+    ("aalp-v1-mnist", r'(pgd-100"\n)protocol = .*', r"\1", "PGD100: no source states attack.step"),
+    ("aalp-v1-cifar10", r'protocol = "step 2/255', 'protocol = "step 1/255', "the protocol says ['1/255']"),
+    ("aalp-v1-consistent-fraction", r"protocol = .split.*", "", "no source states analysis.attack"),
+    ("tpap-accuracy", r"protocol = .*", "", "protocol is at 8/255*0.031*"),
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ counts. `not stated`: no source has it, and the board names it among `ours`.
 
 import csv
 import fnmatch
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,8 @@ from support.planned import TEST_IMAGES, Place, Planned
 TABLE = Path(__file__).parents[1] / "leaderboards" / "settings.csv"
 FIELDS = ("board", "dataset", "row", "column", "setting", "value", "source")
 NOT_STATED = "not stated"
+WRITTEN = ("attack.step", "attack.kappa")
+"""What a protocol writes out, where no source states it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +86,14 @@ def differences(planned: Planned, lines: Sequence[Line]) -> Iterator[str]:
             yield f"{planned.place}: {name} is {value} in the sources, and there is no such setting here"
         elif not same(planned.own[name], value):
             yield f"{planned.place}: {name} is {value} in the sources, {_text(planned.own[name])} is planned"
+    yield from (f"{planned.place}: no line for {name}" for name in sorted(planned.free - set(expected)))
+    yield from (
+        f"{planned.place}: no source states {name}, and {_text(planned.own[name])} is not the plugin's own value"
+        for name in sorted(planned.free)
+        if name.startswith("defense.") and expected.get(name) == NOT_STATED
+    )
     yield from _deviations(planned, expected)
+    yield from _protocol(planned, expected)
     yield from _images(planned, expected)
 
 
@@ -97,6 +107,21 @@ def _deviations(planned: Planned, expected: Mapping[str, str]) -> Iterator[str]:
         if other != (word in planned.reasons):
             said = "no difference" if other else "a difference"
             yield f"{planned.place}: the board has {said} in {word}, measured with {_text(planned.measured[name])}"
+
+
+def _protocol(planned: Planned, expected: Mapping[str, str]) -> Iterator[str]:
+    """Tell where no source states the attack, and the board does not say in its protocol what stands for it."""
+    names = ("attack", "attack.step", "attack.kappa", "analysis.attack")
+    unstated = [name for name in names if expected.get(name) == NOT_STATED and name in planned.own]
+    if not unstated or planned.own.get("attack") == "clean":
+        return
+    if "protocol" not in planned.reasons:
+        yield f"{planned.place}: no source states {', '.join(unstated)}, and the board has no protocol"
+    for name in unstated:
+        word = name.removeprefix("attack.")
+        said = re.findall(rf"\b{word} ([\d./]+)", str(planned.own["protocol"]))
+        if name in WRITTEN and not (said and all(same(planned.own[name], number.rstrip(".")) for number in said)):
+            yield f"{planned.place}: {name} is {_text(planned.own[name])}, and the protocol says {said}"
 
 
 def _images(planned: Planned, expected: Mapping[str, str]) -> Iterator[str]:
