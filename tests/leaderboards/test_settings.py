@@ -59,6 +59,12 @@ def test_a_board_names_the_settings_that_no_source_states(board):
     assert list(definitions.read(board).ours) == sorted(settings.silent(PLANNED[board.name], LINES))
 
 
+@pytest.mark.parametrize("board", BOARDS, ids=by_name)
+def test_a_number_is_reproduced_within_one_point_and_no_column_is_laxer(board):
+    found = definitions.read(board)
+    assert {found.tolerance.points, *(column.tolerance.points for column in found.columns)} == {1.0}
+
+
 @pytest.mark.parametrize("dataset", TPAP)
 def test_tpap_trains_and_purifies_as_its_code_does(dataset):
     assert differences([planned.trained("tpap", dataset, REGISTRY)]) == []
@@ -130,6 +136,13 @@ WRONG_BOARDS = [
     ("aalp-v1-cifar10", r'protocol = "step 2/255', 'protocol = "step 1/255', "the protocol says ['1/255']"),
     ("aalp-v1-consistent-fraction", r"protocol = .split.*", "", "no source states analysis.attack"),
     ("tpap-accuracy", r"protocol = .*", "", "protocol is at 8/255*0.031*"),
+    ("simple-structure-per-attack", r"bim_script", "bim_ss", "quantity is classification, bim_script"),
+    ("simple-structure-per-attack", r"deepfool_script", "deepfool", "quantity is classification, deepfool_script"),
+    ("aalp-v2-svhn", r'printed = "pgd10"', 'printed = "pgd20"', "printed.column is pgd10"),
+    ("aalp-v1-cifar10", r'printed = "aalp_sw"', 'printed = "aalp_gd"', "printed.row is aalp_sw"),
+    ("ancra-cifar10-wrn", r'printed_arch = "wrn-28-10"', 'printed_arch = "wrn-34-10"', "printed.arch is wrn-28-10"),
+    ("ancra-cifar10", r'reading = "raw"', "", "reading is raw"),
+    ("aalp-v1-svhn", r'(defense = "raw")', r'\1\nprinted_dataset = "cifar10"', "printed of cifar10"),
 ]  # fmt: skip
 
 

@@ -111,7 +111,12 @@ def _planned(
     except (UsageError, NothingSelected) as error:
         return Planned(place=place, measured={}, own={}, required=frozenset(), error=str(error))
     (compared,) = next(compare(definition, printed, _measured(measured, definition)))
-    own |= {"protocol": setting.protocol, "reading": setting.reading}
+    column = definition.column(row, column)
+    own |= {"protocol": setting.protocol, "reading": setting.reading, "printed.arch": row.printed_arch}
+    own |= {"printed.dataset": row.printed_dataset.replace("_", "-") or setting.dataset}
+    own |= {"printed.row": row.printed, "printed.column": column.printed, "printed.metric": column.metric}
+    required |= {"printed.row", "printed.column", "printed.metric"} | ({"reading"} if column.attack else set())
+    required |= {"printed.arch"} if row.printed_arch else set()
     return Planned(
         place=place, measured=measured, own=own, required=frozenset(required), n=paper.n, reasons=compared.reasons,
         free=_free(Defense, row.defense, own, registry) | _free(Attack, column.attack or "clean", own, registry),

@@ -92,6 +92,8 @@ def differences(planned: Planned, lines: Sequence[Line]) -> Iterator[str]:
         for name in sorted(planned.free)
         if name.startswith("defense.") and expected.get(name) == NOT_STATED
     )
+    if planned.own.get("printed.dataset", planned.place.dataset) != planned.place.dataset:
+        yield f"{planned.place}: beside what is printed of {planned.own['printed.dataset']}"
     yield from _deviations(planned, expected)
     yield from _protocol(planned, expected)
     yield from _images(planned, expected)
