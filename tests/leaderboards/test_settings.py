@@ -130,6 +130,7 @@ WRONG_BOARDS = [
     ("ancra-tiny-imagenet", r"step=7/1000", "step=7/1000,loss=margin", "no line for attack.loss"),
     ("aalp-v2-svhn", r'protocol = "PGD on the margin.*"', "", "no source states attack, attack.step, attack.kappa"),
     ("aalp-v2-svhn", r"kappa=50.0", "kappa=1.0", "attack.kappa is 1.0, and the protocol says ['50']"),
+    ("aalp-v2-svhn", r"kappa([= ])50(\.0)?", r"kappa\g<1>1", "attack.kappa is 50.0"),
     ("aalp-v2-mnist", r"with kappa 50; ", "", "the protocol says []"),
     ("aalp-v1-cifar10", r'(iter_ll10"\n)protocol = .*', r"\1", "Iter-LL10: no source states attack.step"),
     ("aalp-v1-mnist", r'(pgd-100"\n)protocol = .*', r"\1", "PGD100: no source states attack.step"),
