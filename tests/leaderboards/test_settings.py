@@ -24,7 +24,12 @@ BOARDS = sorted(
     for path in (ROOT / "leaderboards").glob("*/board.toml")
     if definitions.read(path.parent).kind == "paper"
 )
-GROUPS = [("paper:tpap", "cifar10"), ("paper:tpap", "svhn"), ("paper:simple-structure", "cifar10")]
+GROUPS = [
+    ("paper:tpap", "cifar10"), ("paper:tpap", "svhn"), ("paper:simple-structure", "cifar10"),
+    *(("paper:aalp-v1", dataset) for dataset in ("mnist", "svhn", "cifar10")),
+    *(("paper:aalp-v2", dataset) for dataset in ("mnist", "svhn", "cifar10")),
+    *(("paper:ancra", dataset) for dataset in ("cifar10", "cifar100", "tiny-imagenet")),
+]  # fmt: skip
 TPAP = ["cifar10", "cifar100", "svhn", "tiny-imagenet"]
 SOURCE = re.compile(
     r"(neither version of )?(AALP|TPAP slides|Simple Structure \(arXiv:2204\.11596v2\)|sections 2 and 4\.1)"

@@ -116,7 +116,7 @@ def _protocol(planned: Planned, table: Mapping[str, str]) -> Iterator[str]:
     """Tell where no source states the attack, and the board does not say in its protocol what stands for it."""
     names = ("attack", "attack.step", "attack.kappa", "analysis.attack")
     unstated = [name for name in names if table.get(name, "").startswith(NOT_STATED) and name in planned.own]
-    if not unstated or planned.own.get("attack") == "clean":
+    if not unstated or "protocol" not in planned.own or planned.own.get("attack") == "clean":
         return
     if "protocol" not in planned.reasons:
         yield f"{planned.place}: no source states {', '.join(unstated)}, and the board has no protocol"
