@@ -24,7 +24,12 @@ BOARDS = sorted(
     for path in (ROOT / "leaderboards").glob("*/board.toml")
     if definitions.read(path.parent).kind == "paper"
 )
-GROUPS = [("paper:tpap", "cifar10"), ("paper:tpap", "svhn"), ("paper:simple-structure", "cifar10")]
+GROUPS = [
+    ("paper:tpap", "cifar10"), ("paper:tpap", "svhn"), ("paper:simple-structure", "cifar10"),
+    *(("paper:aalp-v1", dataset) for dataset in ("mnist", "svhn", "cifar10")),
+    *(("paper:aalp-v2", dataset) for dataset in ("mnist", "svhn", "cifar10")),
+    *(("paper:ancra", dataset) for dataset in ("cifar10", "cifar100", "tiny-imagenet")),
+]  # fmt: skip
 TPAP = ["cifar10", "cifar100", "svhn", "tiny-imagenet"]
 SOURCE = re.compile(
     r"(neither version of )?(AALP|TPAP slides|Simple Structure \(arXiv:2204\.11596v2\)|sections 2 and 4\.1)"
@@ -57,6 +62,12 @@ def test_every_cell_is_planned_as_the_sources_have_it(board):
 @pytest.mark.parametrize("board", BOARDS, ids=by_name)
 def test_a_board_names_the_settings_that_no_source_states(board):
     assert list(definitions.read(board).ours) == sorted(settings.silent(PLANNED[board.name], LINES))
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=by_name)
+def test_a_number_is_reproduced_within_one_point_and_no_column_is_laxer(board):
+    found = definitions.read(board)
+    assert {found.tolerance.points, *(column.tolerance.points for column in found.columns)} == {1.0}
 
 
 @pytest.mark.parametrize("dataset", TPAP)
@@ -114,6 +125,30 @@ WRONG_BOARDS = [
     ("tpap-cost", r"scale = 5e-08", "scale = 5e-07", "scale is 5e-8"),
     ("simple-structure-main", r"simple_structure\[b=0.0", "simple_structure[b=0.5", "defense.b is 0.0"),
     ("simple-structure-detector", r"layers=8", "layers=4", "defense.layers is 8"),
+    ("aalp-v1-guided-dropout", r'"raw_gd"', '"raw"', "defense is raw_gd"),
+    ("aalp-v1-consistent-fraction", r'"aalp\[version=1\]"', '"aalp_sw[version=1]"', "defense is aalp"),
+    ("aalp-v1-cifar10", r'"aalp_gd"', '"aalp_gd[gd_scale=2.0]"', "no line for defense.gd_scale"),
+    ("aalp-v2-svhn", r'"pgd_at"\n\n', '"pgd_at[attack_mode=train]"\n\n', "no line for defense.attack_mode"),
+    ("aalp-v2-svhn", r'defense = "alp"', 'defense = "alp[ce=clean]"', "no line for defense.ce"),
+    ("aalp-v2-cifar10", r'defense = "trades"', 'defense = "trades[beta=5.0]"', "no source states defense.beta"),
+    ("aalp-v1-mnist", r"mix=0.5", "mix=0.25", "defense.mix is 0.5"),
+    ("ancra-tiny-imagenet", r"step=7/1000", "step=7/1000,loss=margin", "no line for attack.loss"),
+    ("aalp-v2-svhn", r'protocol = "PGD on the margin.*"', "", "no source states attack, attack.step, attack.kappa"),
+    ("aalp-v2-svhn", r"kappa=50.0", "kappa=1.0", "attack.kappa is 1.0, and the protocol says ['50']"),
+    ("aalp-v2-svhn", r"kappa([= ])50(\.0)?", r"kappa\g<1>1", "attack.kappa is 50.0"),
+    ("aalp-v2-mnist", r"with kappa 50; ", "", "the protocol says []"),
+    ("aalp-v1-cifar10", r'(iter_ll10"\n)protocol = .*', r"\1", "Iter-LL10: no source states attack.step"),
+    ("aalp-v1-mnist", r'(pgd-100"\n)protocol = .*', r"\1", "PGD100: no source states attack.step"),
+    ("aalp-v1-cifar10", r'protocol = "step 2/255', 'protocol = "step 1/255', "the protocol says ['1/255']"),
+    ("aalp-v1-consistent-fraction", r"protocol = .split.*", "", "no source states analysis.attack"),
+    ("tpap-accuracy", r"protocol = .*", "", "protocol is at 8/255*0.031*"),
+    ("simple-structure-per-attack", r"bim_script", "bim_ss", "quantity is classification, bim_script"),
+    ("simple-structure-per-attack", r"deepfool_script", "deepfool", "quantity is classification, deepfool_script"),
+    ("aalp-v2-svhn", r'printed = "pgd10"', 'printed = "pgd20"', "printed.column is pgd10"),
+    ("aalp-v1-cifar10", r'printed = "aalp_sw"', 'printed = "aalp_gd"', "printed.row is aalp_sw"),
+    ("ancra-cifar10-wrn", r'printed_arch = "wrn-28-10"', 'printed_arch = "wrn-34-10"', "printed.arch is wrn-28-10"),
+    ("ancra-cifar10", r'reading = "raw"', "", "reading is raw"),
+    ("aalp-v1-svhn", r'(defense = "raw")', r'\1\nprinted_dataset = "cifar10"', "printed of cifar10"),
 ]  # fmt: skip
 
 

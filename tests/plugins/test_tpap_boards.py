@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from conftest import ROOT
 from harness.api import Architecture, Split
 from harness.leaderboard import definition as definitions
+from harness.leaderboard.definition import ColumnDefinition
 from harness.leaderboard.missing import requests
 from harness.planning.plan import plan
 from harness.planning.request import Request
@@ -32,6 +34,92 @@ SHAPES = {
 }  # fmt: skip
 """Classes and pixels; Caltech-101 is 300 wide and 200 high."""
 NETWORKS = ("resnet18", "vgg16", "wrn34_10")
+NAMED = {"ResNet-18": "resnet18", "VGG-16": "vgg16", "WRN-34-10": "wrn34_10"}
+BASES = {
+    "TPAP": "tpap", "TPAP, base TRADES": "tpap[base=trades]", "TPAP, base MART": "tpap[base=mart]",
+    "base without purification": "tpap[strength=0]",
+}  # fmt: skip
+ATTACKS = ["paper:tpap", "square", "adaptive"]
+
+
+def in_every_network(wide: str) -> list[tuple[str, str, str, str]]:
+    """Write out the rows of a board with three networks, by their labels; `wide`: the recipe of wide networks."""
+    return [
+        (f"{label}, {named}", defense, network, wide if network == "wrn34_10" else "tpap")
+        for named, network in NAMED.items()
+        for label, defense in BASES.items()
+    ]
+
+
+RANKED = {
+    "tpap-cifar10": (ATTACKS, in_every_network("tpap-wide")),
+    "tpap-cifar100": (ATTACKS, in_every_network("tpap-wide")),
+    "tpap-svhn": (ATTACKS, in_every_network("tpap-wide")),
+    "tpap-tiny-imagenet": (ATTACKS, in_every_network("tpap")),
+    "tpap-caltech101": (
+        ATTACKS,
+        [
+            ("TPAP, ResNet-18", "tpap", "resnet18", "tpap-slides"),
+            ("base without purification, ResNet-18", "tpap[strength=0]", "resnet18", "tpap-slides"),
+            ("no defense, ResNet-18", "raw", "resnet18", "modern"),
+        ],
+    ),
+    "cifar10-linf-8_255": (
+        ["all"],
+        [
+            ("pgd_at", "pgd_at", "resnet18", "tpap"),
+            ("trades", "trades", "wrn34_10", "trades"),
+            ("mart", "mart", "resnet18", "mart"),
+            ("aalp", "aalp", "resnet32", "aalp"),
+            ("ancra", "ancra", "resnet18", "ancra"),
+            ("tpap", "tpap", "resnet18", "tpap"),
+        ],
+    ),
+}  # fmt: skip
+"""The attacks of each ranked board, and its rows: label, defense, network, recipe."""
+
+
+def rows_of(board: Path):
+    """Read a ranked board: what it attacks with, its rows, and the threat models of their cells."""
+    found = definitions.read(board)
+    column = ColumnDefinition(label="", settings={})
+    settings = [found.setting(row, column) for row in found.rows]
+    rows = [
+        (row.label, row.defense, setting.arch, setting.recipe)
+        for row, setting in zip(found.rows, settings, strict=True)
+    ]
+    return list(found.attacks), rows, {setting.threat for setting in settings}
+
+
+@pytest.mark.parametrize("name", RANKED)
+def test_a_ranked_board_has_the_rows_of_its_labels_the_attacks_and_8_255(name):
+    assert rows_of(ROOT / "leaderboards" / name) == (*RANKED[name], {"linf:8/255"})
+
+
+@pytest.mark.parametrize("name", RANKED)
+def test_every_cell_of_a_ranked_board_is_planned_at_8_255(name):
+    linf = [cell.threat for found in planned(name) for cell in found.cells if cell.threat.kind == "linf"]
+    assert linf
+    assert {threat.eps for threat in linf} == {Fraction(8, 255)}
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("tpap-svhn", "linf:8/255", "linf:12/255"),
+        ("tpap-cifar10", 'arch = "resnet18"', 'arch = "vgg16"'),
+        ("tpap-cifar100", 'recipe = "tpap-wide"', 'recipe = "tpap"'),
+        ("tpap-svhn", "tpap[base=trades]", "tpap[base=mart]"),
+        ("tpap-tiny-imagenet", ', "adaptive"]', "]"),
+        ("tpap-caltech101", "tpap[strength=0]", "tpap"),
+        ("cifar10-linf-8_255", 'recipe = "mart"', 'recipe = "tpap"'),
+    ],
+)
+def test_a_wrong_value_in_a_ranked_board_is_noticed(name, right, wrong, tmp_path):
+    text = (ROOT / "leaderboards" / name / "board.toml").read_text()
+    assert right in text
+    (tmp_path / "board.toml").write_text(text.replace(right, wrong, 1))
+    assert rows_of(tmp_path) != (*RANKED[name], {"linf:8/255"})
 
 
 def planned(name: str):

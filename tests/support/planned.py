@@ -12,11 +12,11 @@ from harness.leaderboard.missing import requests
 from harness.leaderboard.printed import Key, PrintedValue
 from harness.planning.plan import plan
 from harness.planning.request import Request
-from harness.registry.names import parse_name, split_target
+from harness.registry.names import default_value, parse_name, split_target
 from harness.registry.registry import Registry
 from harness.results.rows import Row, rows
 from harness.training.checkpoints import budget
-from harness.types import Attack, Cell, Subject
+from harness.types import Attack, Cell, Defense, Subject
 from support.records import record, record_of
 
 TEST_IMAGES = {"mnist": 10000, "svhn": 26032, "cifar10": 10000, "cifar100": 10000, "tiny-imagenet": 10000}
@@ -24,7 +24,7 @@ TEST_IMAGES = {"mnist": 10000, "svhn": 26032, "cifar10": 10000, "cifar100": 1000
 RECIPE = (
     "optimizer", "lr", "momentum", "weight_decay", "schedule", "decay", "epochs", "batch", "augment", "selection",
 )  # fmt: skip
-TRAINING = ("recipe", "network", "optimizer", "lr", "weight_decay", "schedule", "epochs", "batch", "augment")
+TRAINING = ("defense", "recipe", "network", "optimizer", "lr", "weight_decay", "schedule", "epochs", "batch", "augment")
 INNER = ("inner.eps", "inner.steps", "inner.step", "inner.start", "inner.mode")
 NO_INNER = {"raw", "raw_gd", "simple_structure"}
 """Defenses that train on no examples of an inner attack."""
@@ -48,8 +48,8 @@ class Planned:
     """One cell of a board, as it is measured, and as the board has it in the paper's own setting.
 
     `required`: the settings that the table must speak about. `n`: how many images the board says that the paper has.
-    `reasons`: in which respects the board would say that its number is of another setting. `error`: why it cannot be
-    planned.
+    `reasons`: in which respects the board would say that its number is of another setting. `free`: the parameters of
+    the defense that are not the plugin's own, which the table must speak about too. `error`: why it cannot be planned.
     """
 
     place: Place
@@ -58,6 +58,7 @@ class Planned:
     required: frozenset[str]
     n: int | None = None
     reasons: tuple[str, ...] = ()
+    free: frozenset[str] = frozenset()
     error: str = ""
 
 
@@ -110,9 +111,26 @@ def _planned(
     except (UsageError, NothingSelected) as error:
         return Planned(place=place, measured={}, own={}, required=frozenset(), error=str(error))
     (compared,) = next(compare(definition, printed, _measured(measured, definition)))
+    column = definition.column(row, column)
+    own |= {"protocol": setting.protocol, "reading": setting.reading, "printed.arch": row.printed_arch}
+    own |= {"printed.dataset": row.printed_dataset.replace("_", "-") or setting.dataset}
+    own |= {"printed.row": row.printed, "printed.column": column.printed, "printed.metric": column.metric}
+    required |= {"printed.row", "printed.column", "printed.metric"} | ({"reading"} if column.attack else set())
+    required |= {"printed.arch"} if row.printed_arch else set()
     return Planned(
-        place=place, measured=measured, own=own, required=frozenset(required), n=paper.n, reasons=compared.reasons
-    )
+        place=place, measured=measured, own=own, required=frozenset(required), n=paper.n, reasons=compared.reasons,
+        free=_free(Defense, row.defense, own, registry) | _free(Attack, column.attack or "clean", own, registry),
+    )  # fmt: skip
+
+
+def _free(
+    kind: type[Attack] | type[Defense], text: str, own: Mapping[str, object], registry: Registry
+) -> frozenset[str]:  # fmt: skip
+    """List the parameters of a defense or an attack that have another value than its plugin's own."""
+    name, given = parse_name(split_target(text)[0])
+    params = registry.entry(kind, name).spec.params
+    names = {param: f"{kind.__name__.lower()}.{param}" for param in given}
+    return frozenset(names[param] for param in given if own[names[param]] != default_value(params[param]))
 
 
 def _plan(definition: Definition, registry: Registry) -> tuple[dict[str, object], set[str]]:
@@ -134,7 +152,7 @@ def _plan(definition: Definition, registry: Registry) -> tuple[dict[str, object]
 
 def _settings(subject: Subject, dataset: Any) -> dict[str, object]:
     """Write out how a subject is trained and deployed."""
-    found: dict[str, object] = {"network": subject.arch}
+    found: dict[str, object] = {"network": subject.arch, "defense": parse_name(subject.defense)[0]}
     found |= {f"defense.{name}": value for name, value in subject.defense_params.items()}
     recipe = subject.recipe
     if recipe is not None:
@@ -181,6 +199,7 @@ def _required_of_attack(cell: Cell) -> set[str]:
         return set()
     wanted = {"attack"} | ({"attack.eps"} if cell.threat.eps is not None else set())
     parts = () if cell.attack.startswith("aa_") else ("steps", "step")
+    parts += ("kappa",) if cell.params.get("loss") == "margin" else ()
     return wanted | {f"attack.{name}" for name in parts if name in cell.params}
 
 

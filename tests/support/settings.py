@@ -1,11 +1,12 @@
 """The settings of the papers, as `tests/leaderboards/settings.csv` states them, against those that are planned.
 
 A line is about the cells that match its board, dataset, row and column, which may be globs; of several lines the last
-counts. `not stated`: no source has it, and the board names it among `ours`.
+counts. `not stated`: no source has it, and the board names it among `ours`; behind a colon, what it reads there.
 """
 
 import csv
 import fnmatch
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +18,8 @@ from support.planned import TEST_IMAGES, Place, Planned
 TABLE = Path(__file__).parents[1] / "leaderboards" / "settings.csv"
 FIELDS = ("board", "dataset", "row", "column", "setting", "value", "source")
 NOT_STATED = "not stated"
+WRITTEN = ("attack.step", "attack.kappa")
+"""What a protocol writes out, where no source states it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,7 @@ def stated(place: Place, lines: Sequence[Line]) -> dict[str, str]:
 
 def states(place: Place, lines: Sequence[Line], setting: str) -> bool:
     """Tell whether a source states a setting."""
-    return stated(place, lines).get(setting, NOT_STATED) != NOT_STATED
+    return not stated(place, lines).get(setting, NOT_STATED).startswith(NOT_STATED)
 
 
 def same(planned: object, value: str) -> bool:
@@ -73,7 +76,8 @@ def differences(planned: Planned, lines: Sequence[Line]) -> Iterator[str]:
     if planned.error:
         yield f"{planned.place}: {planned.error}"
         return
-    expected = stated(planned.place, lines)
+    table = stated(planned.place, lines)
+    expected = {name: value.removeprefix(f"{NOT_STATED}: ") for name, value in table.items()}
     yield from (f"{planned.place}: no line for {name}" for name in sorted(planned.required - set(expected)))
     for name, value in expected.items():
         unperturbed = name.startswith("attack.") and planned.own.get("attack", "clean") == "clean"
@@ -83,7 +87,16 @@ def differences(planned: Planned, lines: Sequence[Line]) -> Iterator[str]:
             yield f"{planned.place}: {name} is {value} in the sources, and there is no such setting here"
         elif not same(planned.own[name], value):
             yield f"{planned.place}: {name} is {value} in the sources, {_text(planned.own[name])} is planned"
+    yield from (f"{planned.place}: no line for {name}" for name in sorted(planned.free - set(expected)))
+    yield from (
+        f"{planned.place}: no source states {name}, and {_text(planned.own[name])} is not the plugin's own value"
+        for name in sorted(planned.free)
+        if name.startswith("defense.") and expected.get(name) == NOT_STATED
+    )
+    if planned.own.get("printed.dataset", planned.place.dataset) != planned.place.dataset:
+        yield f"{planned.place}: beside what is printed of {planned.own['printed.dataset']}"
     yield from _deviations(planned, expected)
+    yield from _protocol(planned, table)
     yield from _images(planned, expected)
 
 
@@ -97,6 +110,21 @@ def _deviations(planned: Planned, expected: Mapping[str, str]) -> Iterator[str]:
         if other != (word in planned.reasons):
             said = "no difference" if other else "a difference"
             yield f"{planned.place}: the board has {said} in {word}, measured with {_text(planned.measured[name])}"
+
+
+def _protocol(planned: Planned, table: Mapping[str, str]) -> Iterator[str]:
+    """Tell where no source states the attack, and the board does not say in its protocol what stands for it."""
+    names = ("attack", "attack.step", "attack.kappa", "analysis.attack")
+    unstated = [name for name in names if table.get(name, "").startswith(NOT_STATED) and name in planned.own]
+    if not unstated or "protocol" not in planned.own or planned.own.get("attack") == "clean":
+        return
+    if "protocol" not in planned.reasons:
+        yield f"{planned.place}: no source states {', '.join(unstated)}, and the board has no protocol"
+    for name in unstated:
+        word = name.removeprefix("attack.")
+        said = re.findall(rf"\b{word} ([\d./]+)", str(planned.own["protocol"]))
+        if name in WRITTEN and not (said and all(same(planned.own[name], number.rstrip(".")) for number in said)):
+            yield f"{planned.place}: {name} is {_text(planned.own[name])}, and the protocol says {said}"
 
 
 def _images(planned: Planned, expected: Mapping[str, str]) -> Iterator[str]:
@@ -117,7 +145,7 @@ def silent(planned: Iterable[Planned], lines: Sequence[Line]) -> set[str]:
         name
         for one in planned
         for name, value in stated(one.place, lines).items()
-        if value == NOT_STATED and (one.error or name in one.required or name in one.own)
+        if value.startswith(NOT_STATED) and (one.error or name in one.required or name in one.own)
     }
 
 
