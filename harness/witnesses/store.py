@@ -85,8 +85,9 @@ class WitnessStore:
                 atomic.replace(self.run.witnesses / f"{one.name}.safetensors", to_bytes(value))
             if len(found) < WANTED * len(one.examples):
                 lines.append(
-                    f"{one}: {len(found)} of {len(one.examples)} broken examples have a witness. Records of runs "
-                    "without witnesses have none; another -o computes them again"
+                    f"{one}: {len(found)} of {len(one.examples)} broken examples have a witness. An image has none "
+                    "whose margin is no more than the rounding of its logits, as where all logits are huge; nor have "
+                    "records taken over from a run without witnesses, which another -o computes again"
                 )
         return lines
 

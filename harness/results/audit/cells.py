@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from harness.registry.names import parse_name, split_target
@@ -42,6 +43,24 @@ def knows_deployed(cell: CellResult) -> bool:
 def crafted_elsewhere(cell: CellResult) -> bool:
     """Tell whether the images were made against another network than the deployed one that judges them."""
     return cell.knowledge == "transfer" or (cell.knowledge == "static" and bool(cell.on))
+
+
+def budget(cell: CellResult) -> Fraction | None:
+    """Read the eps of the threat model, on the [0, 1] scale for norms; None where there is none."""
+    eps = cell.threat.partition(":")[2]
+    return Fraction(eps) if eps else None
+
+
+def reach(cell: CellResult) -> Fraction | None:
+    """Multiply steps and step; None for an attack that states no step."""
+    step = cell.params.get("step")
+    return cell.number("steps") * Fraction(str(step)) if step and cell.number("steps") else None
+
+
+def crosses(cell: CellResult) -> bool:
+    """Tell whether a run can get from any point of the ball to any other, as far as its step is stated."""
+    reached, eps = reach(cell), budget(cell)
+    return reached is None or eps is None or reached >= 2 * eps
 
 
 def families(cells: Iterable[CellResult], *free: str) -> list[list[CellResult]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.results.audit import thresholds as t
-from harness.results.audit.cells import WHITE_BOX, accuracy, crafted_elsewhere, knows_deployed, points, told
+from harness.results.audit.cells import WHITE_BOX, accuracy, crafted_elsewhere, crosses, knows_deployed, points, told
 from harness.results.audit.stages import by_gradients, by_square
 
 if TYPE_CHECKING:
@@ -33,12 +33,15 @@ def _above_clean(attacks: Sequence[CellResult]) -> dict[str, str]:
 
 
 def _single_step(attacks: Sequence[CellResult]) -> dict[str, str]:
-    """Flag one step that is better than all attacks with more, on one network under one threat model."""
+    """Flag one step that is better than all attacks with more, on one network under one threat model.
+
+    Steps that cannot cross the ball from their random start lose to one of its size on honest networks too.
+    """
     found = []
     for key in sorted({(cell.threat, cell.on, cell.n) for cell in attacks}):
         here = [cell for cell in attacks if (cell.threat, cell.on, cell.n) == key and cell.backwards]
         single = [cell for cell in here if cell.backwards == cell.n]
-        several = [cell for cell in here if cell.backwards > cell.n]
+        several = [cell for cell in here if cell.backwards > cell.n and crosses(cell)]
         if single and several:
             best, other = min(single, key=accuracy), min(several, key=accuracy)
             if accuracy(best) < accuracy(other) - t.SINGLE_STEP_SLACK:

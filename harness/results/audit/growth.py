@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from harness.results.audit import thresholds as t
-from harness.results.audit.cells import WHITE_BOX, accuracy, families, points, told
+from harness.results.audit.cells import WHITE_BOX, accuracy, budget, families, points, reach, told
 
 if TYPE_CHECKING:
     from harness.results.cells import CellResult
@@ -72,7 +72,7 @@ def _floor(attacks: Sequence[CellResult], probes: Mapping[str, float]) -> list[s
     told_of |= {
         f"{cell.attack} at {cell.threat}": accuracy(cell)
         for cell in attacks
-        if cell.knowledge in WHITE_BOX and _budget(cell) is not None and cell.threat == "linf:1"
+        if cell.knowledge in WHITE_BOX and budget(cell) is not None and cell.threat == "linf:1"
     }
     return [f"{name} {value:.1f}, chance {limit - t.FLOOR:.1f}" for name, value in told_of.items() if value > limit]
 
@@ -80,11 +80,11 @@ def _floor(attacks: Sequence[CellResult], probes: Mapping[str, float]) -> list[s
 def _rising_budget(attacks: Sequence[CellResult]) -> list[str]:
     """Find runs that leave more images standing under a larger budget, of which each step is the same share."""
     found = []
-    for family in families([cell for cell in attacks if _budget(cell) is not None], "threat", "step"):
-        ordered = sorted(family, key=lambda cell: (_share(cell), _budget(cell) or 0))
+    for family in families([cell for cell in attacks if budget(cell) is not None], "threat", "step"):
+        ordered = sorted(family, key=lambda cell: (_share(cell), budget(cell) or 0))
         for smaller, larger in itertools.pairwise(ordered):
             rise = larger.robust.count("1") - smaller.robust.count("1")
-            larger_budget = _budget(smaller) != _budget(larger) and _share(smaller) == _share(larger)
+            larger_budget = budget(smaller) != budget(larger) and _share(smaller) == _share(larger)
             if larger_budget and rise >= t.IMAGES and points(rise, larger.n) > t.RISE:
                 text = f"{smaller.attack} {accuracy(smaller):.1f} at {smaller.threat}"
                 found.append(f"{text}, {accuracy(larger):.1f} at {larger.threat}")
@@ -93,17 +93,10 @@ def _rising_budget(attacks: Sequence[CellResult]) -> list[str]:
 
 def _share(cell: CellResult) -> Fraction:
     """Divide the step by the budget; 0 where there is no step, or where the attack chooses it."""
-    step, eps = cell.params.get("step"), _budget(cell)
+    step, eps = cell.params.get("step"), budget(cell)
     return Fraction(str(step)) / eps if step and eps else Fraction(0)
 
 
-def _budget(cell: CellResult) -> Fraction | None:
-    eps = cell.threat.partition(":")[2]
-    return Fraction(eps) if eps else None
-
-
 def _under_reach(cell: CellResult) -> bool:
-    steps, step, eps = cell.params.get("steps"), cell.params.get("step"), _budget(cell)
-    if not isinstance(steps, int) or not step or not eps:
-        return False
-    return steps > 1 and steps * Fraction(str(step)) < eps
+    reached, eps = reach(cell), budget(cell)
+    return cell.number("steps") > 1 and reached is not None and eps is not None and reached < eps

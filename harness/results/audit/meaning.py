@@ -30,7 +30,8 @@ MEANING = {
     "probability_outputs": "the model answers probabilities or their logarithms, on which margin losses go flat",
     "restarts_matter": f"more restarts take more than {t.RESTARTS_GAIN:g} point: one start is no evaluation of it",
     "robust_ge_clean": f"accuracy under attack is above clean accuracy by more than {t.CLEAN_SLACK:g} points",
-    "single_step_wins": f"a one-step attack is more than {t.SINGLE_STEP_SLACK:g} points better than every iterated one",
+    "single_step_wins": f"a one-step attack is more than {t.SINGLE_STEP_SLACK:g} points better than every iterated "
+    "one that can cross the ball",
     "static_set": "images that were not made against what is deployed: by an attacker of the bare network, or of "
     "another; an upper bound only",
     "steps_matter": f"more than {t.MANY_STEPS} steps take more than {t.STEPS_GAIN:g} point: fewer have not converged",

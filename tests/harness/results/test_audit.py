@@ -39,6 +39,12 @@ def test_robust_ge_clean():
     assert "robust_ge_clean" not in flags(record("uniform", knowledge="blackbox", **better)), "noise puts images right"
 
 
+def test_a_run_that_cannot_cross_the_ball_is_no_match_for_one_step():
+    one, short = cell("fgsm", "1111", cost=1), {"steps": 10, "step": "1/50"}
+    assert "single_step_wins" not in flags(one, cell("pgd-10", "0001", params=short))
+    assert "single_step_wins" in flags(one, cell("pgd-20", "0001", steps=20, params=short | {"steps": 20}))
+
+
 def test_single_step_wins():
     assert "fgsm" in flags(cell("fgsm", "1111", cost=1), cell("pgd-10", "0001"))["single_step_wins"]
 
