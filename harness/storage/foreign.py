@@ -5,13 +5,22 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from harness.errors import CheckpointError
-from harness.storage.weights import Tensors, read, refuse_torch_files, write
+from harness.storage.weights import Tensors, no_weights, read, refuse_torch_files, write
+
+NUMBERS: list[Any] = [
+    np.dtype, *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"),
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]  # fmt: skip
+"""What NumPy's numbers are made of in a file: an accuracy or an epoch beside the tensors runs no code."""
 
 
 def convert(source: Path, target: Path, sha256: str, rename: Mapping[str, str] | None = None) -> str:
@@ -37,10 +46,13 @@ def read_foreign(source: Path, sha256: str, rename: Mapping[str, str] | None = N
     """
     refuse_torch_files(source)
     data = pinned(source, sha256)
+    if reason := no_weights(data) or _script(data):
+        raise CheckpointError(f"weights {source}: {reason}")
     try:
-        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(NUMBERS):
+            loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises several kinds for foreign bytes; all mean the same to the user
-        raise CheckpointError(_unreadable(source, data, error)) from error
+        raise CheckpointError(_unreadable(source, error)) from error
     tensors = _state_dict(source, loaded)
     # Copies, because tied tensors share memory and safetensors refuses to guess which is meant.
     bare = {_renamed(str(name).removeprefix("module."), rename or {}): t.clone() for name, t in tensors.items()}
@@ -51,13 +63,21 @@ def read_foreign(source: Path, sha256: str, rename: Mapping[str, str] | None = N
     return bare
 
 
-def _unreadable(source: Path, data: bytes, error: Exception) -> str:
+def _script(data: bytes) -> str:
+    """Say that a file is a TorchScript archive, which is code and weights together; empty where it is not."""
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        return ""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if not any("/code/" in name for name in archive.namelist()):
+            return ""
+    return (
+        "this is a TorchScript archive, which holds code beside the weights: give a function that returns "
+        "torch.jit.load(FILE) to --model, without --weights"
+    )
+
+
+def _unreadable(source: Path, error: Exception) -> str:
     """Say why a file is no plain state dict, as far as it can be told without running it."""
-    start = data[:200].lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return f"weights {source}: this is a web page ({len(data)} bytes), not weights; download it again"
-    if start.startswith(b"version https://git-lfs"):
-        return f"weights {source}: this is a pointer of Git LFS ({len(data)} bytes), not weights: run git lfs pull"
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
     beside = f"it holds {named[1]} beside tensors, and that" if named else "it"
     return (
@@ -78,14 +98,17 @@ def _state_dict(source: Path, loaded: object) -> dict[str, torch.Tensor]:
     if "state_dict" not in loaded and _is_state_dict(loaded):
         return loaded
     found = [key for key, value in loaded.items() if isinstance(value, dict) and value and _is_state_dict(value)]
-    if "state_dict" in found:
-        found = ["state_dict"]
+    if "state_dict" in found:  # An optimizer's is no candidate, an average of the same weights is.
+        found = [key for key in found if loaded[key].keys() == loaded["state_dict"].keys()]
     if len(found) == 1:
         inner: dict[str, torch.Tensor] = loaded[found[0]]
         return inner
     keys = ", ".join(map(str, list(loaded)[:8])) or "nothing"
     which = f"several dictionaries of tensors ({', '.join(map(str, found))})" if found else "no dictionary of tensors"
-    raise CheckpointError(f"weights {source}: holds {which}; its keys are {keys}. Save the one that is meant alone")
+    raise CheckpointError(
+        f"weights {source}: holds {which}; its keys are {keys}. Save the one that is meant "
+        f"alone: torch.save(torch.load('{source.name}', weights_only=True)['{found[0] if found else 'KEY'}'], 'one.pt')"
+    )
 
 
 def _is_state_dict(value: dict[str, object]) -> bool:

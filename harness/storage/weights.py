@@ -42,12 +42,24 @@ def read(path: Path) -> Tensors:
             f"harness weights convert {path} --sha256 HEX"
         )
     data = path.read_bytes()
-    if data[8:9] != b"{" and data.lstrip()[:1] == b"<":
-        raise CheckpointError(f"weights {path}: this is a web page ({len(data)} bytes), not weights; download it again")
+    if reason := no_weights(data):
+        raise CheckpointError(f"weights {path}: {reason}")
     try:
         return safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"weights {path}: damaged ({error}); fetch or train them again") from error
+
+
+def no_weights(data: bytes) -> str:
+    """Say what the bytes of a file are instead of weights, empty where that is unknown."""
+    start = data[:200].lstrip().lower()
+    if not data:
+        return "the file is empty; download it again"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return f"this is a web page ({len(data)} bytes), not weights; download it again"
+    if start.startswith(b"version https://git-lfs"):
+        return f"this is a pointer of Git LFS ({len(data)} bytes), not weights: run git lfs pull"
+    return ""
 
 
 def read_note(path: Path) -> object:

@@ -89,7 +89,7 @@ def test_every_truncation_is_refused(tmp_path):
     data = path.read_bytes()
     for length in range(len(data)):
         path.write_bytes(data[:length])
-        with pytest.raises(CheckpointError, match=r"x\.safetensors: damaged"):
+        with pytest.raises(CheckpointError, match=r"x\.safetensors: " + ("damaged" if length else "the file is empty")):
             weights.read(path)
 
 
@@ -374,7 +374,7 @@ def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "not a plain state dict"), (b"<html>", "this is a web page"), (b"PK\x03\x04", "not a plain state dict"),
+        (b"", "the file is empty"), (b"<html>", "this is a web page"), (b"PK\x03\x04", "not a plain state dict"),
         (bytes(100), "not a plain state dict"),
     ],
 )  # fmt: skip
@@ -527,9 +527,16 @@ def test_the_one_dictionary_of_tensors_in_a_checkpoint_is_found(tmp_path, key):
 
 
 @refused_before_2_10
-def test_state_dict_is_meant_where_there_are_others(tmp_path):
+def test_state_dict_is_meant_where_no_other_has_its_names(tmp_path):
+    source = saved(tmp_path, {"state_dict": under(""), "optimizer": {"step": torch.tensor(7)}, "epoch": 3})
+    assert foreign.read_foreign(source, sha256(source)).keys() == under("").keys()
+
+
+def test_none_of_two_with_the_same_names_is_chosen_in_silence(tmp_path):
     source = saved(tmp_path, {"state_dict": under(""), "ema": under(""), "epoch": 3})
-    assert foreign.read_foreign(source, sha256(source))
+    said = r"several dictionaries of tensors \(state_dict, ema\).*torch\.save\(torch\.load\('.*\['state_dict'\]"
+    with pytest.raises(CheckpointError, match=told(said)):
+        foreign.read_foreign(source, sha256(source))
 
 
 @pytest.mark.parametrize(
@@ -546,17 +553,39 @@ def test_what_is_there_is_named_where_it_is_not_plain_what_is_meant(tmp_path, co
         foreign.read_foreign(source, sha256(source))
 
 
+@refused_before_2_10
+@pytest.mark.parametrize(
+    "number", [np.float64(90.1), np.float32(0.5), np.int64(3), np.bool_(True), np.dtype("float32")]
+)
+def test_numbers_of_numpy_beside_tensors_run_no_code(tmp_path, number):
+    source = saved(tmp_path, {"state_dict": under(""), "best": number})
+    assert foreign.read_foreign(source, sha256(source)).keys() == under("").keys()
+
+
 def test_the_true_reason_why_a_file_is_not_read(tmp_path):
-    source = saved(tmp_path, {"state_dict": under(""), "best": np.float64(90.1)})
-    with pytest.raises(CheckpointError, match=told(r"numpy[\w.]*scalar beside tensors.*torch\.save")):
+    source = saved(tmp_path, {"state_dict": under(""), "best": np.ones(2)})
+    with pytest.raises(CheckpointError, match=told(r"numpy[\w.]* beside tensors.*torch\.save")):
         foreign.read_foreign(source, sha256(source))
     for content, said in (
+        (b"", "the file is empty"),
         (b"<!DOCTYPE html><html>", "this is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
     ):
         source.write_bytes(content)
         with pytest.raises(CheckpointError, match=told(said)):
             foreign.read_foreign(source, sha256(source))
+        named = tmp_path / "x.safetensors"
+        named.write_bytes(content)
+        with pytest.raises(CheckpointError, match=said):
+            weights.read(named)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_a_torchscript_archive_is_called_one(tmp_path):
+    source = tmp_path / "script.pt"
+    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), str(source))
+    with pytest.raises(CheckpointError, match=told(r"TorchScript archive.*torch\.jit\.load")):
+        foreign.read_foreign(source, sha256(source))
 
 
 def test_safetensors_are_renamed_too(tmp_path):
