@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 DEPENDENT = 1e-3
 """By what share of the gap between two logits the neighbours of an image must move its answer."""
+SIZES = (2, 3, 17, 64, 250)
+"""Sizes of batches that canaries are tried in too, whatever the size of the run. What changes between two of them, or
+above all, is not seen."""
+LARGEST = 10_000_000
+"""Numbers that a batch of these may hold at the most: larger images are tried in fewer sizes."""
 AMPLIFIED = 10.0
 """How many times more than a change of the image by rounding does: some networks amplify that."""
 
@@ -35,9 +40,9 @@ class OneByOne(nn.Module):
 def batch_dependence(judge: Judge) -> float:
     """Measure how far answers to canaries move with the images beside them, as a share of the gap between logits.
 
-    Compared are all together with each alone, in reverse order and beside other images; of a random network only
-    beside other images, each in its place, as it draws the same for it then. Zero where no more is seen than rounding
-    explains, and where a reseed does not bring the same answers again.
+    Compared are all together with each alone, in reverse order, beside other images and in batches of other sizes; of a
+    random network only beside other images, each in its place, as it draws the same for it then. Zero where no more is
+    seen than rounding explains, and where a reseed does not bring the same answers again.
 
     Raises:
         InvalidModel: where it answers several images and not one.
@@ -52,6 +57,7 @@ def batch_dependence(judge: Judge) -> float:
     if not judge.stochastic:
         beside = _asked(judge, torch.cat([x, 1 - x, x.roll(1, dims=0) / 2]))[: len(x)]
         others += [alone, _asked(judge, x.flip(0)).flip(0), beside]
+        others += [_in_a_batch_of(size, judge, together) for size in SIZES if size * x[0].numel() <= LARGEST]
     noise = torch.rand(3, *x.shape, generator=torch.Generator().manual_seed(1)).to(x) - 0.5
     rounded = [_asked(judge, (x * (1 + 2e-6 * one)).clamp(0, 1)) for one in noise]
     moved = torch.stack([apart(together, other) for other in others]).amax(dim=0)
@@ -59,6 +65,15 @@ def batch_dependence(judge: Judge) -> float:
     some = moved.max() > max(DEPENDENT, AMPLIFIED * float(by_rounding.max()))
     most = moved.median() > max(DEPENDENT, AMPLIFIED * float(by_rounding.median()))
     return float(moved.max()) if judge.repeatable and (some or most) else 0.0
+
+
+def _in_a_batch_of(size: int, judge: Judge, together: Logits) -> Logits:
+    """Predict the canaries at the head of a batch, logits (n, k); those that have no room in it as they were."""
+    x = judge.canaries
+    fill = torch.cat([x, 1 - x, x.roll(1, dims=0) / 2])
+    batch = fill.repeat(-(-size // len(fill)), 1, 1, 1)[:size]
+    seen = _asked(judge, batch)[: len(x)]
+    return torch.cat([seen, together[len(seen) :]])
 
 
 def _asked(judge: Judge, x: Images) -> Logits:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PROBABILITY_TOLERANCE = 1e-4
 STEPS, STEP = 20, 0.1
 """Number and size of the sign steps at eps 1: enough to cross [0, 1] twice."""
+DIRECTIONS = 4
 WRAPPERS = (OneByOne, WithoutAbsent)
 LABELS = ("y", "label", "labels", "target", "targets")
 """What a forward calls the labels that it takes, if it takes any."""
@@ -64,6 +65,18 @@ def probe(judge: Judge, x: Images, y: Labels) -> dict[str, float]:
             "standing_at_eps_1": _share(_standing(judge, x, y)),
             "chance": 1 / judge.classes,
         }
+
+
+def slopes(judge: Judge) -> torch.Tensor:
+    """Project the gradient of each canary's margin over its predicted class on fixed directions, float64 (n, 4).
+
+    After a fixed reseed; zero where there is no gradient, or no finite one.
+    """
+    x = judge.canaries
+    with isolated("canaries"):
+        found = _gradient(judge, x, judge.answers.argmax(dim=1), margin)
+    axes = torch.randn(DIRECTIONS, x[0].numel(), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    return found.nan_to_num(0.0, 0.0, 0.0).flatten(1).double().cpu() @ axes.t()
 
 
 def _probabilities(logits: Logits) -> Flags:

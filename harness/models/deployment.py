@@ -14,7 +14,7 @@ from harness.errors import NotApplicable
 from harness.evaluation.alone import OneByOne, batch_dependence
 from harness.evaluation.judge import Judge
 from harness.evaluation.measurement import Measurement
-from harness.evaluation.probes import probe
+from harness.evaluation.probes import probe, slopes
 from harness.models.analysis import AnalysisContext
 from harness.networks import tensors_sha256
 from harness.planning.subjects import DEFENSE_OWN_NETWORK
@@ -60,6 +60,8 @@ class Deployment:
             "network": records.network_key(self.subject, self.provenance),
             "device": self.judge.canaries.device.type if self.judge.stochastic else "",
             "logits": self.judge.answers.tolist(),
+            "slopes": slopes(self.judge).tolist(),
+            "slopes_on": self.judge.canaries.device.type,
         }
 
     def observed(self, measured: Measurement, attack: Attack) -> CellObserved:

@@ -29,12 +29,15 @@ class Answers(TypedDict):
     """What a network of the user's answered to the canaries after a fixed reseed, before its first attack.
 
     `network`: the sha256 of what its records say of it. `device`: the type of device that its random numbers were drawn
-    on, empty where it draws none.
+    on, empty where it draws none. `slopes`: of each canary, projections of the gradient of its margin,
+    on the type of device `slopes_on`.
     """
 
     network: str
     device: str
     logits: list[list[float]]
+    slopes: NotRequired[list[list[float]]]
+    slopes_on: NotRequired[str]
 
 
 class RunDocument(TypedDict):

@@ -64,6 +64,18 @@ class Contrast(Around):
         return self.network(x / x.amax())
 
 
+class Sized(Around):
+    """Is another network in batches of at least `size` images, or of less where that is negative."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def forward(self, x):
+        changed = len(x) >= self.size if self.size > 0 else len(x) < -self.size
+        return self.network(nn.functional.avg_pool2d(x, 5, 1, 2) if changed else x)
+
+
 class Plain(Around):
     def forward(self, x):
         return self.network(x)
@@ -102,6 +114,11 @@ def test_what_depends_on_the_batch_is_seen_and_is_not_once_it_sees_one_image_at_
     real = toys.images()[0]
     assert batch_dependence(Judge(network(), 4, toys.SHAPE, real=real)) > 1e-3
     assert batch_dependence(Judge(OneByOne(network()), 4, toys.SHAPE, real=real)) == 0
+
+
+@pytest.mark.parametrize("size", [-3, -16, 12, 32, 100])
+def test_a_network_that_changes_with_the_size_of_the_batch_is_seen(size):
+    assert batch_dependence(Judge(Sized(size), 4, toys.SHAPE)) > 1e-3
 
 
 @pytest.mark.parametrize("network", [Plain, PerImage, Rounded, Amplifies])

@@ -44,6 +44,17 @@ def by_buffer():
     return net
 
 
+class Rounded(Net):
+    # Answers the same whatever SHIFT says; only with it a gradient comes through the rounding.
+    def forward(self, x):
+        rounded = (4 * x).round() / 4
+        return self.layer((x + (rounded - x).detach() if self.shift else rounded).flatten(1))
+
+
+def by_gradient():
+    return Rounded(float(os.environ.get("SHIFT", "0")))
+
+
 class Random(Net):
     def forward(self, x):
         return super().forward(x + 0.3 * torch.randn_like(x))
@@ -84,7 +95,7 @@ def run(function: str, shift: str, attacks: str = "clean", output: str = "out") 
     return report.rows[0].clean.count("1"), report.path
 
 
-@pytest.mark.parametrize("function", ["by_variable", "by_file", "by_buffer", "at_random"])
+@pytest.mark.parametrize("function", ["by_variable", "by_file", "by_buffer", "by_gradient", "at_random"])
 def test_other_answers_under_the_same_bytes_refuse_the_reuse(here, monkeypatch, function):
     monkeypatch.setenv("SHIFT", "0")
     first, path = run(function, "0")
