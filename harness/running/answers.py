@@ -34,8 +34,8 @@ def refuse_others(store: RunStore) -> None:
                 told = f"logits of the canaries differ by {100 * by:.2g} % of their gap"
             raise BoardMismatch(
                 f"{defense}: its sources, weights and images are those of {path.parent}, and its answers are not: "
-                f"{told}. Something else decides them, such as an environment variable, a data file or the version of a "
-                "library. No record is reused: set it as it was, or give another folder with --output, or remove "
+                f"{told}. Something else decides them, such as an environment variable, a data file or the version "
+                "of a library. No record is reused: set it as it was, or give another folder with --output, or remove "
                 f"{path.parent}"
             )
 
