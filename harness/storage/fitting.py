@@ -18,8 +18,8 @@ def aligned(tensors: dict[str, torch.Tensor], wanted: Set[str]) -> dict[str, tor
     """
     if wanted <= tensors.keys():
         return tensors
-    theirs = {_unwrapped(name): name for name in tensors}
-    ours = {_unwrapped(name): name for name in wanted}
+    theirs = {unwrapped(name): name for name in tensors}
+    ours = {unwrapped(name): name for name in wanted}
     if len(theirs) < len(tensors) or len(ours) < len(wanted):
         return tensors
     changes = [("", ""), ("", _prefix(theirs)), (_prefix(ours), "")]
@@ -33,7 +33,8 @@ def aligned(tensors: dict[str, torch.Tensor], wanted: Set[str]) -> dict[str, tor
     return tensors
 
 
-def _unwrapped(name: str) -> str:
+def unwrapped(name: str) -> str:
+    """Drop what wrappers put into a name."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 

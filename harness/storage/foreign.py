@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from harness.errors import CheckpointError
+from harness.storage.fitting import unwrapped
 from harness.storage.weights import Tensors, no_weights, read, refuse_torch_files, write
 
 NUMBERS: list[Any] = [
@@ -65,11 +66,13 @@ def read_foreign(source: Path, sha256: str, rename: Mapping[str, str] | None = N
 
 def _script(data: bytes) -> str:
     """Say that a file is a TorchScript archive, which is code and weights together; empty where it is not."""
-    if not zipfile.is_zipfile(io.BytesIO(data)):
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):  # No archive, or a damaged one.
         return ""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        if not any("/code/" in name for name in archive.namelist()):
-            return ""
+    if not any("/code/" in name for name in names):
+        return ""
     return (
         "this is a TorchScript archive, which holds code beside the weights: give a function that returns "
         "torch.jit.load(FILE) to --model, without --weights"
@@ -99,7 +102,8 @@ def _state_dict(source: Path, loaded: object) -> dict[str, torch.Tensor]:
         return loaded
     found = [key for key, value in loaded.items() if isinstance(value, dict) and value and _is_state_dict(value)]
     if "state_dict" in found:  # An optimizer's is no candidate, an average of the same weights is.
-        found = [key for key in found if loaded[key].keys() == loaded["state_dict"].keys()]
+        names = _bare(loaded["state_dict"])
+        found = [key for key in found if names & _bare(loaded[key])]
     if len(found) == 1:
         inner: dict[str, torch.Tensor] = loaded[found[0]]
         return inner
@@ -109,6 +113,10 @@ def _state_dict(source: Path, loaded: object) -> dict[str, torch.Tensor]:
         f"weights {source}: holds {which}; its keys are {keys}. Save the one that is meant "
         f"alone: torch.save(torch.load('{source.name}', weights_only=True)['{found[0] if found else 'KEY'}'], 'one.pt')"
     )
+
+
+def _bare(tensors: dict[object, object]) -> set[str]:
+    return {unwrapped(str(name)) for name in tensors}
 
 
 def _is_state_dict(value: dict[str, object]) -> bool:

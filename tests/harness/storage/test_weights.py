@@ -532,8 +532,9 @@ def test_state_dict_is_meant_where_no_other_has_its_names(tmp_path):
     assert foreign.read_foreign(source, sha256(source)).keys() == under("").keys()
 
 
-def test_none_of_two_with_the_same_names_is_chosen_in_silence(tmp_path):
-    source = saved(tmp_path, {"state_dict": under(""), "ema": under(""), "epoch": 3})
+@pytest.mark.parametrize("average", [under(""), under("module."), {**under("module."), "n_averaged": torch.tensor(3)}])
+def test_none_of_two_with_the_same_names_is_chosen_in_silence(tmp_path, average):
+    source = saved(tmp_path, {"state_dict": under(""), "ema": average, "epoch": 3})
     said = r"several dictionaries of tensors \(state_dict, ema\).*torch\.save\(torch\.load\('.*\['state_dict'\]"
     with pytest.raises(CheckpointError, match=told(said)):
         foreign.read_foreign(source, sha256(source))
@@ -586,6 +587,19 @@ def test_a_torchscript_archive_is_called_one(tmp_path):
     torch.jit.save(torch.jit.script(nn.Linear(2, 2)), str(source))
     with pytest.raises(CheckpointError, match=told(r"TorchScript archive.*torch\.jit\.load")):
         foreign.read_foreign(source, sha256(source))
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_a_damaged_directory_of_an_archive_is_a_refusal_and_no_bug(tmp_path, value):
+    source = saved(tmp_path, under(""))
+    data, refused = source.read_bytes(), 0
+    for place in range(data.find(b"PK\x01\x02"), len(data)):
+        source.write_bytes(data[:place] + bytes([value]) + data[place + 1 :])
+        try:
+            foreign.read_foreign(source, sha256(source))
+        except CheckpointError:
+            refused += 1
+    assert refused
 
 
 def test_safetensors_are_renamed_too(tmp_path):
