@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.errors import NotApplicable, PluginError
+from harness.errors import NotApplicable, PluginError, UsageError
 from harness.evaluation.isolation import isolated
 from harness.networks import tensors_sha256
 from harness.storage.schema import AnalysisObserved
@@ -96,26 +96,43 @@ class AnalysisContext:
         """Copy the trained network, so that it may be trained on: unfrozen, in train mode."""
         return copy.deepcopy(self.network).requires_grad_(True).train()
 
-    def train_again(self, *, after_step: Observer | None = None, after_epoch: Observer | None = None) -> bool:
+    def training_to_follow(self) -> TrainContext:
+        """Get the context of the training that gave the network.
+
+        Raises:
+            NotApplicable: where nobody knows how the weights came about.
+        """
+        if self.training is None:
+            raise NotApplicable("the weights were given: there is no training to follow")
+        return self.training
+
+    def train_again(
+        self, *, after_step: Observer | None = None, after_epoch: Observer | None = None, every: int = 1
+    ) -> bool:  # fmt: skip
         """Train the network once more and show it on the way; tell whether the same weights result.
 
         Other machines, devices and numbers of threads round to other weights.
 
         Args:
-            after_step: called with the network and how many batches are done, after every batch.
-            after_epoch: called with the network and how many epochs are done, after every epoch.
+            after_step: called with the network and how many batches are done.
+            after_epoch: called with the network and how many epochs are done.
                 Observers are handed the network in eval mode and frozen; what they draw changes nothing.
+            every: batches or epochs between two calls; there is one after the last, too.
 
         Raises:
             NotApplicable: where nobody knows how the weights came about, or the defense has its own loop.
+            UsageError: for `every` below 1.
         """
-        if self.training is None or self.untrained is None:
-            raise NotApplicable("the weights were given: there is no training to follow")
+        if every < 1:
+            raise UsageError(f"every={every} must be at least 1")
+        training = self.training_to_follow()
+        if self.untrained is None:
+            raise NotApplicable("the weights were given: there is no network to start from")
         if self.step is None:
             raise NotApplicable("the defense has a training loop of its own, which cannot be followed")
         model = self.untrained().to(self.device)
-        final = watched_fit(model, self.step, self.training, after_step, after_epoch)
-        selected = "best" if self.training.recipe.selection == "best" else "model"
+        final = watched_fit(model, self.step, training, after_step, after_epoch, every)
+        selected = "best" if training.recipe.selection == "best" else "model"
         trained = group(final.tensors, selected) or group(final.tensors, "model")
         return tensors_sha256(trained) == tensors_sha256(self.network.state_dict())
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from harness.api import NotApplicable, Quantity, UsageError
+from harness.api import Quantity
 from harness_aalp import feature_contribution, grad_cam_area
 from harness_aalp.attacked import classifier
 
@@ -25,22 +24,18 @@ def contribution_course(ctx: AnalysisContext, *, every: int, attack: str, of: st
 
     Raises:
         NotApplicable: where there is no training to follow.
+        UsageError: for `every` below 1.
     """
-    if every < 1:
-        raise UsageError(f"every={every} must be at least 1")
-    if ctx.training is None:
-        raise NotApplicable("the weights were given: there is no training to follow")
     classifier(ctx.network)
     craft = ctx.attack(attack)
-    steps = ctx.training.recipe.epochs * math.ceil(len(ctx.training.train) / ctx.training.recipe.batch)
-    found = {"steps": Quantity(steps, 1, "steps")}
+    found: dict[str, Quantity] = {}
 
     def after_step(network: nn.Module, done: int) -> None:
-        if done % every == 0 or done == steps:
-            seen = _look(ctx, network, craft, of)
-            found.update({f"{name}_at_step_{done:06d}": value for name, value in seen.items()})
+        seen = _look(ctx, network, craft, of)
+        found.update({f"{name}_at_step_{done:06d}": value for name, value in seen.items()})
+        found["steps"] = Quantity(done, 1, "steps")
 
-    same = ctx.train_again(after_step=after_step)
+    same = ctx.train_again(after_step=after_step, every=every)
     return found | {"same_weights": Quantity(float(same), 1, "1 = yes")}
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.api import NotApplicable, Quantity, UsageError
+from harness.api import Quantity
 from harness.ops import cross_entropy
 from harness_aalp.attacked import answers, sets
 
@@ -28,20 +28,15 @@ def pairing_course(ctx: AnalysisContext, *, every: int, attack: str) -> dict[str
 
     Raises:
         NotApplicable: where there is no training to follow.
+        UsageError: for `every` below 1.
     """
-    if every < 1:
-        raise UsageError(f"every={every} must be at least 1")
-    if ctx.training is None:
-        raise NotApplicable("the weights were given: there is no training to follow")
-    craft, epochs = ctx.attack(attack), ctx.training.recipe.epochs
+    craft = ctx.attack(attack)
     pairing: dict[int, torch.Tensor] = {}
     accuracies: dict[int, float] = {}
     members: dict[str, torch.Tensor] = {}
     found: dict[str, Quantity] = {}
 
     def after_epoch(network: nn.Module, done: int) -> None:
-        if done % every and done != epochs:
-            return
         clean, adversarial, y = answers(ctx, network, craft)
         members.update(sets(clean, adversarial, y))
         pairing[done] = (clean - adversarial).square().mean(dim=1)
@@ -51,7 +46,8 @@ def pairing_course(ctx: AnalysisContext, *, every: int, attack: str) -> dict[str
         found[f"adversarial_accuracy_at_epoch_{done:03d}"] = Quantity(accuracies[done], len(y), "%")
         found[f"loss_at_epoch_{done:03d}"] = Quantity(float(loss.mean()), len(y), "nats")
 
-    same = ctx.train_again(after_epoch=after_epoch)
+    same = ctx.train_again(after_epoch=after_epoch, every=every)
+    epochs = max(accuracies)
     for name in ("consistent", "inconsistent"):
         n = int(members[name].sum())
         found[f"{name}_images"] = Quantity(n, len(ctx.examples), "images")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from harness.api import NotApplicable, Quantity, ThreatModel, UsageError
+from harness.api import Quantity, ThreatModel
 from harness_tpap.overfitting import BATCH
 
 if TYPE_CHECKING:
@@ -33,11 +33,7 @@ def overfitting_course(ctx: AnalysisContext, *, every: int) -> dict[str, Quantit
         NotApplicable: where there is no training to follow.
         UsageError: for `every` below 1.
     """
-    if every < 1:
-        raise UsageError(f"every={every} must be at least 1")
-    training = ctx.training
-    if training is None:
-        raise NotApplicable("the weights were given: there is no training to follow")
+    training = ctx.training_to_follow()
     n, epochs = len(ctx.examples), training.recipe.epochs
     parts = {"test": (ctx.test, ctx.examples), "train": (training.train, np.arange(min(n, len(training.train))))}
     threat = ThreatModel(kind="linf", eps=Fraction(str(training.eps)))
@@ -45,14 +41,13 @@ def overfitting_course(ctx: AnalysisContext, *, every: int) -> dict[str, Quantit
     seen: dict[int, dict[str, float]] = {}
 
     def after_epoch(network: nn.Module, done: int) -> None:
-        if done % every == 0 or done == epochs:
-            seen[done] = {
-                f"{part}_{name}": value
-                for part, (images, examples) in parts.items()
-                for name, value in accuracies(network, images, examples, crafts, ctx.device).items()
-            }
+        seen[done] = {
+            f"{part}_{name}": value
+            for part, (images, examples) in parts.items()
+            for name, value in accuracies(network, images, examples, crafts, ctx.device).items()
+        }
 
-    same = ctx.train_again(after_epoch=after_epoch)
+    same = ctx.train_again(after_epoch=after_epoch, every=every)
     found = {
         f"{name}_at_epoch_{done:03d}": Quantity(value, len(parts[name.partition("_")[0]][1]), "%")
         for done, values in seen.items()
