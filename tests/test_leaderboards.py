@@ -193,7 +193,7 @@ def test_simple_structure_is_trained_and_measured_on_what_its_script_stores(tabl
 
 
 def test_the_sizes_that_simple_structure_prints_are_its_parameters_here():
-    """Table 1; `bim_script` and `deepfool_script` have no parameters: their constants are compared where they are."""
+    """Table 1; `deepfool_script` has no parameters: its constants are compared where they are."""
     printed = {line["attack"]: float(line["value"]) for line in lines_of(
         ROOT / "leaderboards/simple-structure-noise/paper.csv")}  # fmt: skip
     of = {name: REGISTRY.get(Attack, name).spec.params for name in ("gaussian", "fgsm_ss", "bim_ss", "nst_ss")}

@@ -1,8 +1,7 @@
-"""Two sets as the published script crafts them, where the attacks of this harness are others.
+"""DeepFool as the published script crafts its set, where the attack of this harness is another.
 
-`bim_script`: the attack `bim_ss` at the script's constants. `deepfool_script`: every image takes a step, those that are
-wrong already too, and the last iterate is kept where none of five steps changed the label (`deepfool` keeps the clean
-image).
+Every image takes a step, those that are wrong already too, and the last iterate is kept where none of five steps
+changed the label (`deepfool` keeps the clean image).
 """
 
 from __future__ import annotations
@@ -13,27 +12,10 @@ import torch
 from torch import nn
 
 from harness.api import Images, Labels
-from harness.ops import ascend, cross_entropy
 
-CIFAR_DEVIATIONS = (0.2023, 0.1994, 0.2010)
-"""Standard deviations of CIFAR-10's channels, which the script divides steps by."""
-BIM_SIZE, BIM_STEPS = 0.001, 5
 DEEPFOOL_FACTOR, DEEPFOOL_STEPS = 0.1, 5
 """Share of the way to the nearest boundary that a step takes, for gradients that the script divides by the number of
 classes: with ten, all of it."""
-
-
-def bim_script(model: nn.Module, x: Images, y: Labels) -> Images:
-    """Take a step of 0.001, then five of 0.001 over the deviation of the channel, along the plain sign."""
-
-    def loss(point: Images) -> torch.Tensor:
-        return cross_entropy(model(point), y)
-
-    deviations = torch.tensor(CIFAR_DEVIATIONS).to(x)
-    own = deviations if x.shape[1] == len(deviations) else deviations.mean()
-    size = BIM_SIZE / own.view(1, -1, 1, 1)
-    first = ascend(loss, x, BIM_SIZE, _clamped, 1)
-    return ascend(loss, first, 1.0, _clamped, BIM_STEPS, direction=lambda gradient: size * gradient.sign())
 
 
 def deepfool_script(model: nn.Module, x: Images, y: Labels) -> Images:
@@ -48,7 +30,7 @@ def deepfool_script(model: nn.Module, x: Images, y: Labels) -> Images:
             left = left[model(point[left]).argmax(dim=1) == y[left]]
         if not len(left):
             break
-    return _clamped(point)
+    return point.clamp(0.0, 1.0)
 
 
 def _to_nearest(model: nn.Module, point: Images, y: Labels) -> torch.Tensor:
@@ -73,12 +55,6 @@ def _to_nearest(model: nn.Module, point: Images, y: Labels) -> torch.Tensor:
     return step
 
 
-def _clamped(x: Images) -> Images:
-    return x.clamp(0.0, 1.0)
-
-
-SCRIPTS: Mapping[str, Callable[[nn.Module, Images, Labels], Images]] = {
-    "bim_script": bim_script, "deepfool_script": deepfool_script,
-}  # fmt: skip
+SCRIPTS: Mapping[str, Callable[[nn.Module, Images, Labels], Images]] = {"deepfool_script": deepfool_script}
 REVISION = 1
 """Raised, with the revision of the defense, when an image of these sets changes."""

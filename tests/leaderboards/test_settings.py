@@ -142,7 +142,7 @@ WRONG_BOARDS = [
     ("aalp-v1-cifar10", r'protocol = "step 2/255', 'protocol = "step 1/255', "the protocol says ['1/255']"),
     ("aalp-v1-consistent-fraction", r"protocol = .split.*", "", "no source states analysis.attack"),
     ("tpap-accuracy", r"protocol = .*", "", "protocol is at 8/255*0.031*"),
-    ("simple-structure-per-attack", r"bim_script", "bim_ss", "quantity is classification, bim_script"),
+    ("simple-structure-per-attack", r"bim_ss", "fgsm_ss", "quantity is classification, bim_ss"),
     ("simple-structure-per-attack", r"deepfool_script", "deepfool", "quantity is classification, deepfool_script"),
     ("aalp-v2-svhn", r'printed = "pgd10"', 'printed = "pgd20"', "printed.column is pgd10"),
     ("aalp-v1-cifar10", r'printed = "aalp_sw"', 'printed = "aalp_gd"', "printed.row is aalp_sw"),

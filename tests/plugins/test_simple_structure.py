@@ -4,6 +4,7 @@ import copy
 import io
 import math
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import nn
 
 from conftest import ROOT
-from harness.api import DataError, NotApplicable, PluginError, Split, UsageError
+from harness.api import DataError, NotApplicable, PluginError, Split, ThreatModel, UsageError
 from harness.conformance import toys
 from harness.conformance.defenses import check_defense
 from harness.conformance.toy_training import DATASET
@@ -24,6 +25,7 @@ from harness.networks import parameter_count, stage_outputs
 from harness.registry.discovery import discover
 from harness.registry.names import default_value
 from harness.training.peers import Peers
+from harness_gradient.published import bim_ss
 from harness_simple_structure import (
     eight_bit,
     harness_analyses,
@@ -334,9 +336,9 @@ def test_sets_come_in_the_order_of_the_paper():
 
 def test_the_published_sets_are_the_six_of_the_script():
     assert sets.chosen("published") == [
-        "gaussian", "fgsm_ss", "bim_script", "deepfool_script", "cw_l2_adam100", "nst_ss",
+        "gaussian", "fgsm_ss", "bim_ss", "deepfool_script", "cw_l2_adam100", "nst_ss",
     ]  # fmt: skip
-    assert sets.chosen("deepfool_script+deepfool+bim_script") == ["bim_script", "deepfool", "deepfool_script"]
+    assert sets.chosen("deepfool_script+deepfool+bim_ss") == ["bim_ss", "deepfool", "deepfool_script"]
 
 
 class Linear(nn.Module):
@@ -349,11 +351,12 @@ class Linear(nn.Module):
 
 def test_bim_of_the_script_leaves_pixels_without_a_gradient():
     x, y = torch.tensor([0.5, 0.5]).view(1, 1, 1, 2).repeat(2, 1, 1, 1), torch.tensor([0, 1])
-    found = script.bim_script(Linear(), x, y)
+    bim = partial(bim_ss, threat=ThreatModel(kind="unbounded"), size=0.001, steps=5)
+    found = bim(Linear(), x, y)
     far = 0.001 + 5 * 0.001 / ((0.2023 + 0.1994 + 0.2010) / 3)
     assert found[:, 0, 0, 0].tolist() == pytest.approx([0.5 + far, 0.5 - far], abs=1e-6)
     assert found[:, 0, 0, 1].tolist() == [0.5, 0.5]
-    colours = script.bim_script(lambda x: x.mean(dim=(2, 3)) * 2, torch.full((1, 3, 2, 2), 0.5), torch.tensor([0]))
+    colours = bim(lambda x: x.mean(dim=(2, 3)) * 2, torch.full((1, 3, 2, 2), 0.5), torch.tensor([0]))
     assert (colours - 0.5).abs().amax(dim=(0, 2, 3)).tolist() == pytest.approx(
         [0.001 + 5 * 0.001 / deviation for deviation in (0.2023, 0.1994, 0.2010)], abs=1e-6
     )
@@ -412,13 +415,13 @@ def test_deepfool_of_the_script_is_its_loop_over_single_images():
 def test_sets_of_the_script_are_stored_like_the_others_and_ask_for_no_attack(tmp_path):
     ctx = CountedAttacks(toys.toy_part(n=40), tmp_path)
     model = toys.tiny_net()
-    start, bim, deepfool = sets.collect(model, ctx, ["bim_script", "deepfool_script"], "lossless").arrays
+    start, deepfool = sets.collect(model, ctx, ["deepfool_script"], "lossless").arrays
     assert not ctx.crafted
     x, y = ctx.train.batch(slice(None), CPU)
-    assert np.array_equal(bim, (script.bim_script(model, x, y) * 255).round().numpy().astype(np.uint8))
+    assert np.array_equal(deepfool, (script.deepfool_script(model, x, y) * 255).round().numpy().astype(np.uint8))
     assert not np.array_equal(start, deepfool)
     assert {path.name.partition("-")[0] for path in (tmp_path / "simple_structure").glob("*.npy")} == {
-        "bim_script", "deepfool_script",
+        "deepfool_script",
     }  # fmt: skip
 
 
@@ -829,9 +832,9 @@ def test_the_papers_baseline_is_measured_beside_the_classifier(monkeypatch):
 def test_boards_of_the_paper_ask_for_quantities_that_the_analysis_has(monkeypatch):
     from harness.leaderboard import definition as definitions
 
-    monkeypatch.setattr(sets, "SCRIPTS", dict.fromkeys(("bim_script", "deepfool_script"), lambda model, x, y: x))
+    monkeypatch.setattr(sets, "SCRIPTS", {"deepfool_script": lambda model, x, y: x})
     pixels = np.tile((90 + np.arange(20, dtype=np.uint8))[:, None, None, None], (1, 1, 8, 8))
-    others = dict.fromkeys(("gaussian", "fgsm_ss", "cw_l2_adam100", "nst_ss", "pgd-40"), 0)
+    others = dict.fromkeys(("gaussian", "fgsm_ss", "bim_ss", "cw_l2_adam100", "nst_ss", "pgd-40"), 0)
     given = {"mixture": "both_networks", "storage": "jpeg75", "sets": "published"}
     found = analysed(monkeypatch, pixels, others, **given)
     for table in ("detector", "main", "per-attack"):
