@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from harness.evaluation.isolation import isolated
+from harness.networks import settle
 
 if TYPE_CHECKING:
     from harness.types import Flags, Images, Logits
@@ -42,13 +43,13 @@ def without_absent(network: nn.Module, shape: tuple[int, ...]) -> tuple[nn.Modul
     """Wrap a network that answers minus infinity for some class on every image tried: black, white and noise.
 
     Returns what to use from now on, and those classes. A network that answers no logits for images of this shape is
-    returned as it is: why it cannot be used is for its judge to say. Puts the network into eval mode.
+    returned as it is: why it cannot be used is for its judge to say. Puts the network into eval mode, frozen.
     """
     with isolated("absent"):
         noise = torch.rand(TRIED, *shape)
         try:
             with torch.no_grad():
-                logits = network.eval()(torch.cat([torch.zeros(1, *shape), torch.ones(1, *shape), noise]))
+                logits = settle(network)(torch.cat([torch.zeros(1, *shape), torch.ones(1, *shape), noise]))
         except Exception:
             return network, []
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2:

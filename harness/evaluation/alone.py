@@ -55,8 +55,7 @@ def batch_dependence(judge: Judge) -> float:
         torch.cat([together[:half], _asked(judge, torch.cat([x[:half].roll(1, dims=0) / 2, x[half:]]))[half:]]),
     ]
     if not judge.stochastic:
-        beside = _asked(judge, torch.cat([x, 1 - x, x.roll(1, dims=0) / 2]))[: len(x)]
-        others += [alone, _asked(judge, x.flip(0)).flip(0), beside]
+        others += [alone, _asked(judge, x.flip(0)).flip(0), _in_a_batch_of(3 * len(x), judge, together)]
         others += [_in_a_batch_of(size, judge, together) for size in SIZES if size * x[0].numel() <= LARGEST]
     noise = torch.rand(3, *x.shape, generator=torch.Generator().manual_seed(1)).to(x) - 0.5
     rounded = [_asked(judge, (x * (1 + 2e-6 * one)).clamp(0, 1)) for one in noise]

@@ -66,8 +66,8 @@ class Obtained:
     def answers(self) -> Iterator[tuple[Subject, Answers]]:
         """List what the user's own networks answer to the canaries."""
         for subject, ready in zip(self.plan.subjects, self.ready, strict=True):
-            if ready is not None and ready.answers is not None:
-                yield subject, ready.answers
+            if ready is not None and (answers := ready.answers) is not None:
+                yield subject, answers
 
     def attack_jobs(self) -> Iterator[AttackJob]:
         """Make one job for each group of cells whose network, and whatever their attack asks for, is there."""

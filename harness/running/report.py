@@ -28,7 +28,7 @@ from harness.results.rows import Row, rows
 from harness.running.outcome import Failure, Outcome
 from harness.storage import atomic
 from harness.storage.run_folder import RunFolder
-from harness.storage.schema import Record, is_cell
+from harness.storage.schema import Record, is_cell, recipe_name
 from harness.types import CellState, Skip, Subject
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _whole(outcome: Outcome) -> list[Record]:
 
 def _without(outcome: Outcome, subject: Subject, found: list[Row]) -> Row:
     """Find the row of a subject that has no record in its run: one of another run, or a new one without cells."""
-    recipe = subject.recipe.name if subject.recipe else "given weights" if subject.weights else "own"
+    recipe = recipe_name(subject)
     wanted = (outcome.data_sha256, subject.defense, subject.arch, recipe, subject.train_seed)
     for row in found:
         if (row.data_sha256, row.defense, row.arch, row.recipe, row.train_seed) == wanted:

@@ -33,6 +33,7 @@ from harness.storage.schema import (
     SubjectIdentity,
     chosen,
     network_of,
+    recipe_name,
 )
 from harness.types import Analysis, Attack, Cell, Subject, ThreatKind, Value
 
@@ -127,7 +128,7 @@ def _subject_identity(subject: Subject, provenance: Provenance) -> SubjectIdenti
         "arch_params": _plain(subject.arch_params),
         "arch_origin": provenance.arch_origin,
         "arch_revision": provenance.arch_revision,
-        "recipe": subject.recipe.name if subject.recipe else "given weights" if subject.weights else "own",
+        "recipe": recipe_name(subject),
         "train_seed": subject.train_seed,
         "weights_sha256": provenance.weights_sha256,
         "deployed_sha256": provenance.deployed_sha256,

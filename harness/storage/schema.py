@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, NotRequired, TypeAlias, TypedDict, TypeGuard, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NotRequired, TypeAlias, TypedDict, TypeGuard, cast
+
+if TYPE_CHECKING:
+    from harness.types import Subject
 
 SCHEMA: Final = 3
 CELL: Final = "cell"
@@ -150,6 +153,12 @@ BITS = ("clean", "raw", "last", "any")
 """What is observed of every image, one character each."""
 COUNTED = ("false_claims", "out_of_range")
 """Flags that count images, and so add up over shards; the others are true of the whole cell."""
+
+
+def recipe_name(subject: Subject) -> str:
+    """Say what records call the recipe of a subject, where it has none one of `UNTRAINED`."""
+    given, own = UNTRAINED
+    return subject.recipe.name if subject.recipe else given if subject.weights else own
 
 
 def chosen(part: NetworkIdentity | Observed, names: Sequence[str]) -> dict[str, Any]:

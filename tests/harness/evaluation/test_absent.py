@@ -48,6 +48,17 @@ def test_predictions_losses_and_gradients_are_those_of_the_network_without_the_c
     assert not Judge(network, 5, toys.SHAPE).stochastic
 
 
+class NoReturn(Masked):
+    def train(self, mode=True):
+        super().train(mode)  # and forgets to return itself
+
+
+def test_a_network_whose_methods_return_nothing_is_tried_too():
+    network, absent = without_absent(NoReturn(toys.tiny_net(), MINUS), toys.SHAPE)
+    assert absent == [4]
+    assert torch.isfinite(network(toys.images(n=4)[0])).all()
+
+
 @pytest.mark.parametrize("model", [
     Sometimes(), Constant(MINUS, MINUS, MINUS, MINUS), Constant(0.0, 1.0, 2.0, float("inf")),
     Constant(0.0, 1.0, 2.0, float("nan")),

@@ -11,6 +11,7 @@ from harness.evaluation.probes import probe
 from harness.results import audit
 from harness.results.rows import rows
 from support.attacks import Masked
+from support.networks import Turned
 from support.records import record
 
 
@@ -60,17 +61,8 @@ class Purifier(Quantised):
 class Backwards(Quantised):
     """Answers honestly and points the other way."""
 
-    class Turned(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx, gradient):
-            return -gradient
-
     def forward(self, x):
-        return self.inner(self.Turned.apply(x))
+        return self.inner(Turned.apply(x))
 
 
 class Told(Quantised):

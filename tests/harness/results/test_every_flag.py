@@ -19,6 +19,7 @@ from harness.results import audit
 from harness.running.entry import find_plugins
 from harness.types import Attack, Defense, Result, StandIn
 from support.bench import bench_toy, report_of_run
+from support.networks import Turned
 from support.plugins import Offers
 
 BOARD = Path(__file__).parents[3] / "leaderboards" / "digits-linf" / "weights"
@@ -44,18 +45,6 @@ class Ordinary(nn.Module):
 
     def forward(self, x):
         return self.layer(x.flatten(1))
-
-
-class Turned(torch.autograd.Function):
-    """The identity, whose gradient points the other way."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return -gradient
 
 
 def on_grid(x):
